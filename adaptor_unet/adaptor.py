@@ -1,0 +1,135 @@
+"""One video adaptor: its settings, and all its modules, named by the place of the UNet where each acts."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from .fps_embedding import FpsEmbedding
+from .frame_adaptor import FrameAdaptor
+from .sites import Site
+from .temporal_attention import DirectedTemporalAttention
+
+PARTS = ("frame", "spatial", "temporal", "fps")
+
+
+@dataclass(frozen=True)
+class AdaptorConfig:
+    """Settings of an adaptor; checked when made, and stored as JSON in the checkpoint.
+
+    frames: trained clip length F.  rank: of the attention's projections, 0 for full.  rotary: relative position
+    encoding in the attention.  parts: ``frame`` (S and B behind the convolutions), ``spatial`` (the second set, behind
+    spatial attention), ``temporal`` (attention), ``fps``.  time_channels, embedding_channels: ends of the UNet's
+    timestep MLP.  base: the kind of image model.
+    """
+
+    sites: tuple[Site, ...]
+    frames: int = 16
+    heads: int = 8
+    rank: int = 0
+    rotary: bool = False
+    parts: tuple[str, ...] = PARTS
+    time_channels: int = 320
+    embedding_channels: int = 1280
+    base: str = "SD1.5"
+
+    def __post_init__(self) -> None:
+        whole = {"frames": (1, 1024), "heads": (1, 256), "rank": (0, 4096)}
+        whole |= {"time_channels": (2, 65_536), "embedding_channels": (1, 65_536)}
+        for name, (least, most) in whole.items():
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name} must be a whole number from {least} to {most}, found {value!r}")
+        if self.time_channels % 2:
+            raise ValueError(f"time_channels must be even, found {self.time_channels}")
+        if type(self.rotary) is not bool or not isinstance(self.base, str):
+            raise ValueError(f"rotary must be true or false and base a name, found {self.rotary!r} and {self.base!r}")
+        if not isinstance(self.parts, tuple) or not set(self.parts) <= set(PARTS) or not self.parts:
+            raise ValueError(f"parts must be some of {', '.join(PARTS)}, found {self.parts!r}")
+        self._check_sites()
+
+    def _check_sites(self) -> None:
+        names = [site.name for site in self.sites]
+        if not names or len(names) > 1024 or len(set(names)) != len(names):
+            raise ValueError(f"sites must be 1 to 1024 different places of a UNet, found {len(names)}")
+        for site in self.transformers:
+            if site.channels % (self.heads * (2 if self.rotary else 1)):
+                raise ValueError(f"{site.name}: {site.channels} channels cannot be shared by {self.heads} heads")
+
+    @property
+    def convolutions(self) -> tuple[Site, ...]:
+        return tuple(site for site in self.sites if site.kind == "convolution")
+
+    @property
+    def transformers(self) -> tuple[Site, ...]:
+        return tuple(site for site in self.sites if site.kind == "transformer")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "AdaptorConfig":
+        """Raises ValueError for anything but the settings of this version."""
+        found = json.loads(text)
+        known = {field.name for field in fields(cls)}
+        if not isinstance(found, dict) or set(found) != known:
+            raise ValueError(f"settings must be exactly {', '.join(sorted(known))}")
+        if not isinstance(found["sites"], list) or not isinstance(found["parts"], list):
+            raise ValueError("sites and parts must be lists")
+        if not all(isinstance(row, dict) and set(row) == {"name", "kind", "channels"} for row in found["sites"]):
+            raise ValueError("each site must have a name, a kind and channels")
+        found["sites"] = tuple(Site(**row) for row in found["sites"])
+        return cls(**found | {"parts": tuple(found["parts"])})
+
+
+class SiteModules(nn.Module):
+    """Modules by site name, nested like the UNet's own, so that a state-dict key is the site name as it is."""
+
+    def __init__(self, modules: Iterable[tuple[Site, nn.Module]]) -> None:
+        super().__init__()
+        for site, module in modules:
+            *path, leaf = site.name.split(".")
+            parent = self
+            for part in path:
+                if part not in parent._modules:
+                    parent.add_module(part, nn.Module())
+                parent = parent._modules[part]
+            parent.add_module(leaf, module)
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self.get_submodule(name)
+
+
+class VideoAdaptor(nn.Module):
+    """All modules of one adaptor; never contains the UNet.  Parts that the settings leave out hold no modules."""
+
+    def __init__(
+        self,
+        config: AdaptorConfig,
+        operations: type | ModuleType = nn,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.metadata: dict[str, str] = {}
+        made = {"operations": operations, "device": device}
+
+        def frame_adaptors(part: str, sites: tuple[Site, ...]) -> SiteModules:
+            wanted = sites if part in config.parts else ()
+            return SiteModules((site, FrameAdaptor(config.frames, site.channels, device)) for site in wanted)
+
+        def attention(site: Site) -> DirectedTemporalAttention:
+            return DirectedTemporalAttention(
+                site.channels, config.heads, config.frames, config.rank, config.rotary, **made
+            )
+
+        temporal = config.transformers if "temporal" in config.parts else ()
+        self.frame = frame_adaptors("frame", config.convolutions)
+        self.spatial = frame_adaptors("spatial", config.transformers)
+        self.temporal = SiteModules((site, attention(site)) for site in temporal)
+        self.fps = (
+            FpsEmbedding(config.time_channels, config.embedding_channels, **made) if "fps" in config.parts else None
+        )

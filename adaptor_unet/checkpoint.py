@@ -1,0 +1,152 @@
+"""Saving and loading one adaptor: safetensors only, settings in the metadata, nothing guessed, nothing half loaded."""
+
+import os
+import struct
+from datetime import datetime, timezone
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .adaptor import AdaptorConfig, VideoAdaptor
+from .file_kind import kind_of_bytes, kind_of_keys
+
+FORMAT, VERSION = "adaptor", "1"
+MOST_HEADER_BYTES = 4 * 2**20
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+REMEDY = "Choose a file that Save MagicVideo Adaptor or the trainer wrote."
+
+
+class AdaptorFileError(ValueError):
+    """A file that is not a sound adaptor: names the file, what was found, what was expected and what to do."""
+
+
+def save(adaptor: VideoAdaptor, path: Path, metadata: dict[str, str] | None = None, overwrite: bool = False) -> Path:
+    """Writes the whole file beside ``path``, then moves it there, so that a failure leaves nothing half written.
+
+    Without ``overwrite`` an existing file raises FileExistsError.  ``metadata`` joins the adaptor's own.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not overwrite and path.exists():
+        raise FileExistsError(f"{path} exists already.")
+    written = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adaptor.state_dict().items()}
+    try:
+        save_file(tensors, written, adaptor.metadata | (metadata or {}) | file_metadata(adaptor.config))
+        if overwrite:
+            os.replace(written, path)
+        else:
+            move_to_new(written, path)
+    finally:
+        written.unlink(missing_ok=True)
+    return path
+
+
+def move_to_new(written: Path, path: Path) -> None:
+    """A link fails when somebody else has made the file meanwhile; a file system without links gets a rename."""
+    try:
+        os.link(written, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if path.exists():
+            raise FileExistsError(f"{path} exists already.") from None
+        os.replace(written, path)
+
+
+def file_metadata(config: AdaptorConfig) -> dict[str, str]:
+    """What every adaptor file says of itself; ``modelspec.*`` after ModelSpec 1.0.1."""
+    return {
+        "format": "pt",
+        "magicvideo.format": FORMAT,
+        "magicvideo.version": VERSION,
+        "magicvideo.config": config.to_json(),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-v1/magicvideo-adaptor",
+        "modelspec.implementation": "ComfyUI-MagicVideo",
+        "modelspec.date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def load(path: Path, operations: type | ModuleType = nn) -> VideoAdaptor:
+    """The adaptor in ``path``, on the CPU, in the file's dtype.
+
+    Raises AdaptorFileError before any tensor is used when the file is damaged, of another kind, of another version, or
+    holds other tensors than its settings say.  Allocates no more than the file's size.
+    """
+    check_header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            config = read_config(path, metadata, file.keys())
+            tensors = read_tensors(path, file, VideoAdaptor(config, device="meta").state_dict())
+    except SafetensorError as error:
+        raise refusal(path, f"is not a sound safetensors file ({error})") from error
+    return with_tensors(config, tensors, metadata, operations)
+
+
+def with_tensors(
+    config: AdaptorConfig, tensors: dict[str, Tensor], metadata: dict[str, str], operations: type | ModuleType = nn
+) -> VideoAdaptor:
+    """A frozen adaptor that holds the given tensors themselves, its layers taken from ``operations``."""
+    adaptor = VideoAdaptor(config, operations, device="meta")
+    adaptor.load_state_dict(tensors, strict=True, assign=True)
+    adaptor.metadata = metadata
+    return adaptor.requires_grad_(False)
+
+
+def check_header(path: Path) -> None:
+    """Refuses what cannot be a safetensors file by its size and its first bytes."""
+    if not path.is_file():
+        raise AdaptorFileError(f"{path} is not there. Refresh the list of files, or choose another adaptor.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else None
+    if length is not None and start[8:] == b"{" and 8 + length > size:
+        raise refusal(path, f"is cut short or damaged: its header wants {length} bytes, the file has {size}")
+    if length is None or start[8:] != b"{":
+        raise refusal(path, f"is {kind_of_bytes(path) or 'no safetensors file'}")
+    if length > MOST_HEADER_BYTES:
+        raise refusal(path, f"has a header of {length} bytes, far more than an adaptor needs")
+
+
+def read_config(path: Path, metadata: dict[str, str], keys: list[str]) -> AdaptorConfig:
+    """The settings in the metadata."""
+    if metadata.get("magicvideo.format") != FORMAT:
+        raise refusal(path, f"seems to be {kind_of_keys(keys)}")
+    version = metadata.get("magicvideo.version")
+    if version != VERSION:
+        raise AdaptorFileError(
+            f"{path.name} has adaptor version {version!r}; this pack reads version {VERSION!r}. Update the pack."
+        )
+    try:
+        return AdaptorConfig.from_json(metadata.get("magicvideo.config", ""))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise refusal(path, f"has settings that cannot be read ({error})") from error
+
+
+def read_tensors(path: Path, file: safe_open, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors, each checked; copied, so that the file may change or vanish afterwards."""
+    keys = set(file.keys())
+    if keys != set(expected):
+        missing, extra = sorted(set(expected) - keys), sorted(keys - set(expected))
+        raise refusal(path, f"lacks {len(missing)} tensors {missing[:1]} and has {len(extra)} unknown ones {extra[:1]}")
+    for name, like in expected.items():
+        shape = file.get_slice(name).get_shape()
+        if shape != list(like.shape):
+            raise refusal(path, f"has shape {shape} for {name}, where its settings say {list(like.shape)}")
+    tensors = {}
+    for name in expected:
+        tensor = file.get_tensor(name)
+        if tensor.dtype not in FLOATS or not tensor.isfinite().all():
+            raise refusal(path, f"has values in {name} that are not finite numbers of 32 or 16 bits")
+        tensors[name] = tensor.clone()
+    return tensors
+
+
+def refusal(path: Path, found: str) -> AdaptorFileError:
+    return AdaptorFileError(f"{path.name} {found}; expected a MagicVideo adaptor. {REMEDY}")

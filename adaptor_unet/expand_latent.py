@@ -1,0 +1,61 @@
+"""Stills or clips become longer clips: each clip's last frame is repeated to the wanted length.
+
+Axes: b clips, f frames given for each, c channels, h height, w width; n = b f.
+"""
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+
+def lengthen(x: Tensor, given: int, frames: int) -> Tensor:
+    """(b given) ... -> (b frames) ..., clip after clip."""
+    clips = rearrange(x, "(b f) ... -> b f ...", f=given)
+    last = torch.arange(frames, device=x.device).clamp(max=given - 1)
+    return rearrange(clips[:, last], "b f ... -> (b f) ...")
+
+
+def noise_places(places: list[int], given: int, frames: int) -> list[int]:
+    """Batch indices of the longer clips: given frames keep theirs, each new one gets the next that nobody has."""
+    used = set(places)
+    longer = []
+    for start in range(0, len(places), given):
+        clip = places[start : start + given]
+        for _ in range(frames - given):
+            following = clip[-1] + 1
+            while following in used:
+                following += 1
+            used.add(following)
+            clip.append(following)
+        longer += clip
+    return longer
+
+
+def expand_latent(latent: dict[str, Any], frames: int, frames_per_clip: int = 1) -> dict[str, Any]:
+    """A ComfyUI latent of ``frames`` frames a clip, from one of ``frames_per_clip``.
+
+    A noise mask of one entry a frame is lengthened too; batch indices (which noise each frame gets) go on so that every
+    frame has its own.  Raises ValueError when the latent does not hold whole clips or the clips would get shorter.
+    """
+    samples = latent["samples"]
+    if samples.ndim != 4:
+        raise ValueError(
+            f"Expand Latent to Clip takes image latents, frames by channels by height by width; this one has "
+            f"{samples.ndim} dimensions. Use a latent from VAE Encode or Empty Latent Image with an SD1.5 VAE."
+        )
+    if samples.shape[0] % frames_per_clip:
+        raise ValueError(
+            f"frames_per_clip is {frames_per_clip}, but the latent holds {samples.shape[0]} frames, which is no whole "
+            "number of clips. For stills set it to 1, for one clip to its length."
+        )
+    if frames < frames_per_clip:
+        raise ValueError(f"The clips have {frames_per_clip} frames already, more than the {frames} asked for.")
+    out = latent | {"samples": lengthen(samples, frames_per_clip, frames)}
+    mask = latent.get("noise_mask")
+    if mask is not None and mask.shape[0] == samples.shape[0] and samples.shape[0] > 1:
+        out["noise_mask"] = lengthen(mask, frames_per_clip, frames)
+    if "batch_index" in latent:
+        out["batch_index"] = noise_places(list(latent["batch_index"]), frames_per_clip, frames)
+    return out

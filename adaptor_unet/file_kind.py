@@ -1,0 +1,42 @@
+"""What a file in the adaptor slot seems to be, for an error message that helps.  Reads a few bytes, runs nothing."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+STARTS = (
+    (b"PK\x03\x04", "a pickled PyTorch file (or another zip archive)"),
+    (b"\x80", "a pickled PyTorch file"),
+    (b"GGUF", "a GGUF model"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+    (b"<", "a web page"),
+    (b"{", "a JSON file"),
+    (b"\x89PNG", "a picture"),
+)
+
+KEY_PARTS = (
+    ("an AnimateDiff motion module", ("motion_modules.", "temporal_transformer.")),
+    ("a LoRA", ("lora_down.", "lora_up.", "lora_A.", "lora_B.", "lora_unet_", "lora_te")),
+    ("a ControlNet", ("control_model.", "controlnet_", "input_hint_block.")),
+    ("a full checkpoint", ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")),
+    ("a bare UNet", ("input_blocks.", "down_blocks.")),
+    ("an autoencoder", ("decoder.", "encoder.")),
+    ("a text embedding", ("emb_params", "clip_l", "string_to_param")),
+)
+
+
+def kind_of_bytes(path: Path) -> str | None:
+    """Kind of a file that is not safetensors; None when its first bytes say nothing."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if not start:
+        return "an empty file"
+    return next((kind for magic, kind in STARTS if start.startswith(magic)), None)
+
+
+def kind_of_keys(keys: Iterable[str]) -> str:
+    """Kind of a safetensors file by the names of its tensors."""
+    keys = list(keys)
+    for kind, parts in KEY_PARTS:
+        if any(part in key for key in keys for part in parts):
+            return kind
+    return f"a safetensors file of an unknown kind with {len(keys)} tensors"

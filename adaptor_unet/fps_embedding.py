@@ -1,0 +1,40 @@
+"""The frame-rate embedding, MagicVideo "fps embedding": ``Linear(SiLU(Linear(sinusoid(fps))))``, as for timesteps.
+
+Axes: n numbers, c channels.
+"""
+
+import math
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoid(values: Tensor, channels: int) -> Tensor:
+    """n -> n c: cosines, then sines, of the value at c / 2 rates from 1 down to 1 / 10000 (Vaswani et al. 2017)."""
+    half = channels // 2
+    rate = torch.exp(-math.log(10_000) * torch.arange(half, device=values.device) / half)
+    angle = values[:, None].float() * rate
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class FpsEmbedding(nn.Module):
+    """What is added to the UNet's time embedding for a frame rate.  Adds nothing until trained: its end is zero."""
+
+    def __init__(
+        self,
+        channels: int,
+        embedding: int,
+        operations: type | ModuleType = nn,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.inner = operations.Linear(channels, embedding, device=device)
+        self.outer = operations.Linear(embedding, embedding, device=device)
+        for parameter in self.outer.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, fps: Tensor) -> Tensor:
+        """n -> n c, in frames per second; the dtype of the result is that of ``fps``."""
+        return self.outer(nn.functional.silu(self.inner(sinusoid(fps, self.channels).to(fps.dtype))))

@@ -1,0 +1,63 @@
+"""What the pack needs to know of the image model, and the refusal of models it cannot work with."""
+
+import comfy.lora
+import comfy.supported_models
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ..adaptor import AdaptorConfig
+from ..sites import find_sites
+
+BASE = "SD1.5"
+
+
+def unet_of(model: ModelPatcher) -> nn.Module:
+    """The UNet inside a model.  Raises ValueError unless the model is of the Stable Diffusion 1.5 family."""
+    config = getattr(model.model, "model_config", None)
+    if not isinstance(config, comfy.supported_models.SD15):
+        raise ValueError(
+            f"MagicVideo works with Stable Diffusion 1.5 models, but this model is {type(config).__name__}. "
+            "Load an SD1.5 checkpoint (a fine-tune of it, or one for inpainting, will do)."
+        )
+    return model.model.diffusion_model
+
+
+def config_for(model: ModelPatcher, **settings: object) -> AdaptorConfig:
+    """Settings of an adaptor that fits this model's UNet; ``settings`` are further fields of AdaptorConfig."""
+    unet = unet_of(model)
+    inner, outer = unet.time_embed[0], unet.time_embed[2]
+    ends = {"time_channels": inner.in_features, "embedding_channels": outer.out_features}
+    return AdaptorConfig(find_sites(unet), base=BASE, **ends, **settings)
+
+
+def check_fit(model: ModelPatcher, config: AdaptorConfig) -> None:
+    """Raises ValueError when the adaptor was made for another UNet."""
+    own = config_for(model)
+    if config.base != BASE:
+        raise ValueError(f"This adaptor was made for {config.base}, but the model is {BASE}. Choose another adaptor.")
+    if (own.sites, own.time_channels, own.embedding_channels) != (
+        config.sites,
+        config.time_channels,
+        config.embedding_channels,
+    ):
+        raise ValueError(
+            f"This adaptor was made for a UNet with {describe(config)}, but this model's UNet has {describe(own)}. "
+            "Use the checkpoint it was trained on, or another adaptor."
+        )
+
+
+def describe(config: AdaptorConfig) -> str:
+    widths = sorted({site.channels for site in config.sites})
+    return (
+        f"{len(config.convolutions)} convolutions and {len(config.transformers)} transformers "
+        f"({', '.join(map(str, widths))} channels)"
+    )
+
+
+def unet_weight(model: ModelPatcher, name: str) -> Tensor:
+    """A weight of the UNet as this clone of the model has it, LoRAs included, in fp32, whatever is loaded now."""
+    key = f"diffusion_model.{name}"
+    (weight, convert), *patches = model.get_key_patches(key)[key]
+    weight = convert(weight, inplace=False).to(device="cpu", dtype=torch.float32, copy=True)
+    return comfy.lora.calculate_weight(patches, weight, key) if patches else weight

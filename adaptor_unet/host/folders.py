@@ -1,0 +1,40 @@
+"""The model folder ``models/magicvideo`` and the files in it."""
+
+from pathlib import Path
+
+import folder_paths
+from comfy.model_patcher import ModelPatcher
+
+from ..checkpoint import load, save
+from .hosted import hosted
+
+FOLDER = "magicvideo"
+
+
+def register_folder() -> None:
+    """Tells the host of the folder; called when the host asks for the nodes.  Extra paths of the user's stay."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
+
+
+def adaptor_names() -> list[str]:
+    """Adaptor files the host can see, relative to their folder."""
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def load_adaptor(name: str) -> ModelPatcher:
+    """The adaptor of that name.  Raises AdaptorFileError when the file is not a sound adaptor."""
+    return hosted(load(Path(folder_paths.get_full_path_or_raise(FOLDER, name))))
+
+
+def save_adaptor(adaptor: ModelPatcher, prefix: str, metadata: dict[str, str]) -> Path:
+    """Writes ``<prefix>_00001.safetensors``, or the next free number, below the first model folder."""
+    root = folder_paths.get_folder_paths(FOLDER)[0]
+    Path(root).mkdir(parents=True, exist_ok=True)
+    folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, root)
+    while True:
+        path = Path(folder) / f"{name}_{number:05}.safetensors"
+        try:
+            return save(adaptor.model, path, metadata)
+        except FileExistsError:
+            number += 1

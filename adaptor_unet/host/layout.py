@@ -1,0 +1,36 @@
+"""How many frames, of which clips, does one call of the UNet hold?  Read anew at each call, remembered nowhere."""
+
+from typing import Any
+
+from ..frame_layout import FrameLayout
+from .versions import window_frames
+
+
+def clip_layout(rows: int, transformer_options: dict[str, Any], frames_per_clip: int = 0) -> FrameLayout:
+    """Layout of a batch of ``rows`` latents.
+
+    The host joins conditionings along the batch and says how many in ``cond_or_uncond``; each has all frames of the
+    window, or of the whole latent batch when there is no window.  ``frames_per_clip`` 0 makes the whole batch one clip.
+    """
+    conditionings = len(transformer_options.get("cond_or_uncond") or [0])
+    frames = rows // conditionings
+    window = transformer_options.get("context_window")
+    if window is not None and window.dim != 0:  # cuts the picture, not the frames
+        window = None
+    places = window_frames(window) if window is not None else list(range(frames))
+    length = frames_per_clip or max(places) + 1
+    clips = tuple(place // length for place in places)
+    positions = tuple(place % length for place in places)
+    if window is None:
+        return FrameLayout(conditionings * (frames // length), positions[:length], clips[:length])
+    return FrameLayout(conditionings, positions, clips)
+
+
+def check_batch(frames: int, frames_per_clip: int) -> None:
+    """Raises ValueError when the latent batch does not hold whole clips."""
+    if frames_per_clip and frames % frames_per_clip:
+        raise ValueError(
+            f"frames_per_clip of Apply MagicVideo is {frames_per_clip}, but the latent batch holds {frames} frames, "
+            f"which is no whole number of clips. Use a batch of {frames_per_clip}, {2 * frames_per_clip}, ... "
+            "or set frames_per_clip to 0 to make the whole batch one clip."
+        )

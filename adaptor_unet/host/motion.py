@@ -1,0 +1,33 @@
+"""One Apply node's share of a model: an adaptor and how it is to act."""
+
+import math
+from dataclasses import dataclass
+
+from ..adaptor import VideoAdaptor
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Settings of one Apply node.  Acts while the noise level is between the two sigmas; raises ValueError if unusable.
+
+    fps: frames a second.  frames_per_clip: 0 for the whole batch.
+    """
+
+    adaptor: VideoAdaptor
+    strength: float = 1.0
+    fps: float = 8.0
+    frames_per_clip: int = 0
+    sigma_start: float = math.inf
+    sigma_end: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.strength):
+            raise ValueError(f"strength of Apply MagicVideo must be a finite number, found {self.strength}.")
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps of Apply MagicVideo must be a finite number above 0, found {self.fps}.")
+        if self.frames_per_clip < 0:
+            raise ValueError(f"frames_per_clip of Apply MagicVideo must be 0 or more, found {self.frames_per_clip}.")
+
+    def acts_at(self, sigma: float | None) -> bool:
+        """Whether it acts at a noise level, None for unknown; never at strength 0, so the image model stays bit for bit."""
+        return self.strength != 0 and (sigma is None or self.sigma_end <= sigma <= self.sigma_start)

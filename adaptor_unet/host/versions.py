@@ -1,0 +1,27 @@
+"""All that differs between the supported versions of the host (ComfyUI 0.3.75 and later)."""
+
+from dataclasses import fields
+from typing import Any
+
+import comfy.model_patcher
+from comfy_api.latest import io
+
+
+def schema(**settings: Any) -> io.Schema:  # noqa: ANN401 - whatever the host's schema takes
+    """A node schema without the settings that this host does not know yet (``search_aliases`` came with 0.11)."""
+    known = {field.name for field in fields(io.Schema)}
+    return io.Schema(**{name: value for name, value in settings.items() if name in known})
+
+
+def patcher_class() -> type[comfy.model_patcher.ModelPatcher]:
+    """The class that the host uses for models: newer ones load weights as they are needed."""
+    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+def window_frames(window: Any) -> list[int]:  # noqa: ANN401 - the host's window classes share no base with an index list
+    """Frames of the whole batch that a context window of the host holds, in the order of its rows.
+
+    In newer hosts a window may begin with one more frame, cut off again behind the model.
+    """
+    anchor = getattr(window, "causal_anchor_index", None)
+    return ([anchor] if anchor is not None and anchor >= 0 else []) + list(window.index_list)

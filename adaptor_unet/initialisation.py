@@ -1,0 +1,64 @@
+"""How a new adaptor starts: as the identity, with attention weights from the image model or at random.
+
+Axes: o output channels, i input channels, r rank.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .adaptor import AdaptorConfig, VideoAdaptor
+from .temporal_attention import Projection
+
+Init = Literal["spatial", "random"]
+
+
+def new_adaptor(
+    config: AdaptorConfig,
+    init: Init = "spatial",
+    seed: int = 0,
+    spatial_weight: Callable[[str], Tensor] | None = None,
+) -> VideoAdaptor:
+    """An adaptor that changes nothing yet.
+
+    ``init="spatial"`` starts q, k and v from the block's own self-attention, ``spatial_weight(name) -> o i`` giving its
+    weights by UNet name: it trains faster than ``"random"``.  With a rank the nearest matrices of that rank are used.
+    Raises ValueError for an unknown ``init`` or a missing ``spatial_weight``.
+    """
+    if init not in ("spatial", "random"):
+        raise ValueError(f"init must be spatial or random, found {init!r}")
+    if init == "spatial" and spatial_weight is None:
+        raise ValueError("init spatial needs the image model's self-attention weights")
+    adaptor = VideoAdaptor(config)
+    generator = torch.Generator().manual_seed(seed)
+    for module in adaptor.modules():
+        if isinstance(module, nn.Linear) and module.weight.count_nonzero():
+            draw(module, generator)
+    if init == "spatial" and "temporal" in config.parts:
+        for site in config.transformers:
+            for part in ("to_q", "to_k", "to_v"):
+                start_from(
+                    getattr(adaptor.temporal[site.name], part), spatial_weight(f"{site.name}.attn1.{part}.weight")
+                )
+    return adaptor
+
+
+@torch.no_grad()
+def draw(layer: nn.Linear, generator: torch.Generator) -> None:
+    """Uniform in +-1 / sqrt(i), torch's own rule for linear layers, from the given generator alone."""
+    bound = layer.in_features**-0.5
+    for parameter in layer.parameters():
+        parameter.uniform_(-bound, bound, generator=generator)
+
+
+@torch.no_grad()
+def start_from(projection: Projection, weight: Tensor) -> None:
+    """Copies ``o i``, or for a rank its best approximation ``(U sqrt(s)) (sqrt(s) V)`` (Eckart and Young 1936)."""
+    if isinstance(projection.down, nn.Identity):
+        projection.up.weight.copy_(weight)
+        return
+    u, s, v = torch.svd_lowrank(weight.float(), q=projection.down.out_features, niter=4)
+    projection.up.weight.copy_(u * s.sqrt())
+    projection.down.weight.copy_((v * s.sqrt()).mT)

@@ -1,0 +1,49 @@
+"""Where an adaptor acts inside a Stable Diffusion UNet: a table of names, found by patterns over ``named_modules``."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+Kind = Literal["convolution", "transformer"]
+
+CONVOLUTION = re.compile(
+    r"input_blocks\.0\.0"
+    r"|(input_blocks\.\d+|output_blocks\.\d+|middle_block)\.\d+\.(in_layers\.2|out_layers\.3|op|conv)"
+)
+TRANSFORMER = re.compile(r"(input_blocks\.\d+|output_blocks\.\d+|middle_block)\.\d+\.transformer_blocks\.\d+")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place of the UNet: the name of its module, which is also the checkpoint key, and its channels."""
+
+    name: str
+    kind: Kind
+    channels: int
+
+    def __post_init__(self) -> None:
+        pattern = {"convolution": CONVOLUTION, "transformer": TRANSFORMER}.get(self.kind)
+        if pattern is None or not isinstance(self.name, str) or not pattern.fullmatch(self.name):
+            raise ValueError(f"no such place in a UNet: {self.kind!r} {self.name!r}")
+        if type(self.channels) is not int or not 0 < self.channels <= 65_536:
+            raise ValueError(f"{self.name}: channels must be a positive whole number, found {self.channels!r}")
+
+    @property
+    def block(self) -> tuple[str, int, int]:
+        """Place of a transformer as the host counts it: side, block of that side, transformer of that block."""
+        parts = self.name.split(".")
+        number = int(parts[1]) if parts[0] != "middle_block" else 0
+        return parts[0].split("_")[0], number, int(parts[-1])
+
+
+def find_sites(unet: nn.Module) -> tuple[Site, ...]:
+    """Every 3x3 convolution of the blocks (SD1.5: 51) and every transformer (SD1.5: 16), in the order of the UNet."""
+    sites = []
+    for name, module in unet.named_modules():
+        if CONVOLUTION.fullmatch(name) and getattr(module, "kernel_size", None) == (3, 3):
+            sites.append(Site(name, "convolution", module.out_channels))
+        elif TRANSFORMER.fullmatch(name):
+            sites.append(Site(name, "transformer", module.norm1.normalized_shape[0]))
+    return tuple(sites)

@@ -1,0 +1,131 @@
+"""Directed temporal attention, MagicVideo "spatial and directed temporal attention".
+
+Axes: b runs, f frames of a run, p positions, h heads, d channels of a head, c = h d channels, k frames looked at.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from .frame_layout import FrameLayout
+
+# Rows (positions times heads) of one attention call: more than 65,535 is refused by some GPU back ends, and on a
+# processor a small piece stays in its cache and in memory that is already mapped.
+MOST_ROWS = 65_535
+MOST_ROWS_CPU = 2_048
+
+
+class Projection(nn.Module):
+    """``W z``, or of the given rank ``U D z``."""
+
+    def __init__(
+        self,
+        channels: int,
+        rank: int = 0,
+        bias: bool = False,
+        operations: type | ModuleType = nn,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.down = operations.Linear(channels, rank, bias=False, device=device) if rank else nn.Identity()
+        self.up = operations.Linear(rank or channels, channels, bias=bias, device=device)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """... c -> ... c"""
+        return self.up(self.down(z))
+
+
+@dataclass
+class PastFrames:
+    """Keys and values of the frames before, at one site and for one run; the attention itself fills it.
+
+    ``positions`` has f entries; ``pieces`` maps the first position of a piece to its keys and values, ``f p c`` each.
+    """
+
+    positions: tuple[int, ...] = ()
+    pieces: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def extend(self, start: int, k: Tensor, v: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+        """Past and present keys and values of a piece; remembers the last ``kept`` frames of them."""
+        if start in self.pieces:
+            k, v = (torch.cat(pair) for pair in zip(self.pieces[start], (k, v), strict=True))
+        first = max(0, len(k) - kept)
+        self.pieces[start] = (k[first:].clone(), v[first:].clone())
+        return k, v
+
+
+class DirectedTemporalAttention(nn.Module):
+    """``T-Attn(z) = softmax(Q K^T / sqrt(d) + M) V`` over the frames of each position, M = 0 up to one's own frame.
+
+    M stands before the softmax: behind it, later frames would stay in the normaliser and the attention would not be
+    causal.  Adds nothing until trained, because the output projection starts at zero.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 8,
+        span: int = 16,
+        rank: int = 0,
+        rotary: bool = False,
+        operations: type | ModuleType = nn,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads, self.span, self.rotary = heads, span, rotary
+        self.to_q = Projection(channels, rank, operations=operations, device=device)
+        self.to_k = Projection(channels, rank, operations=operations, device=device)
+        self.to_v = Projection(channels, rank, operations=operations, device=device)
+        self.to_out = Projection(channels, rank, bias=True, operations=operations, device=device)
+        for parameter in self.to_out.up.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, z: Tensor, layout: FrameLayout, past: Sequence[PastFrames] = ()) -> Tensor:
+        """(b f) p c -> (b f) p c.  ``past``, if any, has one entry a run: its frames are seen, these added."""
+        mask = layout.directed_mask(self.span, past[0].positions if past else ())
+        mask = mask if mask is None else mask.to(z.device)
+        runs = rearrange(z, "(b f) p c -> b f p c", b=layout.runs)
+        out = [self._run(run, layout, mask, past[i] if past else None) for i, run in enumerate(runs)]
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    def _run(self, z: Tensor, layout: FrameLayout, mask: Tensor | None, past: PastFrames | None) -> Tensor:
+        """f p c -> f p c, piece of positions by piece.  A run at a time, so that heads are a view, not a copy."""
+        step = max(1, (MOST_ROWS_CPU if z.device.type == "cpu" else MOST_ROWS) // self.heads)
+        starts = range(0, z.shape[1], step)
+        out = [self._piece(z[:, start : start + step], layout, mask, past, start) for start in starts]
+        if past is not None:
+            seen = past.positions + layout.positions
+            past.positions = seen[max(0, len(seen) - self.span + 1) :]
+        return out[0] if len(out) == 1 else torch.cat(out, dim=1)
+
+    def _piece(
+        self, z: Tensor, layout: FrameLayout, mask: Tensor | None, past: PastFrames | None, start: int
+    ) -> Tensor:
+        """f p c -> f p c"""
+        q, k, v = self.to_q(z), self.to_k(z), self.to_v(z)
+        if self.rotary:
+            q, k = (rotate(x, layout.positions, self.heads) for x in (q, k))
+        if past is not None:
+            k, v = past.extend(start, k, v, self.span - 1)
+        q, k, v = (rearrange(x, "f p (h d) -> p h f d", h=self.heads) for x in (q, k, v))
+        seen = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.to_out(rearrange(seen, "p h f d -> f p (h d)"))
+
+
+def rotate(x: Tensor, positions: tuple[int, ...], heads: int) -> Tensor:
+    """Rotary encoding of the frame position, f p c -> f p c: a score then depends on the distance of two frames only.
+
+    Channel pairs of a head turn by ``position * 10000 ** (-2 i / d)`` (RoFormer, Su et al. 2021).
+    """
+    even, odd = rearrange(x, "f p (h d two) -> two f p h d", h=heads, two=2).unbind()
+    pairs = even.shape[-1]
+    rate = 10_000 ** (-torch.arange(pairs, device=x.device) / pairs)
+    angle = torch.tensor(positions, device=x.device)[:, None, None, None] * rate
+    cos, sin = angle.cos().to(x), angle.sin().to(x)
+    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos])
+    return rearrange(turned, "two f p h d -> f p (h d two)")

@@ -1,0 +1,15 @@
+"""The nodes of the pack: each is a schema and one call."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..adaptor_unet.host.folders import register_folder
+from .apply import ApplyMagicVideo
+from .expand import ExpandLatent
+from .files import LoadAdaptor, SaveAdaptor
+from .new import NewAdaptor
+
+
+class MagicVideoExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        register_folder()  # here, because the oldest host never calls on_load
+        return [LoadAdaptor, NewAdaptor, ApplyMagicVideo, ExpandLatent, SaveAdaptor]
