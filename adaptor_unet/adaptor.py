@@ -47,7 +47,7 @@ class AdaptorConfig:
             raise ValueError(f"time_channels must be even, found {self.time_channels}")
         if type(self.rotary) is not bool or not isinstance(self.base, str):
             raise ValueError(f"rotary must be true or false and base a name, found {self.rotary!r} and {self.base!r}")
-        if not isinstance(self.parts, tuple) or not set(self.parts) <= set(PARTS) or not self.parts:
+        if not isinstance(self.parts, tuple) or not self.parts or not all(part in PARTS for part in self.parts):
             raise ValueError(f"parts must be some of {', '.join(PARTS)}, found {self.parts!r}")
         self._check_sites()
 

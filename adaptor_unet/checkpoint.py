@@ -77,14 +77,14 @@ def load(path: Path, operations: type | ModuleType = nn) -> VideoAdaptor:
     Raises AdaptorFileError before any tensor is used when the file is damaged, of another kind, of another version, or
     holds other tensors than its settings say.  Allocates no more than the file's size.
     """
-    check_header(path)
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             config = read_config(path, metadata, file.keys())
             tensors = read_tensors(path, file, VideoAdaptor(config, device="meta").state_dict())
-    except SafetensorError as error:
-        raise refusal(path, f"is not a sound safetensors file ({error})") from error
+    except (SafetensorError, OSError) as error:
+        raise refusal(path, f"cannot be read as safetensors ({error})") from error
     return with_tensors(config, tensors, metadata, operations)
 
 
@@ -121,7 +121,7 @@ def read_config(path: Path, metadata: dict[str, str], keys: list[str]) -> Adapto
     version = metadata.get("magicvideo.version")
     if version != VERSION:
         raise AdaptorFileError(
-            f"{path.name} has adaptor version {version!r}; this pack reads version {VERSION!r}. Update the pack."
+            f"{path.name} has adaptor version {version!r:.20}; this pack reads version {VERSION!r}. Update the pack."
         )
     try:
         return AdaptorConfig.from_json(metadata.get("magicvideo.config", ""))
@@ -149,4 +149,4 @@ def read_tensors(path: Path, file: safe_open, expected: dict[str, Tensor]) -> di
 
 
 def refusal(path: Path, found: str) -> AdaptorFileError:
-    return AdaptorFileError(f"{path.name} {found}; expected a MagicVideo adaptor. {REMEDY}")
+    return AdaptorFileError(f"{path.name} {found[:300]}; expected a MagicVideo adaptor. {REMEDY}")

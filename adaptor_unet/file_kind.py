@@ -27,7 +27,7 @@ KEY_PARTS = (
 def kind_of_bytes(path: Path) -> str | None:
     """Kind of a file that is not safetensors; None when its first bytes say nothing."""
     with path.open("rb") as file:
-        start = file.read(64).lstrip()
+        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
         return "an empty file"
     return next((kind for magic, kind in STARTS if start.startswith(magic)), None)

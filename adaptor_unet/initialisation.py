@@ -31,18 +31,22 @@ def new_adaptor(
         raise ValueError(f"init must be spatial or random, found {init!r}")
     if init == "spatial" and spatial_weight is None:
         raise ValueError("init spatial needs the image model's self-attention weights")
-    adaptor = VideoAdaptor(config)
     generator = torch.Generator().manual_seed(seed)
-    for module in adaptor.modules():
-        if isinstance(module, nn.Linear) and module.weight.count_nonzero():
-            draw(module, generator)
-    if init == "spatial" and "temporal" in config.parts:
-        for site in config.transformers:
-            for part in ("to_q", "to_k", "to_v"):
-                start_from(
-                    getattr(adaptor.temporal[site.name], part), spatial_weight(f"{site.name}.attn1.{part}.weight")
-                )
+    with torch.random.fork_rng(devices=[]):  # new layers and svd_lowrank draw from the global state
+        torch.default_generator.manual_seed(seed)
+        adaptor = VideoAdaptor(config)
+        for module in adaptor.modules():
+            if isinstance(module, nn.Linear) and module.weight.count_nonzero():
+                draw(module, generator)
+        if init == "spatial":
+            start_from_spatial(adaptor, spatial_weight)
     return adaptor
+
+
+def start_from_spatial(adaptor: VideoAdaptor, spatial_weight: Callable[[str], Tensor]) -> None:
+    for site in adaptor.config.transformers if "temporal" in adaptor.config.parts else ():
+        for part in ("to_q", "to_k", "to_v"):
+            start_from(getattr(adaptor.temporal[site.name], part), spatial_weight(f"{site.name}.attn1.{part}.weight"))
 
 
 @torch.no_grad()
@@ -59,6 +63,7 @@ def start_from(projection: Projection, weight: Tensor) -> None:
     if isinstance(projection.down, nn.Identity):
         projection.up.weight.copy_(weight)
         return
-    u, s, v = torch.svd_lowrank(weight.float(), q=projection.down.out_features, niter=4)
-    projection.up.weight.copy_(u * s.sqrt())
-    projection.down.weight.copy_((v * s.sqrt()).mT)
+    kept = min(projection.down.out_features, *weight.shape)  # any further rank adds nothing until trained
+    u, s, v = torch.svd_lowrank(weight.float(), q=kept, niter=4)
+    projection.up.weight.zero_()[:, :kept] = u * s.sqrt()
+    projection.down.weight[:kept] = (v * s.sqrt()).mT

@@ -10,7 +10,7 @@ Kind = Literal["convolution", "transformer"]
 
 CONVOLUTION = re.compile(
     r"input_blocks\.0\.0"
-    r"|(input_blocks\.\d+|output_blocks\.\d+|middle_block)\.\d+\.(in_layers\.2|out_layers\.3|op|conv)"
+    r"|(input_blocks\.[1-9]\d*|output_blocks\.\d+|middle_block)\.\d+\.(in_layers\.2|out_layers\.3|op|conv)"
 )
 TRANSFORMER = re.compile(r"(input_blocks\.\d+|output_blocks\.\d+|middle_block)\.\d+\.transformer_blocks\.\d+")
 
@@ -24,7 +24,7 @@ class Site:
     channels: int
 
     def __post_init__(self) -> None:
-        pattern = {"convolution": CONVOLUTION, "transformer": TRANSFORMER}.get(self.kind)
+        pattern = {"convolution": CONVOLUTION, "transformer": TRANSFORMER}.get(str(self.kind))
         if pattern is None or not isinstance(self.name, str) or not pattern.fullmatch(self.name):
             raise ValueError(f"no such place in a UNet: {self.kind!r} {self.name!r}")
         if type(self.channels) is not int or not 0 < self.channels <= 65_536:

@@ -1,4 +1,5 @@
 """A text encoder that hands on a vector for each token and nothing else, in CLIP-L's layout."""
+
 import torch
 from compact_checkpoint import TEXT, Shapes, checkpoint_shapes
 from torch import Tensor

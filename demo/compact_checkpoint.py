@@ -6,6 +6,7 @@ has CLIP-L's layout, and the autoencoder is the small convolutional one that Com
 
 A random model (make_random_checkpoint.py) and a trained one fill the same layout.
 """
+
 from collections.abc import Iterator
 
 Shape = tuple[int, ...]

@@ -1,8 +1,9 @@
 """A real ComfyUI server with this pack in it, for as long as a `with` block lasts; only the standard library is needed.
 
-    with HostServer(comfyui, base_directory) as server:
-        finished = server.run(prompt)
+with HostServer(comfyui, base_directory) as server:
+    finished = server.run(prompt)
 """
+
 import json
 import os
 import re

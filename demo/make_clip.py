@@ -1,4 +1,5 @@
 """Makes a short clip through a real ComfyUI server: text to video with the workflow that the pack ships."""
+
 import argparse
 import os
 import random

@@ -5,6 +5,7 @@
 Its pictures look like noise. It is for trying the pack and for its tests, where the way through ComfyUI counts and the
 picture doesn't. On request a ControlNet or a LoRA for the same image network is written instead.
 """
+
 import argparse
 import math
 import os

@@ -1,4 +1,5 @@
 """Changes to an API-form workflow: nodes are found by what they are and how they are linked, not by number."""
+
 import copy
 import json
 from pathlib import Path

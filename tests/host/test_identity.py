@@ -1,0 +1,129 @@
+"""What changes nothing really changes nothing, and nobody else sees the adaptor."""
+
+import sys
+from types import ModuleType
+
+import comfy.model_management
+import comfy.samplers
+import pytest
+import torch
+from small_host import Sampler, build_model, conditioning, trained
+
+from magicvideo.adaptor_unet.host.binding import bind
+from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 16, 17, 24, 33])
+def test_an_untrained_adaptor_leaves_a_batch_of_any_length_bit_for_bit(model, sample: Sampler, frames: int) -> None:
+    untrained = bind(model, fresh_adaptor(model), fps=12.0)
+    assert torch.equal(sample(untrained, frames), sample(model, frames))
+
+
+@pytest.mark.parametrize("rank", [0, 8])
+@pytest.mark.parametrize("init", ["spatial", "random"])
+def test_an_untrained_adaptor_of_any_kind_changes_nothing(model, sample: Sampler, rank: int, init: str) -> None:
+    assert torch.equal(sample(bind(model, fresh_adaptor(model, rank=rank, init=init))), sample(model))
+
+
+def test_strength_zero_is_the_image_model_bit_for_bit(model, adaptor, sample: Sampler) -> None:
+    assert torch.equal(sample(bind(model, adaptor, strength=0.0)), sample(model))
+    assert not torch.equal(sample(bind(model, adaptor)), sample(model)), "the adaptor should show"
+
+
+@pytest.mark.parametrize("order", ["bound first", "plain first"])
+def test_another_branch_of_the_graph_sees_a_clean_model(model, adaptor, sample: Sampler, order: str) -> None:
+    expected = sample(build_model())
+    bound = bind(model, adaptor)
+    if order == "bound first":
+        sample(bound)
+    assert torch.equal(sample(model), expected)
+    sample(bound)
+    assert torch.equal(sample(model), expected)
+
+
+def test_nothing_is_attached_to_the_unet_but_during_a_call(model, adaptor, sample: Sampler) -> None:
+    unet = model.model.diffusion_model
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    sample(bind(model, adaptor))
+    assert not [name for name, module in unet.named_modules() if module._forward_hooks]
+    assert list(before) == list(unet.state_dict())
+    assert all(torch.equal(before[name], value) for name, value in unet.state_dict().items())
+
+
+def test_ejecting_and_unpatching_gives_the_image_model_back(model, adaptor, sample: Sampler) -> None:
+    expected = sample(model)
+    bound = bind(model, adaptor)
+    sample(bound)
+    bound.eject_model()
+    bound.unpatch_model(bound.offload_device)
+    comfy.model_management.unload_all_models()
+    assert torch.equal(sample(model), expected)
+
+
+def host_attributes() -> dict[str, dict[str, int]]:
+    """Identity of every attribute of every host module and of the classes in it."""
+
+    def members(holder: ModuleType | type) -> dict[str, int]:
+        return {name: id(value) for name, value in vars(holder).items() if callable(value) or isinstance(value, type)}
+
+    modules = {n: m for n, m in sys.modules.items() if n.split(".")[0] in ("comfy", "nodes", "execution", "torch")}
+    seen = {name: members(module) for name, module in modules.items() if isinstance(module, ModuleType)}
+    for name, module in modules.items():
+        if name.startswith("comfy"):
+            classes = [x for x in list(vars(module).values()) if isinstance(x, type) and x.__module__ == name]
+            seen |= {f"{name}.{c.__qualname__}": members(c) for c in classes}
+    return seen
+
+
+def test_no_attribute_of_a_host_module_is_replaced(model, adaptor, sample: Sampler) -> None:
+    sample(model)
+    before = host_attributes()
+    sample(bind(bind(model, adaptor), trained(fresh_adaptor(model), seed=9)))
+    after = host_attributes()
+    changed = {n: {k for k in v if after[n].get(k) != v[k]} for n, v in before.items() if n in after}
+    assert not {n: keys for n, keys in changed.items() if keys}
+
+
+class OutOfMemory(RuntimeError):
+    pass
+
+
+@pytest.mark.parametrize("failure", [OutOfMemory, comfy.model_management.InterruptProcessingException])
+@pytest.mark.parametrize("where", ["callback", "unet"])
+def test_a_stop_in_the_middle_leaves_everything_as_in_a_fresh_process(
+    model, adaptor, sample: Sampler, failure: type[BaseException], where: str
+) -> None:
+    expected, plain = sample(bind(model, adaptor), steps=3), sample(model, steps=3)
+    bound = bind(model, adaptor)
+    calls = []
+
+    def stop(*args: object) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            raise failure()
+
+    middle = model.model.diffusion_model.middle_block[0]
+    handle = middle.register_forward_hook(stop) if where == "unet" else None
+    with pytest.raises(failure):
+        sample(bound, steps=3, callback=stop if where == "callback" else None)
+    if handle:
+        handle.remove()
+    assert not [name for name, module in model.model.diffusion_model.named_modules() if module._forward_hooks]
+    assert torch.equal(sample(model, steps=3), plain)
+    assert torch.equal(sample(bound, steps=3), expected)
+
+
+def test_runs_do_not_colour_one_another(model, adaptor, sample: Sampler) -> None:
+    bound = bind(model, adaptor)
+    first = sample(bound, seed=1, cfg=7.0)
+    for other in ({"seed": 2, "cfg": 7.0}, {"seed": 1, "cfg": 1.0}, {"frames": 3}):
+        assert sample(bound, **other).shape[0] == other.get("frames", 16)
+        assert not torch.equal(sample(bound, **other), sample(model, **other))
+    assert torch.equal(sample(bound, seed=1, cfg=7.0), first)
+
+
+def test_the_conditioning_given_to_the_sampler_stays_as_it_was(model, adaptor, sample: Sampler) -> None:
+    positive = conditioning(3)
+    before = positive[0][0].clone()
+    sample(bind(model, adaptor), positive=positive)
+    assert torch.equal(positive[0][0], before) and not positive[0][1]

@@ -1,0 +1,57 @@
+"""What the page learns from the server before anybody queues anything."""
+
+import urllib.request
+from typing import Any
+
+import pytest
+from host_server import PACK, PACK_NAME, HostServer
+
+NODES = {
+    "MagicVideo_LoadAdaptor",
+    "MagicVideo_NewAdaptor",
+    "MagicVideo_Apply",
+    "MagicVideo_ExpandLatent",
+    "MagicVideo_SaveAdaptor",
+}
+
+
+@pytest.fixture(scope="module")
+def listed(server: HostServer) -> dict[str, Any]:
+    return {name: node for name, node in server.get("/object_info").items() if name.startswith("MagicVideo_")}
+
+
+def test_every_node_is_listed(listed: dict[str, Any]) -> None:
+    assert set(listed) >= NODES
+
+
+def test_every_node_has_a_description_and_a_display_name(listed: dict[str, Any]) -> None:
+    assert [name for name, node in listed.items() if not node["description"] or node["display_name"] == name] == []
+
+
+def test_every_input_has_a_tooltip(listed: dict[str, Any]) -> None:
+    inputs = [
+        (node, name, spec)
+        for node, entry in listed.items()
+        for group in ("required", "optional")
+        for name, spec in entry["input"].get(group, {}).items()
+    ]
+    assert [(node, name) for node, name, spec in inputs if len(spec) < 2 or not spec[1].get("tooltip")] == []
+
+
+def test_every_node_has_a_help_page_where_the_page_looks_for_it(server: HostServer, listed: dict[str, Any]) -> None:
+    for node in listed:
+        # The page asks for the folder of translations first, then for the one file.
+        page = f"{node}/en.md" if (PACK / "web" / "docs" / node).is_dir() else f"{node}.md"
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/extensions/{PACK_NAME}/docs/{page}") as answer:
+            assert len(answer.read()) > 200, f"the help page of {node} is nearly empty"
+
+
+def test_the_template_browser_lists_our_workflows(server: HostServer) -> None:
+    ours = {path.stem for path in (PACK / "workflows").glob("*.json")}
+    assert ours
+    assert set(server.get("/workflow_templates")[PACK_NAME]) == ours
+
+
+def test_the_server_logged_no_trouble_with_the_pack(server: HostServer) -> None:
+    about_us = [line for line in server.log().splitlines() if PACK_NAME in line]
+    assert [line for line in about_us if "FAILED" in line or "Error" in line] == []

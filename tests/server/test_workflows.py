@@ -1,0 +1,76 @@
+"""Each shipped workflow, from the loader to the file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from host_server import PACK, HostServer, Prompt
+from prompt_edits import nodes_of, with_inputs
+
+WORKFLOWS = sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
+Small = Callable[..., Prompt]
+
+
+def make_input_files(prompt: Prompt, folder: Path, frames: int = 16, size: int = 64) -> None:
+    """Pictures and videos under the names that the workflow's loaders ask for."""
+    folder.mkdir(exist_ok=True)
+    pictures = np.random.default_rng(0).integers(0, 256, (frames, size, size, 3), dtype=np.uint8)
+    for number in nodes_of(prompt, "LoadImage"):
+        write_frames(folder / prompt[number]["inputs"]["image"], pictures[:1], "png", "rgb24")
+    for number in nodes_of(prompt, "LoadVideo"):
+        write_frames(folder / prompt[number]["inputs"]["file"], pictures, "libx264", "yuv420p")
+
+
+def write_frames(path: Path, pictures: np.ndarray, codec: str, pixels: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="image2" if codec == "png" else None) as container:
+        stream = container.add_stream(codec, rate=8)
+        stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], pixels
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def test_text_to_video_is_among_the_workflows() -> None:
+    assert "text_to_video" in WORKFLOWS
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_each_workflow_runs_to_the_end(server: HostServer, small: Small, workflow: str) -> None:
+    prompt = small(workflow)
+    make_input_files(prompt, server.base / "input")
+    files = server.run(prompt).files()
+    assert files and all((server.output / name).stat().st_size for name in files)
+
+
+@pytest.mark.smoke
+def test_a_clip_is_sampled_and_saved_with_an_adaptor_that_changes_it(
+    latent_of: Callable, small: Small, server: HostServer
+) -> None:
+    with_adaptor, _ = latent_of(small("text_to_video"))
+    without, _ = latent_of(with_inputs(small("text_to_video"), "MagicVideo_Apply", strength=0.0))
+    assert np.isfinite(with_adaptor).all() and with_adaptor.std() > 0
+    assert not np.array_equal(with_adaptor, without)
+
+
+@pytest.mark.parametrize(("width", "height"), [(512, 512), (520, 392)])
+def test_text_to_video_leaves_a_playable_file_with_its_graph(
+    server: HostServer, small: Small, width: int, height: int
+) -> None:
+    # Four frames and no guidance: at full size a CPU needs some seconds a frame.
+    frames, fps = 4, 12.0
+    prompt = small("text_to_video", steps=1, cfg=1.0, batch_size=frames, fps=fps, frames=frames)
+    prompt = with_inputs(prompt, width=width, height=height)
+    (name,) = [name for name in server.run(prompt).files() if name.endswith(".mp4")]
+    with av.open(str(server.output / name)) as container:
+        stream = container.streams.video[0]
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        assert len(pictures) == frames
+        assert float(stream.average_rate) == fps
+        assert pictures[0].shape == (height, width, 3)
+        assert pictures[0].std() > 0
+        assert json.loads(container.metadata["prompt"]) == prompt
+        assert "workflow" in container.metadata

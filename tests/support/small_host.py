@@ -1,0 +1,121 @@
+"""The real host, in this process, on the CPU, with a small UNet of the SD1.5 kind."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+if "COMFYUI_PATH" not in os.environ:
+    pytest.exit("COMFYUI_PATH must name a ComfyUI; bash bin/test sets it.", returncode=2)
+HOST = Path(os.environ["COMFYUI_PATH"]).resolve()
+sys.path.insert(0, str(HOST))
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing(False)
+import comfy.cli_args  # noqa: E402
+
+comfy.cli_args.args.cpu = True
+import comfy.model_base  # noqa: E402
+import comfy.model_patcher  # noqa: E402
+import comfy.sample  # noqa: E402
+import comfy.supported_models  # noqa: E402
+import utils.extra_config  # noqa: E402, F401 - before ``nodes``, which shadows ``utils``
+from comfy.model_patcher import ModelPatcher  # noqa: E402
+
+import nodes as host_nodes  # noqa: E402, I001
+
+SMALL = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 64,
+    "num_res_blocks": 1,
+    "channel_mult": (1, 1),
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "use_spatial_transformer": True,
+    "context_dim": 32,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "legacy": False,
+}
+
+
+def build_model(
+    kind: type = comfy.supported_models.SD15, dtype: torch.dtype = torch.float32, **changes: object
+) -> ModelPatcher:
+    """A model of the host's own classes with random weights, far smaller than the real one."""
+    settings = SMALL | {"dtype": dtype} | changes
+    config = kind(settings)
+    config.unet_config = settings
+    config.manual_cast_dtype = None if dtype in (torch.float32,) else torch.float32
+    torch.manual_seed(0)
+    model = comfy.model_base.BaseModel(config, device="cpu")
+    with torch.no_grad():
+        for name, parameter in model.diffusion_model.named_parameters():
+            values = torch.randn(parameter.shape) * (0.3 / max(1, parameter[0].numel()) ** 0.5)
+            values += 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.copy_(values.to(dtype))
+            parameter.requires_grad_(False)
+    device = torch.device("cpu")
+    return getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)(model, device, device)
+
+
+def trained(adaptor: ModelPatcher, seed: int = 1, size: float = 0.3) -> ModelPatcher:
+    """The adaptor as training might leave it: every value moved."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in adaptor.model.parameters():
+            parameter.add_(
+                torch.randn(parameter.shape, generator=generator).to(parameter) * size / parameter.shape[-1] ** 0.5
+            )
+    return adaptor
+
+
+def conditioning(seed: int = 0, tokens: int = 77, batch: int = 1, **extra: object) -> list:
+    generator = torch.Generator().manual_seed(seed)
+    return [[torch.randn(batch, tokens, SMALL["context_dim"], generator=generator), dict(extra)]]
+
+
+Sampler = Callable[..., torch.Tensor]
+
+
+def sample(
+    model: ModelPatcher,
+    frames: int = 16,
+    cfg: float = 7.0,
+    seed: int = 0,
+    steps: int = 2,
+    size: int = 8,
+    sampler: str = "euler",
+    **options: object,
+) -> torch.Tensor:
+    """Latents of the stock KSampler node's own way, with random text unless ``positive`` or ``negative`` are given."""
+    positive = options.pop("positive", None) or conditioning(1)
+    negative = options.pop("negative", None) or conditioning(2)
+    latent = options.pop("latent", None)
+    latent = torch.zeros(frames, 4, size, size) if latent is None else latent
+    noise = options.pop("noise", None)
+    noise = comfy.sample.prepare_noise(latent, seed) if noise is None else noise
+    with torch.inference_mode():
+        return comfy.sample.sample(
+            model,
+            noise,
+            steps,
+            cfg,
+            sampler,
+            "normal",
+            positive,
+            negative,
+            latent,
+            disable_pbar=True,
+            seed=seed,
+            **options,
+        )
