@@ -65,5 +65,6 @@ def start_from(projection: Projection, weight: Tensor) -> None:
         return
     kept = min(projection.down.out_features, *weight.shape)  # any further rank adds nothing until trained
     u, s, v = torch.svd_lowrank(weight.float(), q=kept, niter=4)
-    projection.up.weight.zero_()[:, :kept] = u * s.sqrt()
+    projection.up.weight.zero_()
+    projection.up.weight[:, :kept] = u * s.sqrt()
     projection.down.weight[:kept] = (v * s.sqrt()).mT

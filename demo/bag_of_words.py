@@ -1,8 +1,9 @@
 """A text encoder that hands on a vector for each token and nothing else, in CLIP-L's layout."""
 
 import torch
-from compact_checkpoint import TEXT, Shapes, checkpoint_shapes
 from torch import Tensor
+
+from compact_checkpoint import TEXT, Shapes, checkpoint_shapes
 
 TOKEN_VECTORS = f"{TEXT}embeddings.token_embedding.weight"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+
 from host_server import PACK, HostError, HostServer, Prompt
 from make_random_checkpoint import write_random
 from prompt_edits import read_prompt, with_animated_picture, with_inputs, with_new_adaptors, with_text

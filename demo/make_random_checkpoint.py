@@ -13,10 +13,11 @@ import zlib
 from pathlib import Path
 
 import torch
-from bag_of_words import TOKEN_VECTORS, text_encoder_weights
-from compact_checkpoint import AUTOENCODER, TEXT, Shape, checkpoint_shapes, controlnet_shapes, lora_shapes
 from safetensors.torch import save_file
 from torch import Tensor
+
+from bag_of_words import TOKEN_VECTORS, text_encoder_weights
+from compact_checkpoint import AUTOENCODER, TEXT, Shape, checkpoint_shapes, controlnet_shapes, lora_shapes
 
 # Latents are multiplied by this on the way to the image network; the autoencoder takes it out again.
 LATENT_SCALE = 0.18215

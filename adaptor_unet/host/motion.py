@@ -29,5 +29,5 @@ class Motion:
             raise ValueError(f"frames_per_clip of Apply MagicVideo must be 0 or more, found {self.frames_per_clip}.")
 
     def acts_at(self, sigma: float | None) -> bool:
-        """Whether it acts at a noise level (None: unknown); never at strength 0, so that the image model stays exact."""
+        """Whether it acts at a noise level, None for unknown; at strength 0 never, so the image model stays exact."""
         return self.strength != 0 and (sigma is None or self.sigma_end <= sigma <= self.sigma_start)

@@ -1,9 +1,9 @@
 """Fixtures of the tests on the real host; the model itself is in tests/support/small_host.py."""
 
 import pytest
-import small_host
-from comfy.model_patcher import ModelPatcher
 
+import small_host  # isort: skip - first, because it puts the host on the path
+from comfy.model_patcher import ModelPatcher
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
 
 

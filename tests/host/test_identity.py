@@ -7,31 +7,40 @@ import comfy.model_management
 import comfy.samplers
 import pytest
 import torch
-from small_host import Sampler, build_model, conditioning, trained
-
+from comfy.model_patcher import ModelPatcher
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
 
+from small_host import Sampler, build_model, conditioning, trained
+
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 16, 17, 24, 33])
-def test_an_untrained_adaptor_leaves_a_batch_of_any_length_bit_for_bit(model, sample: Sampler, frames: int) -> None:
+def test_an_untrained_adaptor_leaves_a_batch_of_any_length_bit_for_bit(
+    model: ModelPatcher, sample: Sampler, frames: int
+) -> None:
     untrained = bind(model, fresh_adaptor(model), fps=12.0)
     assert torch.equal(sample(untrained, frames), sample(model, frames))
 
 
 @pytest.mark.parametrize("rank", [0, 8])
 @pytest.mark.parametrize("init", ["spatial", "random"])
-def test_an_untrained_adaptor_of_any_kind_changes_nothing(model, sample: Sampler, rank: int, init: str) -> None:
+def test_an_untrained_adaptor_of_any_kind_changes_nothing(
+    model: ModelPatcher, sample: Sampler, rank: int, init: str
+) -> None:
     assert torch.equal(sample(bind(model, fresh_adaptor(model, rank=rank, init=init))), sample(model))
 
 
-def test_strength_zero_is_the_image_model_bit_for_bit(model, adaptor, sample: Sampler) -> None:
+def test_strength_zero_is_the_image_model_bit_for_bit(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
     assert torch.equal(sample(bind(model, adaptor, strength=0.0)), sample(model))
     assert not torch.equal(sample(bind(model, adaptor)), sample(model)), "the adaptor should show"
 
 
 @pytest.mark.parametrize("order", ["bound first", "plain first"])
-def test_another_branch_of_the_graph_sees_a_clean_model(model, adaptor, sample: Sampler, order: str) -> None:
+def test_another_branch_of_the_graph_sees_a_clean_model(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, order: str
+) -> None:
     expected = sample(build_model())
     bound = bind(model, adaptor)
     if order == "bound first":
@@ -41,7 +50,9 @@ def test_another_branch_of_the_graph_sees_a_clean_model(model, adaptor, sample: 
     assert torch.equal(sample(model), expected)
 
 
-def test_nothing_is_attached_to_the_unet_but_during_a_call(model, adaptor, sample: Sampler) -> None:
+def test_nothing_is_attached_to_the_unet_but_during_a_call(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
     unet = model.model.diffusion_model
     before = {name: value.clone() for name, value in unet.state_dict().items()}
     sample(bind(model, adaptor))
@@ -50,7 +61,9 @@ def test_nothing_is_attached_to_the_unet_but_during_a_call(model, adaptor, sampl
     assert all(torch.equal(before[name], value) for name, value in unet.state_dict().items())
 
 
-def test_ejecting_and_unpatching_gives_the_image_model_back(model, adaptor, sample: Sampler) -> None:
+def test_ejecting_and_unpatching_gives_the_image_model_back(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
     expected = sample(model)
     bound = bind(model, adaptor)
     sample(bound)
@@ -75,7 +88,7 @@ def host_attributes() -> dict[str, dict[str, int]]:
     return seen
 
 
-def test_no_attribute_of_a_host_module_is_replaced(model, adaptor, sample: Sampler) -> None:
+def test_no_attribute_of_a_host_module_is_replaced(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
     sample(model)
     before = host_attributes()
     sample(bind(bind(model, adaptor), trained(fresh_adaptor(model), seed=9)))
@@ -84,18 +97,18 @@ def test_no_attribute_of_a_host_module_is_replaced(model, adaptor, sample: Sampl
     assert not {n: keys for n, keys in changed.items() if keys}
 
 
-class OutOfMemory(RuntimeError):
+class OutOfMemoryError(RuntimeError):
     pass
 
 
-@pytest.mark.parametrize("failure", [OutOfMemory, comfy.model_management.InterruptProcessingException])
+@pytest.mark.parametrize("failure", [OutOfMemoryError, comfy.model_management.InterruptProcessingException])
 @pytest.mark.parametrize("where", ["callback", "unet"])
 def test_a_stop_in_the_middle_leaves_everything_as_in_a_fresh_process(
-    model, adaptor, sample: Sampler, failure: type[BaseException], where: str
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, failure: type[BaseException], where: str
 ) -> None:
     expected, plain = sample(bind(model, adaptor), steps=3), sample(model, steps=3)
     bound = bind(model, adaptor)
-    calls = []
+    calls: list = []
 
     def stop(*args: object) -> None:
         calls.append(args)
@@ -113,7 +126,7 @@ def test_a_stop_in_the_middle_leaves_everything_as_in_a_fresh_process(
     assert torch.equal(sample(bound, steps=3), expected)
 
 
-def test_runs_do_not_colour_one_another(model, adaptor, sample: Sampler) -> None:
+def test_runs_do_not_colour_one_another(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
     bound = bind(model, adaptor)
     first = sample(bound, seed=1, cfg=7.0)
     for other in ({"seed": 2, "cfg": 7.0}, {"seed": 1, "cfg": 1.0}, {"frames": 3}):
@@ -122,7 +135,9 @@ def test_runs_do_not_colour_one_another(model, adaptor, sample: Sampler) -> None
     assert torch.equal(sample(bound, seed=1, cfg=7.0), first)
 
 
-def test_the_conditioning_given_to_the_sampler_stays_as_it_was(model, adaptor, sample: Sampler) -> None:
+def test_the_conditioning_given_to_the_sampler_stays_as_it_was(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
     positive = conditioning(3)
     before = positive[0][0].clone()
     sample(bind(model, adaptor), positive=positive)

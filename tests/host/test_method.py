@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from einops import rearrange
-from small_host import Sampler, conditioning, trained
-
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
 from magicvideo.adaptor_unet.sites import find_sites
+
+from small_host import Sampler, conditioning, trained
 
 
 def noise(frames: int, seed: int = 0) -> torch.Tensor:
@@ -24,7 +25,7 @@ def relative(x: torch.Tensor, y: torch.Tensor) -> float:
 @pytest.mark.parametrize("cfg", [1.0, 7.0])
 @pytest.mark.parametrize("changed_from", [1, 5, 15, 20])
 def test_later_noise_leaves_earlier_frames_bit_for_bit(
-    model, adaptor, sample: Sampler, cfg: float, changed_from: int
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, cfg: float, changed_from: int
 ) -> None:
     bound = bind(model, adaptor)
     one = noise(24)
@@ -34,7 +35,7 @@ def test_later_noise_leaves_earlier_frames_bit_for_bit(
     assert not torch.isclose(before[changed_from:], after[changed_from:]).all(dim=(1, 2, 3)).any()
 
 
-def test_earlier_noise_reaches_later_frames(model, adaptor, sample: Sampler) -> None:
+def test_earlier_noise_reaches_later_frames(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
     bound = bind(model, adaptor)
     one = noise(16)
     other = torch.cat([noise(1, seed=5), one[1:]])
@@ -42,7 +43,7 @@ def test_earlier_noise_reaches_later_frames(model, adaptor, sample: Sampler) -> 
     assert not torch.isclose(before[1:], after[1:]).all(dim=(1, 2, 3)).any()
 
 
-def test_clips_in_one_batch_do_not_mix(model, adaptor, sample: Sampler) -> None:
+def test_clips_in_one_batch_do_not_mix(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
     together = sample(bind(model, adaptor, frames_per_clip=6), 18, noise=noise(18))
     bound = bind(model, adaptor)
     apart = torch.cat([sample(bound, 6, noise=clip) for clip in noise(18).split(6)])
@@ -52,7 +53,7 @@ def test_clips_in_one_batch_do_not_mix(model, adaptor, sample: Sampler) -> None:
 
 @pytest.mark.parametrize("frames_per_clip", [0, 8])
 def test_conditionings_in_one_call_equal_conditionings_one_by_one(
-    model, adaptor, sample: Sampler, monkeypatch: pytest.MonkeyPatch, frames_per_clip: int
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, frames_per_clip: int
 ) -> None:
     bound = bind(model, adaptor, frames_per_clip=frames_per_clip)
     together = sample(bound)
@@ -68,20 +69,24 @@ def count_rows(model: object) -> list[int]:
     return rows
 
 
-def test_without_guidance_the_clip_still_has_all_its_frames(model, adaptor, sample: Sampler) -> None:
+def test_without_guidance_the_clip_still_has_all_its_frames(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
     rows = count_rows(model)
     out = sample(bind(model, adaptor), cfg=1.0)
     assert set(rows) == {16} and out.shape[0] == 16
     assert not torch.equal(out, sample(model, cfg=1.0))
 
 
-def test_the_frame_rate_matters_to_a_trained_adaptor_only(model, adaptor, sample: Sampler) -> None:
+def test_the_frame_rate_matters_to_a_trained_adaptor_only(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
     assert not torch.equal(sample(bind(model, adaptor, fps=8)), sample(bind(model, adaptor, fps=24)))
     untrained = fresh_adaptor(model)
     assert torch.equal(sample(bind(model, untrained, fps=8)), sample(bind(model, untrained, fps=24)))
 
 
-def test_scale_and_shift_act_behind_every_convolution_for_each_frame(model) -> None:
+def test_scale_and_shift_act_behind_every_convolution_for_each_frame(model: ModelPatcher) -> None:
     adaptor = fresh_adaptor(model)
     unet = model.model.diffusion_model
     sites = [site for site in find_sites(unet) if site.kind == "convolution"]
@@ -134,7 +139,7 @@ def unet_call(bound: object, frames: int) -> torch.Tensor:
         )
 
 
-def test_the_block_adds_adapted_spatial_and_temporal_attention(model) -> None:
+def test_the_block_adds_adapted_spatial_and_temporal_attention(model: ModelPatcher) -> None:
     """x + S' (A1 + A2) + B' + T(norm x), with A1 self-attention and A2 cross-attention of the unchanged block."""
     adaptor = trained(fresh_adaptor(model))
     for name, parameter in adaptor.model.named_parameters():
@@ -159,7 +164,7 @@ def test_the_block_adds_adapted_spatial_and_temporal_attention(model) -> None:
     torch.testing.assert_close(taken["sum"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_two_motions_in_a_row_add_up_in_any_order(model, sample: Sampler) -> None:
+def test_two_motions_in_a_row_add_up_in_any_order(model: ModelPatcher, sample: Sampler) -> None:
     one, other = trained(fresh_adaptor(model), seed=1), trained(fresh_adaptor(model), seed=2)
     both = sample(bind(bind(model, one), other))
     assert relative(sample(bind(bind(model, other), one)), both) < 1e-4
@@ -168,7 +173,7 @@ def test_two_motions_in_a_row_add_up_in_any_order(model, sample: Sampler) -> Non
     assert relative(sample(bind(model, one, strength=1.0)), twice_half) < 1e-4
 
 
-def test_a_motion_acts_only_between_its_percents(model, adaptor, sample: Sampler) -> None:
+def test_a_motion_acts_only_between_its_percents(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
     plain, full = sample(model, steps=6), sample(bind(model, adaptor), steps=6)
     early = sample(bind(model, adaptor, end_percent=0.5), steps=6)
     late = sample(bind(model, adaptor, start_percent=0.5), steps=6)
@@ -177,8 +182,10 @@ def test_a_motion_acts_only_between_its_percents(model, adaptor, sample: Sampler
     assert torch.equal(sample(bind(model, adaptor, start_percent=1.0), steps=6), plain)
 
 
-def test_frames_past_the_trained_length_use_the_last_row_and_the_trained_span(model, sample: Sampler) -> None:
-    """Under equal noise, frames that see only frames of the last row come out equal; each of 7 blocks looks back by 3."""
+def test_frames_past_the_trained_length_use_the_last_row_and_the_trained_span(
+    model: ModelPatcher, sample: Sampler
+) -> None:
+    """Under equal noise, frames that see only frames of the last row come out equal; each block looks back by 3."""
     adaptor = trained(fresh_adaptor(model, frames=4))
     same = noise(1).repeat(36, 1, 1, 1)
     out = sample(bind(model, adaptor), 36, cfg=1.0, steps=1, noise=same)

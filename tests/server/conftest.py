@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+
 from host_server import PACK, Finished, HostServer, Prompt
 from make_random_checkpoint import write_random
 from prompt_edits import nodes_of, read_prompt, with_inputs
-from safetensors.numpy import load_file
 
 CACHE = PACK / ".demo" / "models"
 CHECKPOINT = "magicvideo_random.safetensors"

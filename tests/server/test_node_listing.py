@@ -4,6 +4,7 @@ import urllib.request
 from typing import Any
 
 import pytest
+
 from host_server import PACK, PACK_NAME, HostServer
 
 NODES = {

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from host_server import HostServer, Prompt
 
 Small = Callable[..., Prompt]

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from host_server import PACK, HostServer, Prompt
 from prompt_edits import nodes_of, with_inputs
 

@@ -12,6 +12,7 @@ if "COMFYUI_PATH" not in os.environ:
     pytest.exit("COMFYUI_PATH must name a ComfyUI; bash bin/test sets it.", returncode=2)
 HOST = Path(os.environ["COMFYUI_PATH"]).resolve()
 sys.path.insert(0, str(HOST))
+# isort: off  - the order matters: the host reads its options once, and ``nodes`` shadows ``utils``
 import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing(False)
@@ -22,10 +23,11 @@ import comfy.model_base  # noqa: E402
 import comfy.model_patcher  # noqa: E402
 import comfy.sample  # noqa: E402
 import comfy.supported_models  # noqa: E402
-import utils.extra_config  # noqa: E402, F401 - before ``nodes``, which shadows ``utils``
+import nodes  # noqa: E402, F401
+import utils.extra_config  # noqa: E402, F401
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
-import nodes as host_nodes  # noqa: E402, I001
+# isort: on
 
 SMALL = {
     "image_size": 32,
