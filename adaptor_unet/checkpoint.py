@@ -17,7 +17,7 @@ from .file_kind import kind_of_bytes, kind_of_keys
 FORMAT, VERSION = "adaptor", "1"
 MOST_HEADER_BYTES = 4 * 2**20
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-REMEDY = "Choose a file that Save MagicVideo Adaptor or the trainer wrote."
+REMEDY = "Choose a file that Save MagicVideo Adaptor wrote."
 
 
 class AdaptorFileError(ValueError):

@@ -44,6 +44,7 @@ def new_adaptor(
 
 
 def start_from_spatial(adaptor: VideoAdaptor, spatial_weight: Callable[[str], Tensor]) -> None:
+    """q, k and v of every transformer from its own self-attention."""
     for site in adaptor.config.transformers if "temporal" in adaptor.config.parts else ():
         for part in ("to_q", "to_k", "to_v"):
             start_from(getattr(adaptor.temporal[site.name], part), spatial_weight(f"{site.name}.attn1.{part}.weight"))
@@ -64,7 +65,8 @@ def start_from(projection: Projection, weight: Tensor) -> None:
         projection.up.weight.copy_(weight)
         return
     kept = min(projection.down.out_features, *weight.shape)  # any further rank adds nothing until trained
-    u, s, v = torch.svd_lowrank(weight.float(), q=kept, niter=4)
+    drawn = min(kept + 8, *weight.shape)  # a few more directions than kept, then the strongest
+    u, s, v = (x[..., :kept] for x in torch.svd_lowrank(weight.float(), q=drawn, niter=4))
     projection.up.weight.zero_()
     projection.up.weight[:, :kept] = u * s.sqrt()
     projection.down.weight[:kept] = (v * s.sqrt()).mT

@@ -20,7 +20,7 @@ class ApplyMagicVideo(io.ComfyNode):
             search_aliases=["motion module", "animate", "text to video", "video"],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model; LoRAs may come before or after."),
-                Adaptor.Input("adaptor", tooltip="From Load MagicVideo Adaptor or the trainer."),
+                Adaptor.Input("adaptor", tooltip="From Load MagicVideo Adaptor or New MagicVideo Adaptor."),
                 io.Float.Input(
                     "strength",
                     default=1.0,

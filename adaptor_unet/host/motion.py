@@ -1,7 +1,7 @@
 """One Apply node's share of a model: an adaptor and how it is to act."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..adaptor import VideoAdaptor
 
@@ -13,7 +13,7 @@ class Motion:
     fps: frames a second.  frames_per_clip: 0 for the whole batch.
     """
 
-    adaptor: VideoAdaptor
+    adaptor: VideoAdaptor = field(repr=False)
     strength: float = 1.0
     fps: float = 8.0
     frames_per_clip: int = 0

@@ -80,12 +80,14 @@ def move_values(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="session")
 def small(adaptor_name: str) -> Callable[..., Prompt]:
-    """Brings a shipped workflow down to what a CPU does in seconds, with the models that are there."""
+    """A shipped workflow as a user changes it: the trained adaptor and the models that are there; small for a CPU."""
 
     def shrink(workflow: str, size: int = 64, steps: int = 2, **values: object) -> Prompt:
         prompt = read_prompt(PACK / "workflows" / "api" / f"{workflow}.json")
+        for number in nodes_of(prompt, "MagicVideo_NewAdaptor"):
+            prompt[number] = {"class_type": "MagicVideo_LoadAdaptor", "inputs": {"adaptor_name": adaptor_name}}
         prompt = with_inputs(prompt, ckpt_name=CHECKPOINT, lora_name=LORA, control_net_name=CONTROLNET)
-        return with_inputs(prompt, adaptor_name=adaptor_name, width=size, height=size, steps=steps, **values)
+        return with_inputs(prompt, width=size, height=size, steps=steps, **values)
 
     return shrink
 

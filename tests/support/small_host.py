@@ -12,19 +12,20 @@ if "COMFYUI_PATH" not in os.environ:
     pytest.exit("COMFYUI_PATH must name a ComfyUI; bash bin/test sets it.", returncode=2)
 HOST = Path(os.environ["COMFYUI_PATH"]).resolve()
 sys.path.insert(0, str(HOST))
-# isort: off  - the order matters: the host reads its options once, and ``nodes`` shadows ``utils``
+# The order matters: the host reads its options once, and its ``nodes`` puts another ``utils`` on the path.
+# isort: off
 import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing(False)
 import comfy.cli_args  # noqa: E402
 
 comfy.cli_args.args.cpu = True
+import utils.extra_config  # noqa: E402, F401
+import nodes  # noqa: E402, F401
 import comfy.model_base  # noqa: E402
 import comfy.model_patcher  # noqa: E402
 import comfy.sample  # noqa: E402
 import comfy.supported_models  # noqa: E402
-import nodes  # noqa: E402, F401
-import utils.extra_config  # noqa: E402, F401
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
 # isort: on
@@ -60,6 +61,8 @@ def build_model(
     config.manual_cast_dtype = None if dtype in (torch.float32,) else torch.float32
     torch.manual_seed(0)
     model = comfy.model_base.BaseModel(config, device="cpu")
+    if settings["in_channels"] == 9:
+        model.set_inpaint()
     with torch.no_grad():
         for name, parameter in model.diffusion_model.named_parameters():
             values = torch.randn(parameter.shape) * (0.3 / max(1, parameter[0].numel()) ** 0.5)

@@ -22,7 +22,7 @@ def by_hand() -> FrameAdaptor:
 
 def numbers(*values: float) -> Tensor:
     """n -> n 1 1 1"""
-    return rearrange(torch.tensor(values), "n -> n 1 1 1")
+    return rearrange(torch.tensor(values, dtype=torch.float32), "n -> n 1 1 1")
 
 
 def draw(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,0 +1,209 @@
+"""The shipped workflow files: the form for the page and the form for the server say the same.  No host is needed."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+NAMES = ("text_to_video", "text_to_video_controlnet", "text_to_video_lora")
+NOTES = {"MarkdownNote", "Note"}
+# Workflows of other people store values by position, so this order never changes; new inputs go to the end.
+INPUTS = {
+    "MagicVideo_LoadAdaptor": ["adaptor_name"],
+    "MagicVideo_NewAdaptor": ["model", "frames", "rank", "init", "seed"],
+    "MagicVideo_Apply": [
+        "model",
+        "adaptor",
+        "strength",
+        "fps",
+        "frames_per_clip",
+        "start_percent",
+        "end_percent",
+    ],
+    "MagicVideo_ExpandLatent": ["latent", "frames", "frames_per_clip"],
+    "MagicVideo_SaveAdaptor": ["adaptor", "filename_prefix", "title", "author", "trigger_words", "license"],
+}
+# Values that the page keeps behind a widget's own, and that the server never gets.
+AFTER_WIDGET = {"seed": {"fixed", "randomize", "increment", "decrement"}}
+PAGE_ONLY = {"upload"}
+TITLE_HEIGHT = 30
+
+Workflow = dict[str, Any]
+Box = tuple[float, float, float, float]
+
+
+def read(path: Path) -> Workflow:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def page(name: str) -> Workflow:
+    """The form that the page opens."""
+    return read(WORKFLOWS / f"{name}.json")
+
+
+@pytest.fixture
+def prompt(name: str) -> Workflow:
+    """The form that the server runs."""
+    return read(WORKFLOWS / "api" / f"{name}.json")
+
+
+def nodes_of(page: Workflow) -> dict[int, Workflow]:
+    """Nodes by id, without the notes."""
+    return {node["id"]: node for node in page["nodes"] if node["type"] not in NOTES}
+
+
+def widget_values(node: Workflow) -> dict[str, object]:
+    """Widget values by name; what only the page needs is checked and left out."""
+    left = list(node["widgets_values"])
+    values = {}
+    for row in node["inputs"]:
+        if "widget" in row:
+            value = left.pop(0)
+            if row["name"] not in PAGE_ONLY:
+                values[row["name"]] = value
+            if row["name"] in AFTER_WIDGET:
+                assert left.pop(0) in AFTER_WIDGET[row["name"]], f"{node['type']}: nothing behind {row['name']}"
+    assert left == [], f"{node['type']} has more values than widgets"
+    return values
+
+
+def is_link(value: object) -> bool:
+    return isinstance(value, list)
+
+
+def test_exactly_these_workflows_are_shipped_and_each_has_both_forms() -> None:
+    for folder in (WORKFLOWS, WORKFLOWS / "api"):
+        assert sorted(path.stem for path in folder.glob("*.json")) == sorted(NAMES)
+
+
+def test_both_forms_have_the_same_nodes(page: Workflow, prompt: Workflow) -> None:
+    on_page = Counter(node["type"] for node in nodes_of(page).values())
+    assert on_page == Counter(node["class_type"] for node in prompt.values())
+
+
+def test_both_forms_have_the_same_widget_values(page: Workflow, prompt: Workflow) -> None:
+    for number, node in nodes_of(page).items():
+        told = {key: value for key, value in prompt[str(number)]["inputs"].items() if not is_link(value)}
+        assert widget_values(node) == told, f"{node['type']} {number}"
+
+
+def test_both_forms_have_the_same_links(page: Workflow, prompt: Workflow) -> None:
+    nodes = nodes_of(page)
+    on_page = {(nodes[end]["inputs"][slot]["name"], end, start, out) for _, start, out, end, slot, _ in page["links"]}
+    told = {
+        (key, int(number), int(value[0]), value[1])
+        for number, node in prompt.items()
+        for key, value in node["inputs"].items()
+        if is_link(value)
+    }
+    assert on_page == told
+
+
+def test_links_of_the_server_form_name_nodes_by_text(prompt: Workflow) -> None:
+    for node in prompt.values():
+        for value in filter(is_link, node["inputs"].values()):
+            assert isinstance(value[0], str) and value[0] in prompt and isinstance(value[1], int)
+
+
+def test_both_forms_have_the_same_titles(page: Workflow, prompt: Workflow) -> None:
+    for number, node in nodes_of(page).items():
+        assert node["title"] == prompt[str(number)]["_meta"]["title"]
+
+
+def test_both_ends_of_each_link_exist_and_agree_on_its_type(page: Workflow) -> None:
+    nodes = nodes_of(page)
+    for link, start, out, end, slot, kind in page["links"]:
+        source, target = nodes[start]["outputs"][out], nodes[end]["inputs"][slot]
+        assert link in source["links"] and target["link"] == link
+        assert source["type"] == target["type"] == kind
+
+
+def test_every_link_that_a_node_names_is_in_the_list_of_links(page: Workflow) -> None:
+    named = [row["link"] for node in page["nodes"] for row in node["inputs"] if row["link"] is not None]
+    leaving = [link for node in page["nodes"] for row in node["outputs"] for link in row["links"] or []]
+    assert sorted(named) == sorted(leaving) == sorted(link[0] for link in page["links"])
+
+
+def test_ids_are_unique_and_not_above_the_last_one_noted(page: Workflow) -> None:
+    for ids, last in (
+        ([node["id"] for node in page["nodes"]], page["last_node_id"]),
+        ([link[0] for link in page["links"]], page["last_link_id"]),
+    ):
+        assert len(set(ids)) == len(ids) and max(ids) <= last
+
+
+def test_nodes_are_ordered_so_that_each_comes_behind_what_it_needs(page: Workflow) -> None:
+    order = {node["id"]: node["order"] for node in page["nodes"]}
+    assert len(set(order.values())) == len(order)
+    assert all(order[start] < order[end] for _, start, _, end, _, _ in page["links"])
+
+
+def test_our_nodes_have_their_inputs_in_the_fixed_order(page: Workflow, prompt: Workflow) -> None:
+    ours = [node for node in nodes_of(page).values() if node["type"].startswith("MagicVideo_")]
+    assert ours
+    for node in ours:
+        assert [row["name"] for row in node["inputs"]] == INPUTS[node["type"]]
+        assert list(prompt[str(node["id"])]["inputs"]) == INPUTS[node["type"]]
+
+
+def test_the_clip_is_saved_at_the_frame_rate_of_the_motion(prompt: Workflow) -> None:
+    rates = {node["inputs"]["fps"] for node in prompt.values() if "fps" in node["inputs"]}
+    assert len(rates) == 1
+
+
+def test_a_note_says_that_the_adaptor_is_untrained_and_what_to_put_in_its_place(page: Workflow) -> None:
+    text = " ".join(node["widgets_values"][0] for node in page["nodes"] if node["type"] in NOTES)
+    assert "untrained" in text and "Load MagicVideo Adaptor" in text
+
+
+def test_each_listed_model_file_is_the_one_that_its_node_loads(page: Workflow) -> None:
+    for node in nodes_of(page).values():
+        for model in node["properties"].get("models", []):
+            assert set(model) == {"name", "url", "directory"}
+            assert model["name"] in node["widgets_values"] and model["name"] in model["url"]
+
+
+def test_no_workflow_names_a_file_by_an_absolute_path(prompt: Workflow, page: Workflow) -> None:
+    values = [value for node in prompt.values() for value in node["inputs"].values()]
+    values += [value for node in page["nodes"] for value in node["widgets_values"]]
+    absolute = re.compile(r"^(/|~|[A-Za-z]:[\\/]|\\\\)")
+    assert [value for value in values if isinstance(value, str) and absolute.match(value)] == []
+
+
+def overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
+
+
+def test_nothing_lies_on_anything_else_on_the_page(page: Workflow) -> None:
+    boxes = {}
+    for node in page["nodes"]:
+        (x, y), (width, height) = node["pos"], node["size"]
+        boxes[node["id"]] = (x, y - TITLE_HEIGHT, width, height + TITLE_HEIGHT)
+    groups = {group["title"]: tuple(group["bounding"]) for group in page["groups"]}
+    for items in (boxes, groups):
+        pairs = [(a, b) for a in items for b in items if a != b]
+        assert [pair for pair in pairs if overlap(items[pair[0]], items[pair[1]])] == []
+
+
+def test_every_node_lies_inside_one_group(page: Workflow) -> None:
+    for node in nodes_of(page).values():
+        (x, y), (width, height) = node["pos"], node["size"]
+        inside = [
+            group["title"]
+            for group in page["groups"]
+            if group["bounding"][0] <= x
+            and group["bounding"][1] <= y - TITLE_HEIGHT
+            and x + width <= group["bounding"][0] + group["bounding"][2]
+            and y + height <= group["bounding"][1] + group["bounding"][3]
+        ]
+        assert len(inside) == 1, node["type"]
