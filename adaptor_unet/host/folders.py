@@ -28,13 +28,27 @@ def load_adaptor(name: str) -> ModelPatcher:
 
 
 def save_adaptor(adaptor: ModelPatcher, prefix: str, metadata: dict[str, str]) -> Path:
-    """Writes ``<prefix>_00001.safetensors``, or the next free number, below the first model folder."""
+    """Writes ``<prefix>_00001.safetensors``, or the next free number, below the first model folder.
+
+    Raises ValueError for a prefix that is no name or leads out of the folder.
+    """
+    check_prefix(prefix)
     root = folder_paths.get_folder_paths(FOLDER)[0]
     Path(root).mkdir(parents=True, exist_ok=True)
-    folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, root)
+    folder, name, number, _, _ = folder_paths.get_save_image_path(prefix.strip(), root)
     while True:
         path = Path(folder) / f"{name}_{number:05}.safetensors"
         try:
             return save(adaptor.model, path, metadata)
         except FileExistsError:
             number += 1
+
+
+def check_prefix(prefix: str) -> None:
+    """Raises ValueError unless the prefix names a file in the folder or below it."""
+    parts = prefix.strip().replace("\\", "/").split("/")
+    if not all(part.strip(". ") for part in parts) or Path(prefix).is_absolute() or ":" in prefix:
+        raise ValueError(
+            f"filename_prefix of Save MagicVideo Adaptor must be a name inside models/{FOLDER}, such as motion or "
+            f"my/motion; found {prefix!r}."
+        )

@@ -1,0 +1,117 @@
+"""What the adaptor costs: a full-size SD1.5 UNet with random weights, plain batch against Apply, in turn in one process.
+
+    COMFYUI_PATH=.hosts/0.30.0 .venv/bin/python benchmarks/overhead.py [--size 16] [--rounds 5] [--dtype float32]
+
+Prints medians, their ratio to the plain batch of the same run, and peak memory, each measured in a process of its own.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+import pack  # noqa: E402, F401
+
+import small_host  # noqa: E402, I001  isort: skip - puts the host on the path
+import torch  # noqa: E402
+
+from magicvideo.adaptor_unet.host.base_model import config_for  # noqa: E402
+from magicvideo.adaptor_unet.host.binding import bind  # noqa: E402
+from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
+from magicvideo.adaptor_unet.initialisation import new_adaptor  # noqa: E402
+
+FULL = {
+    "model_channels": 320,
+    "num_res_blocks": 2,
+    "channel_mult": (1, 2, 4, 4),
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "context_dim": 768,
+}
+ROWS = {
+    "plain batch": None,
+    "S, B": {"parts": ("frame", "spatial")},
+    "S, B, T-Attn rank 64": {"rank": 64},
+    "S, B, T-Attn full": {},
+}
+
+
+def models(dtype: torch.dtype, names: list[str]) -> dict[str, object]:
+    """The rows' models: one UNet, and clones of it with an adaptor."""
+    small_host.SMALL.update(FULL)
+    base = small_host.build_model(dtype=dtype)
+    base.model.manual_cast_dtype = None
+    made = {}
+    for name in names:
+        if ROWS[name] is None:
+            made[name] = base
+            continue
+        adaptor = new_adaptor(config_for(base, **ROWS[name]), "random").to(dtype)
+        made[name] = bind(base, small_host.trained(hosted(adaptor)))
+    return made
+
+
+def seconds(model: object, frames: int, size: int) -> float:
+    """One sampling step without guidance: one call of the UNet with all frames."""
+    began = time.perf_counter()
+    small_host.sample(model, frames, cfg=1.0, steps=1, size=size)
+    return time.perf_counter() - began
+
+
+def peak_mebibytes(name: str, options: argparse.Namespace) -> float:
+    """Highest resident memory of a process that samples this row once."""
+    command = [
+        sys.executable,
+        __file__,
+        "--peak-of",
+        name,
+        "--size",
+        str(options.size),
+        "--frames",
+        str(options.frames),
+    ]
+    out = subprocess.run([*command, "--dtype", options.dtype], check=True, capture_output=True, text=True).stdout
+    return json.loads(out.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, default=16, help="latent height and width")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    dtype = getattr(torch, options.dtype)
+    if options.peak_of:
+        (model,) = models(dtype, [options.peak_of]).values()
+        seconds(model, options.frames, options.size)
+        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        return
+    rows = models(dtype, list(ROWS))
+    taken: dict[str, list[float]] = {name: [] for name in rows}
+    for turn in range(options.rounds + 1):
+        for name, model in rows.items():
+            spent = seconds(model, options.frames, options.size)
+            if turn:  # the first warms up
+                taken[name].append(spent)
+    peaks = {name: peak_mebibytes(name, options) for name in rows}
+    plain, plain_peak = statistics.median(taken["plain batch"]), peaks["plain batch"]
+    print(f"{options.frames} frames, {options.size}x{options.size} latents, {options.dtype}, {options.rounds} rounds")
+    print("| | median s | ratio | spread of ratio | peak MiB | ratio |\n|---|---|---|---|---|---|")
+    for name, values in taken.items():
+        ratios = sorted(v / p for v, p in zip(values, taken["plain batch"], strict=True))
+        median = statistics.median(values)
+        print(
+            f"| {name} | {median:.2f} | {median / plain:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} "
+            f"| {peaks[name]:.0f} | {peaks[name] / plain_peak:.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
