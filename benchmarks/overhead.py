@@ -1,4 +1,4 @@
-"""What the adaptor costs: a full-size SD1.5 UNet with random weights, plain batch against Apply, in turn in one process.
+"""What the adaptor costs: a full-size SD1.5 UNet with random weights, plain batch against Apply, in turn.
 
     COMFYUI_PATH=.hosts/0.30.0 .venv/bin/python benchmarks/overhead.py [--size 16] [--rounds 5] [--dtype float32]
 
@@ -15,15 +15,17 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+# The first two put the pack and the host within reach.
+# isort: off
 import pack  # noqa: E402, F401
-
-import small_host  # noqa: E402, I001  isort: skip - puts the host on the path
+import small_host  # noqa: E402
 import torch  # noqa: E402
 
 from magicvideo.adaptor_unet.host.base_model import config_for  # noqa: E402
 from magicvideo.adaptor_unet.host.binding import bind  # noqa: E402
 from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
 from magicvideo.adaptor_unet.initialisation import new_adaptor  # noqa: E402
+# isort: on
 
 FULL = {
     "model_channels": 320,

@@ -8,12 +8,12 @@ import folder_paths
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from safetensors.torch import save_file
+
 from magicvideo.adaptor_unet.checkpoint import AdaptorFileError
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.folders import adaptor_names, load_adaptor, register_folder, save_adaptor
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
-from safetensors.torch import save_file
-
 from small_host import Sampler, build_model
 
 

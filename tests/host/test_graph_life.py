@@ -11,9 +11,9 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
+
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
-
 from small_host import Sampler, build_model, conditioning, trained
 
 

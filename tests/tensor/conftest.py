@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch import nn
+
 from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
 from magicvideo.adaptor_unet.sites import Site
-from torch import nn
 
 SMALL_SITES = (
     Site("input_blocks.0.0", "convolution", 8),

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from magicvideo.adaptor_unet.adaptor import PARTS, AdaptorConfig, VideoAdaptor
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.sites import Site, find_sites
-from torch import nn
 
 TRANSFORMER = Site("middle_block.1.transformer_blocks.0", "transformer", 8)
 

@@ -18,12 +18,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from magicvideo.adaptor_unet import checkpoint
-from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
-from magicvideo.adaptor_unet.checkpoint import AdaptorFileError, load, save
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from magicvideo.adaptor_unet import checkpoint
+from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
+from magicvideo.adaptor_unet.checkpoint import AdaptorFileError, load, save
 
 NAME = "frame.input_blocks.0.0.scale"
 SHAPE = [4, 8]

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from magicvideo.adaptor_unet.expand_latent import expand_latent, lengthen, noise_places
 from torch import Tensor
+
+from magicvideo.adaptor_unet.expand_latent import expand_latent, lengthen, noise_places
 
 
 def frames_of(*numbers: int) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from magicvideo.adaptor_unet.file_kind import kind_of_bytes, kind_of_keys
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from magicvideo.adaptor_unet.fps_embedding import FpsEmbedding, sinusoid
 from torch import nn
+
+from magicvideo.adaptor_unet.fps_embedding import FpsEmbedding, sinusoid
 
 
 def test_the_sinusoid_by_hand() -> None:

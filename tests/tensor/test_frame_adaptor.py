@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from einops import rearrange
-from magicvideo.adaptor_unet.frame_adaptor import FrameAdaptor, apply_change
 from torch import Tensor, nn
+
+from magicvideo.adaptor_unet.frame_adaptor import FrameAdaptor, apply_change
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

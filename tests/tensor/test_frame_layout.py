@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 
 SPAN = 16

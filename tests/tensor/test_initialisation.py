@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
 from magicvideo.adaptor_unet.initialisation import new_adaptor, start_from
 from magicvideo.adaptor_unet.sites import find_sites
 from magicvideo.adaptor_unet.temporal_attention import Projection
-from torch import Tensor, nn
 
 WeightOf = Callable[[str], Tensor]
 

@@ -1,8 +1,9 @@
 """Which places of a UNet take part."""
 
 import pytest
-from magicvideo.adaptor_unet.sites import Site, find_sites
 from torch import nn
+
+from magicvideo.adaptor_unet.sites import Site, find_sites
 
 
 def by_kind(unet: nn.Module, kind: str) -> list[str]:

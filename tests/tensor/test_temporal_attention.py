@@ -6,10 +6,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from einops import rearrange, repeat
+from torch import Tensor, nn
+
 from magicvideo.adaptor_unet import temporal_attention
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.temporal_attention import DirectedTemporalAttention, PastFrames, Projection, rotate
-from torch import Tensor, nn
 
 CHANNELS, HEADS, SPAN, POSITIONS = 16, 4, 6, 5
 Randomised = Callable[[nn.Module], nn.Module]
