@@ -1,0 +1,46 @@
+"""One way to read every kind of clip: the moments at which its frames are shown, and the frames of chosen moments.
+
+Axes: h height, w width.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from .clip_files import ClipFile, pictures_in
+from .picture_file import AnimatedPicture, PictureSequence
+from .video_file import VideoFile
+
+
+class FrameSource(Protocol):
+    """A clip that gives single frames.
+
+    ``times`` are the moments in seconds, ascending, at which a frame is first shown; the last one goes at ``end``.
+    """
+
+    times: tuple[float, ...]
+    end: float
+
+    def read(self, times: Sequence[float]) -> Iterator[Tensor]:
+        """The frames of some of ``times``, which must not descend and may repeat: h w 3, uint8, upright, RGB.
+
+        One at a time, so that no more than one lies in memory.  Raises ClipFileError when one of them, or a frame
+        that it is made from, is damaged.
+        """
+        ...
+
+
+def open_clip(clip: ClipFile, image_fps: float) -> FrameSource:
+    """The frames of a clip; pictures in a folder are ``image_fps`` to a second.  Raises ClipFileError."""
+    if clip.kind == "video":
+        return VideoFile(clip.path)
+    if clip.kind == "animation":
+        return AnimatedPicture(clip.path)
+    return PictureSequence(content_files(clip), image_fps)
+
+
+def content_files(clip: ClipFile) -> list[Path]:
+    """The files that a clip is made of, in the order of its frames."""
+    return pictures_in(clip.path) if clip.kind == "pictures" else [clip.path]
