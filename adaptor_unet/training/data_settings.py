@@ -24,8 +24,8 @@ class DataSettings:
     ``fps_min``, ``fps_max``: range of a sub-clip's frame rate; 0 leaves an end open.  At 4 a second 16 frames show four
     seconds, and steps are still small enough to follow; above 30 hardly anything moves.
     ``image_fps``: frame rate of a folder of pictures, which has none of its own.
-    ``draws_per_clip``: random sub-clips taken from a clip, one from each of as many equal stretches, so that a long clip
-    is covered.  They are drawn once, because their latents are cached.
+    ``draws_per_clip``: random sub-clips taken from a clip, one from each of as many equal stretches, so that a long
+    clip is covered.  They are drawn once, because their latents are cached.
     ``stills``: take pictures that lie beside the clips as clips of one frame.
     ``caption_prefix``: put before every caption, such as a word that names the motion.
     ``seed``: another seed draws other sub-clips.

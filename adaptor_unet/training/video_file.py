@@ -21,6 +21,13 @@ from .video_times import decoded_times, noted_times
 # No playlists: those would open other files and addresses.
 READ_AS = "mov,matroska,avi,mpeg,mpegvideo,mpegts,m4v,gif,asf,flv,ogg"
 
+# Key frames that are tried, backwards, as the way to a frame.
+ENTRIES = 3
+
+
+class DecodingError(Exception):
+    """Damage found while decoding."""
+
 
 class VideoFile:
     """The frames of a file and when they are shown.
@@ -53,48 +60,72 @@ class VideoFile:
         """The frames of the given times, which must not descend: h w 3 in uint8, upright, one at a time."""
         at, frames = -1, iter(())
         with self._opened() as (container, stream):
-            aspect = float(stream.sample_aspect_ratio or 1)
+            aspect = pixel_aspect(container, stream)
             for time, same in groupby(times):
                 place = bisect_left(self.times, time)
-                if at < self._keys[bisect_right(self._keys, place) - 1] or at < 0:
-                    frames = self._frames_before(container, stream, place)
-                at, frame = next(((at, frame) for at, frame in frames if at >= place), (None, None))
-                if at != place:
-                    raise damage(self.path, time, "a frame is missing")
-                picture = upright_picture(frame, aspect)
+                key = self._keys[bisect_right(self._keys, place) - 1]
+                try:
+                    frame = None if at < key else picked(frames, place)
+                except DecodingError as error:
+                    if len(self._keys) == 1:
+                        raise self._damaged(place, str(error)) from error
+                    frame = None
+                if frame is None:
+                    frame, frames = self._entered(container, stream, place)
+                at, picture = place, upright_picture(frame, aspect)
                 yield from (picture for _ in same)
 
-    def _frames_before(
+    def _entered(
         self, container: InputContainer, stream: VideoStream, place: int
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames with their places, from the last key frame that is not behind ``place``.
+    ) -> tuple[av.VideoFrame, Iterator[tuple[int, av.VideoFrame]]]:
+        """The frame at ``place`` and those that follow, the file entered at the key frame before it.
 
-        Some files note a key frame's time of decoding, which is earlier than when it is shown, and the way in lands one
-        key frame too late; then the one before is tried.
+        That may fail in a sound file: some note a key frame's time of decoding, so that the way in lands behind it, and
+        in some the frames after a key frame name frames in front of it, which they do not need.  So a key frame or two
+        earlier is tried before the file counts as damaged.
         """
-        for key in reversed(self._keys[: bisect_right(self._keys, place)]):
+        keys = self._keys[: bisect_right(self._keys, place)]
+        found = "a frame is missing"
+        for entry in reversed(keys[-ENTRIES:]):
             if len(self._keys) > 1:
-                container.seek(self._stamps[key], stream=stream)
-            frames = self._placed(container, stream)
-            first = next(frames, None)
-            if first is not None and first[0] <= place:
-                yield first
-                yield from frames
-                return
+                container.seek(self._stamps[entry], stream=stream)
+            frames = self._placed(container, stream, keys[-1])
+            try:
+                frame = picked(frames, place)
+            except DecodingError as error:
+                found = str(error)
+                continue
+            if frame is not None:
+                return frame, frames
+        raise self._damaged(place, found)
 
-    def _placed(self, container: InputContainer, stream: VideoStream) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Each decoded frame with its place among ``times``: by its stamp where those are noted, else by counting."""
-        behind = 0.0
-        try:
-            for count, frame in enumerate(container.decode(stream)):
-                place = bisect_left(self._stamps, frame.pts) if self._noted else count
-                if frame.is_corrupt:
-                    raise damage(self.path, behind, "marked as damaged")
+    def _damaged(self, place: int, found: str) -> ClipFileError:
+        return ClipFileError(
+            self.path,
+            f"is damaged near {self.times[place]:.2f} seconds ({found}); if players show it all the same, convert it "
+            "once more",
+        )
+
+    def _placed(self, container: InputContainer, stream: VideoStream, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Each decoded frame with its place among ``times``: by its stamp where those are noted, else by counting.
+
+        Raises DecodingError at the first damage that is not shown before the ``key`` frame; what is shown before it may
+        lack the frames that it is made from.
+        """
+        count = 0
+        for packet in container.demux(stream):
+            try:
+                decoded = packet.decode()
+            except av.error.InvalidDataError as error:
+                if self._noted and packet.pts is not None and packet.pts < self._stamps[key]:
+                    continue
+                raise DecodingError(error.strerror) from error
+            for frame in decoded:
+                place, count = (bisect_left(self._stamps, frame.pts) if self._noted else count), count + 1
+                if frame.is_corrupt and place >= key:
+                    raise DecodingError("a frame is marked as damaged")
                 if not self._noted or self._stamps[place : place + 1] == (frame.pts,):
-                    behind = self.times[place]
                     yield place, frame
-        except av.error.InvalidDataError as error:
-            raise damage(self.path, behind, error.strerror) from error
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
@@ -122,7 +153,12 @@ def moving_pictures(path: Path, container: InputContainer) -> VideoStream:
     raise ClipFileError(path, "holds sound but no picture" if container.streams.audio else "holds no picture")
 
 
-def damage(path: Path, time: float, found: str) -> ClipFileError:
-    return ClipFileError(
-        path, f"is damaged near {time:.2f} seconds ({found}); if players show it all the same, convert it once more"
-    )
+def picked(frames: Iterator[tuple[int, av.VideoFrame]], place: int) -> av.VideoFrame | None:
+    """The frame at ``place``, the ones in front of it passed over; None when it does not come."""
+    at, frame = next(((at, frame) for at, frame in frames if at >= place), (None, None))
+    return frame if at == place else None
+
+
+def pixel_aspect(container: InputContainer, stream: VideoStream) -> float:
+    """A pixel's width by its height.  What a GIF says of it is heeded by no viewer, and often wrong."""
+    return 1.0 if container.format.name == "gif" else float(stream.sample_aspect_ratio or 1)

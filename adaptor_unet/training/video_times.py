@@ -14,8 +14,8 @@ NO_KEYS = ("gif",)
 
 @dataclass(frozen=True)
 class VideoTimes:
-    """``stamps``, ascending: when frames are first shown.  ``keys``: the places among them where decoding can begin, the
-    first one included.  ``end``: when the last frame goes."""
+    """``stamps``, ascending: when frames are first shown.  ``keys``: the places among them where decoding can begin,
+    the first one included.  ``end``: when the last frame goes."""
 
     stamps: tuple[int, ...]
     keys: tuple[int, ...]
