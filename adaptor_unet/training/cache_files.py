@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -38,9 +39,12 @@ def read_metadata(path: Path, least_tensors: int = 1) -> dict[str, str] | None:
 
 
 def read_tensor(path: Path, name: str) -> Tensor:
-    """One tensor, in memory of its own; raises ValueError when the file is gone or damaged since it was checked."""
+    """One tensor, in memory of its own; raises ValueError when the file is gone or damaged since it was checked.
+
+    Nodes run in inference mode, whose tensors cannot be trained on: this is none.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
+        with torch.inference_mode(False), safe_open(path, framework="pt") as file:
             return file.get_tensor(name).clone()
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} of the cache cannot be read ({error}). Start again: it will be made anew.") from error

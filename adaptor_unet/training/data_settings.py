@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 
 CROPS = ("centre", "random")
+RATES = ("fps_min", "fps_max", "image_fps")
 # The autoencoder of SD1.5 makes one latent of 8 by 8 pixels.
 LATENT_PIXELS = 8
 # What these say does not reach the latents, so changing them keeps the cache.
@@ -64,7 +65,7 @@ class DataSettings:
         for name in ("bucket_sizes", "flip", "stills"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false.")
-        for name in ("fps_min", "fps_max", "image_fps"):
+        for name in RATES:
             value = getattr(self, name)
             if not number(value) or value < 0:
                 raise ValueError(f"{name} is {value!r}; expected a number of frames a second, not below 0.")
@@ -79,7 +80,9 @@ class DataSettings:
 
     def latents_depend_on(self) -> str:
         """The settings that decide what is in the cached latents, as text that is the same on every machine."""
-        return json.dumps({k: v for k, v in asdict(self).items() if k not in NOT_IN_LATENTS}, sort_keys=True)
+        settings = {name: value for name, value in asdict(self).items() if name not in NOT_IN_LATENTS}
+        # 4 and 4.0 are one rate.
+        return json.dumps(settings | {name: float(settings[name]) for name in RATES}, sort_keys=True)
 
 
 def whole(value: object) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -91,7 +92,7 @@ class ShardClips:
         shard = bisect_right(self._ends, index)
         place = self._table(shard)[index - (self._ends[shard] - self.groups[shard])]
         try:
-            with self.shards[shard].open("rb") as file:
+            with torch.inference_mode(False), self.shards[shard].open("rb") as file:
                 tensors, told = load(read_part(file, *place.tensors)), json.loads(read_part(file, *place.told))
             return LatentClip(tensors["latents"], float(told["fps"]), tensors["text"], str(told["caption"]))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
