@@ -15,8 +15,6 @@ from .data_settings import DataSettings
 
 # A file of 29.97 frames a second satisfies a range that ends at 30, and one of 30.0003 too.
 SLACK = 1.01
-# Far less than an interval: sums of time stamps are not exact.
-SLACK_SECONDS = 1e-6
 
 
 class UnfitClipError(ValueError):
@@ -65,7 +63,7 @@ def draw_sub_clip(
     step = interval * stride
     # Looking at the middle of an interval: a time stamp that is a little early or late does not change the frame.
     last_start = end - interval / 2 - step * (settings.frames - 1)
-    starts = max(1, bisect_right(times, last_start - SLACK_SECONDS))
+    starts = max(1, bisect_right(times, last_start))
     start = times[int((draw + random.random()) / draws * starts)] + interval / 2
     shown = (bisect_right(times, start + step * index) - 1 for index in range(settings.frames))
     return SubClip(tuple(times[index] for index in shown), 1 / step)
@@ -75,7 +73,7 @@ def draw_stride(interval: float, length: float, settings: DataSettings, random: 
     """How many of the file's intervals lie between two frames of the sub-clip."""
     least = ceil(1 / (interval * settings.fps_max * SLACK)) if settings.fps_max else 1
     slowest = floor(SLACK / (interval * settings.fps_min)) if settings.fps_min else None
-    longest = floor((length + SLACK_SECONDS - interval / 2) / (interval * (settings.frames - 1)))
+    longest = floor((length - interval / 2) / (interval * (settings.frames - 1)))
     if slowest is not None and slowest < 1:
         raise UnfitClipError(
             f"has {1 / interval:.3g} frames a second, fewer than fps_min, which is {settings.fps_min:g}"

@@ -8,7 +8,7 @@ from av.video.stream import VideoStream
 
 # Containers that note for each frame when it is shown.
 NOTED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "gif")
-# A frame of a GIF may keep a part of the one before it, whatever the container says.
+# FFmpeg reads a GIF from its start, wherever it is entered.
 NO_KEYS = ("gif",)
 
 

@@ -64,11 +64,13 @@ def write_video(
     turn: tuple[int, bool] | None = None,
     key_every: int = 8,
     colours: int | None = None,
+    bits: int = 4_000_000,
 ) -> Path:
     """A video of the given frames, each shown at one of ``milliseconds`` or all at a constant rate.
 
     ``turn`` is how the file says to turn the picture, counter-clockwise in degrees, and whether to mirror it first;
-    ``colours`` FFmpeg's number for how they are coded.
+    ``colours`` FFmpeg's number for how they are coded; ``bits`` a second, by default enough that no codec rounds one
+    grey to the next.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -77,8 +79,7 @@ def write_video(
         stream.pix_fmt = pixels
         stream.options = options or {}
         stream.gop_size = key_every
-        # Enough that no codec rounds one grey to the next.
-        stream.bit_rate = 4_000_000
+        stream.bit_rate = bits
         if turn is not None:
             stream.set_display_rotation(turn[0], hflip=turn[1])
         if colours is not None:
