@@ -8,8 +8,6 @@ from av.video.stream import VideoStream
 
 # Containers that note for each frame when it is shown.
 NOTED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "gif")
-# FFmpeg reads a GIF from its start, wherever it is entered.
-NO_KEYS = ("gif",)
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ def noted_times(container: InputContainer, stream: VideoStream) -> VideoTimes | 
     stamps = tuple(stamp for stamp, _, _ in shown)
     if len(set(stamps)) < len(stamps):
         return None
-    keys = {0} if container.format.name in NO_KEYS else {0, *(i for i, (_, key, _) in enumerate(shown) if key)}
+    keys = {0, *(place for place, (_, key, _) in enumerate(shown) if key)}
     return VideoTimes(stamps, tuple(sorted(keys)), end_after(stamps, shown[-1][2], stream))
 
 

@@ -24,7 +24,6 @@ from made_clips import (
 )
 from magicvideo.adaptor_unet.training.clip_error import ClipFileError
 from magicvideo.adaptor_unet.training.video_file import VideoFile
-from magicvideo.adaptor_unet.training.video_times import VideoTimes, noted_times
 
 FORMATS = {
     "h264.mp4": ("libx264", {}),
@@ -283,12 +282,6 @@ def test_a_gif_frame_that_is_only_a_patch_is_whole(tmp_path: Path) -> None:
     video = VideoFile(path)
     for number, frame in enumerate(patched(8)):
         assert torch.equal(next(video.read(video.times[number : number + 1])), torch.from_numpy(frame))
-
-
-def test_a_gif_is_read_from_its_start(tmp_path: Path) -> None:
-    with av.open(str(write_video(tmp_path / "a.gif", scrolling(5), "gif", pixels="rgb8"))) as container:
-        stream = container.streams.video[0]
-        assert noted_times(container, stream) == VideoTimes((0, 10, 20, 30, 40), (0,), 50)
 
 
 def test_the_shape_of_pixels_that_a_gif_tells_is_not_heeded(tmp_path: Path) -> None:
