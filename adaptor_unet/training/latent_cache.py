@@ -64,10 +64,12 @@ def build_cache(
 ) -> FolderClips:
     """All clips as training items, from the cache or freshly encoded into it.
 
+    First all pictures are encoded, then all captions, so that a small graphics card holds one encoder at a time.
     ``fingerprint`` stands for the weights of both encoders: other weights, other latents.  ``encoders`` is called
     once, and only when something is missing.  ``progress`` is told, before each clip, how many are done, how many
-    there are and the clip's name.  Every finished clip stays in the cache when a later one fails or the work is
-    stopped.  With several processes let one build; the others then find everything.
+    there are and the clip's name; before each caption that is missing, that all are done, and "captions".  Every
+    finished clip stays in the cache when a later one fails or the work is stopped.  With several processes let one
+    build; the others then find everything.
 
     Files that cannot be used are skipped, named in the log and in ``skipped`` of the result.  Raises ValueError when no
     clip is left, or when the autoencoder gives values that are not finite.
@@ -76,12 +78,13 @@ def build_cache(
     if not wanted:
         raise ValueError(f"There are no clips to train on: {len(clips)} stills, and stills are off.")
     latents = LatentCache(Path(cache_folder), settings, fingerprint, encoders)
-    found, skipped = [], []
+    found: list[tuple[Path, tuple[float, ...], str]] = []
+    skipped: list[tuple[Path, str]] = []
     try:
         for done, clip in enumerate(wanted):
             progress(done, len(wanted), clip.path.name)
             try:
-                found.append(latents.clip(clip))
+                found.append((*latents.clip(clip), latents.caption(clip)))
             except ClipFileError as error:
                 logger.warning("Skipped %s: it %s.", clip.path, error.reason)
                 skipped.append((clip.path, error.reason))
@@ -93,7 +96,11 @@ def build_cache(
         reasons = "; ".join(f"{path.name} {reason}" for path, reason in skipped[:NAMED_AT_MOST])
         more = f"; and {len(skipped) - NAMED_AT_MOST} more" if len(skipped) > NAMED_AT_MOST else ""
         raise ValueError(f"None of the {len(wanted)} clips can be used: {reasons}{more}.")
-    return FolderClips(found, read_tensor(latents.text(""), "text"), skipped)
+    texts = {}
+    for caption in sorted({"", *(caption for _, _, caption in found)}):
+        texts[caption] = latents.text(caption, lambda: progress(len(wanted), len(wanted), "captions"))
+    cached = [CachedClip(path, fps, texts[caption], caption) for path, fps, caption in found]
+    return FolderClips(cached, read_tensor(texts[""], "text"), skipped)
 
 
 class LatentCache:
@@ -106,21 +113,24 @@ class LatentCache:
         self.contents = ContentHashes(folder / "contents.json")
         self._encoders = cache(encoders)
 
-    def clip(self, clip: ClipFile) -> CachedClip:
-        """The clip's place in the cache, filled if need be.  Raises ClipFileError."""
+    def clip(self, clip: ClipFile) -> tuple[Path, tuple[float, ...]]:
+        """The file of a clip's latents, written if need be, and the rate of each sub-clip.  Raises ClipFileError."""
         content = self.contents.of(content_files(clip))
         name = hash_of(VERSION, content, clip.kind, self.settings.latents_depend_on(), self.fingerprint)
         path = self.folder / "clips" / f"{name}.safetensors"
         metadata = read_metadata(path)
         if metadata is None or "magicvideo.fps" not in metadata:
             metadata = self._filled(clip, content, path)
-        caption = " ".join(filter(None, (self.settings.caption_prefix.strip(), clip.caption)))
-        return CachedClip(path, tuple(json.loads(metadata["magicvideo.fps"])), self.text(caption), caption)
+        return path, tuple(json.loads(metadata["magicvideo.fps"]))
 
-    def text(self, caption: str) -> Path:
-        """The file that holds the embedding of a caption, written if need be."""
+    def caption(self, clip: ClipFile) -> str:
+        return " ".join(filter(None, (self.settings.caption_prefix.strip(), clip.caption)))
+
+    def text(self, caption: str, missing: Callable[[], None]) -> Path:
+        """The file that holds the embedding of a caption; ``missing`` is called before it is written."""
         path = self.folder / "text" / f"{hash_of(VERSION, caption, self.fingerprint)}.safetensors"
         if read_metadata(path) is None:
+            missing()
             save_tensors(path, {"text": self._encoders().text(caption)})
         return path
 

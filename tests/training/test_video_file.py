@@ -284,6 +284,18 @@ def test_a_gif_frame_that_is_only_a_patch_is_whole(tmp_path: Path) -> None:
         assert torch.equal(next(video.read(video.times[number : number + 1])), torch.from_numpy(frame))
 
 
+def test_what_is_transparent_in_a_gif_is_white(tmp_path: Path) -> None:
+    images = []
+    for number in range(3):
+        pixels = numpy.dstack([grey(number), numpy.full((48, 64), 255, numpy.uint8)])
+        pixels[:20, :, 3] = 0
+        images.append(Image.fromarray(pixels))
+    path = tmp_path / "a.gif"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100, disposal=2)
+    for number, frame in enumerate(read_all(path)):
+        assert (frame[:20] == 255).all() and number_of(frame[20:]) == number
+
+
 def test_the_shape_of_pixels_that_a_gif_tells_is_not_heeded(tmp_path: Path) -> None:
     path = write_animation(tmp_path / "a.gif", 3, 100)
     content = bytearray(path.read_bytes())
