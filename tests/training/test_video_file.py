@@ -296,6 +296,19 @@ def test_what_is_transparent_in_a_gif_is_white(tmp_path: Path) -> None:
         assert (frame[:20] == 255).all() and number_of(frame[20:]) == number
 
 
+def test_what_is_transparent_in_a_video_is_white(tmp_path: Path) -> None:
+    pixels = numpy.dstack([grey(4), numpy.full((48, 64), 255, numpy.uint8)])
+    pixels[:20, :, 3] = 0
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgra"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgba").reformat(format="bgra")))
+        container.mux(stream.encode())
+    (frame,) = read_all(path)
+    assert (frame[:20] == 255).all() and number_of(frame[20:]) == 4
+
+
 def test_the_shape_of_pixels_that_a_gif_tells_is_not_heeded(tmp_path: Path) -> None:
     path = write_animation(tmp_path / "a.gif", 3, 100)
     content = bytearray(path.read_bytes())
