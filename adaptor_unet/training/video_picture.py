@@ -26,6 +26,8 @@ def upright_picture(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Tensor:
         width=max(1, round(frame.width * pixel_aspect)),
         format="rgba" if clear else "rgb24",
         src_colorspace=coding,
+        # Older PyAV heeds how the colours are coded only when it is told of another coding for the result.
+        dst_colorspace="DEFAULT",
         interpolation="BICUBIC",
     )
     pixels = torch.from_numpy(picture.to_ndarray())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -81,6 +82,8 @@ def write_video(
         stream.gop_size = key_every
         stream.bit_rate = bits
         if turn is not None:
+            if not hasattr(stream, "set_display_rotation"):
+                pytest.skip("this PyAV cannot write how a picture is turned")
             stream.set_display_rotation(turn[0], hflip=turn[1])
         if colours is not None:
             stream.codec_context.colorspace = colours

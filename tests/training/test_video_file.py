@@ -102,7 +102,7 @@ def test_a_frame_far_into_the_file_is_reached_by_its_key_frame(tmp_path: Path) -
     assert number_of(next(video.read(video.times[35:36]))) == 35, "the damage in front was not decoded"
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.mp4", "hevc.mp4", "vp8.webm", "vp9.webm", "ffv1.mkv"])
+@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.mp4", "hevc.mp4", "vp8.webm", "vp9.webm"])
 def test_a_broken_frame_refuses_the_clip_only_when_it_is_needed(tmp_path: Path, name: str) -> None:
     codec, options = FORMATS[name]
     needs(codec)
@@ -236,7 +236,7 @@ def test_the_cover_of_a_record_is_no_clip(tmp_path: Path) -> None:
     with av.open(str(path), "w") as container:
         cover = container.add_stream("png", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         container.mux(cover.encode(av.VideoFrame.from_ndarray(grey(1), "rgb24")))
         container.mux(cover.encode())
     assert refusal(path) == "holds no picture"
