@@ -87,6 +87,12 @@ def test_latents_are_those_of_the_frames_at_the_rate_that_is_told(folder: Path) 
         assert len(steps) == 1 and item.fps == pytest.approx(10 / steps.pop())
 
 
+def test_the_encoders_are_loaded_once(folder: Path) -> None:
+    loaded = []
+    build(folder, encoders=lambda: loaded.append(FakeEncoders()) or loaded[-1])
+    assert len(loaded) == 1
+
+
 def test_a_second_start_needs_no_encoder_and_gives_the_same(folder: Path) -> None:
     assert same(build(folder), build(folder, encoders=never))
 
