@@ -68,7 +68,7 @@ def covering(frame: Tensor, size: tuple[int, int]) -> Tensor:
     picture = rearrange(frame, "h w c -> 1 c h w")
     if wanted != (height, width):
         # Antialiasing averages what falls together when a picture shrinks; without it, edges flicker as they move.
-        # In bytes it takes a fourteenth of the time that it takes in floats.
+        # In bytes it took a fourteenth of the time that it took in floats (1080 lines to 256, one thread).
         picture = interpolate(picture, wanted, mode="bicubic", antialias=True, align_corners=False)
     return rearrange(picture, "1 c h w -> h w c").to(torch.float32) / 255
 
