@@ -18,6 +18,8 @@ from .frame_layout import FrameLayout
 # processor a small piece stays in its cache and in memory that is already mapped.
 MOST_ROWS = 65_535
 MOST_ROWS_CPU = 2_048
+# Up to this many frames, a processor is twice as fast with the formula as written than with the fused attention.
+FEW_FRAMES = 64
 
 
 class Projection(nn.Module):
@@ -113,8 +115,17 @@ class DirectedTemporalAttention(nn.Module):
         if past is not None:
             k, v = past.extend(start, k, v, self.span - 1)
         q, k, v = (rearrange(x, "f p (h d) -> p h f d", h=self.heads) for x in (q, k, v))
-        seen = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        seen = attend(q, k, v, mask)
         return self.to_out(rearrange(seen, "p h f d -> f p (h d)"))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """``softmax(Q K^T / sqrt(d) + M) V``; ``p h f d``, ``p h k d``, ``p h k d`` -> ``p h f d``; mask ``f k`` or None."""
+    if q.device.type != "cpu" or k.shape[-2] > FEW_FRAMES:
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril() if mask is None else mask
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    return scores.masked_fill(~mask, -torch.inf).softmax(dim=-1) @ v
 
 
 def rotate(x: Tensor, positions: tuple[int, ...], heads: int) -> Tensor:

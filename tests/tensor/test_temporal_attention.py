@@ -290,11 +290,20 @@ def test_no_attention_call_gets_more_rows_than_back_ends_take(
         calls.append(q.shape[0] * q.shape[1])
         return attend(q, *args, **kwargs)
 
-    attend = temporal_attention.scaled_dot_product_attention
-    monkeypatch.setattr(temporal_attention, "scaled_dot_product_attention", recording)
+    attend = temporal_attention.attend
+    monkeypatch.setattr(temporal_attention, "attend", recording)
     trained(torch.randn(2, 20_000, CHANNELS), FrameLayout.whole(1, 2))
     assert sum(calls) == 20_000 * HEADS
     assert max(calls) <= temporal_attention.MOST_ROWS_CPU < temporal_attention.MOST_ROWS < 2**16
+
+
+@pytest.mark.parametrize("frames", [1, 16, 64, 65])
+@pytest.mark.parametrize("masked", [False, True])
+def test_both_ways_to_attend_are_the_fused_attention_of_torch(frames: int, masked: bool) -> None:
+    q, k, v = torch.randn(3, 5, HEADS, frames, 8)
+    mask = FrameLayout.whole(1, frames).directed_mask(max(1, frames // 2)) if masked else None
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    torch.testing.assert_close(temporal_attention.attend(q, k, v, mask), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
