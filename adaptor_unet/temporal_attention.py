@@ -120,7 +120,7 @@ class DirectedTemporalAttention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """``softmax(Q K^T / sqrt(d) + M) V``; ``p h f d``, ``p h k d``, ``p h k d`` -> ``p h f d``; mask ``f k`` or None."""
+    """``softmax(Q K^T / sqrt(d) + M) V``: ``p h f d``, ``p h k d`` twice -> ``p h f d``; mask ``f k`` or None."""
     if q.device.type != "cpu" or k.shape[-2] > FEW_FRAMES:
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
     mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril() if mask is None else mask

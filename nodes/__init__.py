@@ -7,9 +7,10 @@ from .apply import ApplyMagicVideo
 from .expand import ExpandLatent
 from .files import LoadAdaptor, SaveAdaptor
 from .new import NewAdaptor
+from .train import TrainAdaptor
 
 
 class MagicVideoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_folder()  # here, because the oldest host never calls on_load
-        return [LoadAdaptor, NewAdaptor, ApplyMagicVideo, ExpandLatent, SaveAdaptor]
+        return [LoadAdaptor, NewAdaptor, ApplyMagicVideo, ExpandLatent, SaveAdaptor, TrainAdaptor]

@@ -1,5 +1,6 @@
 """The model folder ``models/magicvideo`` and the files in it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
@@ -52,3 +53,20 @@ def check_prefix(prefix: str) -> None:
             f"filename_prefix of Save MagicVideo Adaptor must be a name inside models/{FOLDER}, such as motion or "
             f"my/motion; found {prefix!r}."
         )
+
+
+@dataclass(frozen=True)
+class TrainingFolders:
+    """Where training inside a graph writes: finished files where the loaders look, the rest among the outputs."""
+
+    adaptors: Path
+    loras: Path
+    checkpoints: Path
+    runs: Path
+    cache: Path
+
+
+def training_folders() -> TrainingFolders:
+    output = Path(folder_paths.get_output_directory()) / FOLDER
+    first = {kind: Path(folder_paths.get_folder_paths(kind)[0]) for kind in (FOLDER, "loras", "checkpoints")}
+    return TrainingFolders(first[FOLDER], first["loras"], first["checkpoints"], output / "training", output / "cache")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..frame_adaptor import apply_change
@@ -55,10 +55,12 @@ class UnetCall:
 
     def add_fps(self, embedding: Tensor, model_channels: int, transformer_options: Options) -> Tensor:
         """n c -> n c"""
-        for motion, _ in self.motions:
+        for motion, layout in self.motions:
             if motion.adaptor.fps is not None:
-                fps = torch.tensor([motion.fps]).to(embedding)
-                embedding = embedding + motion.strength * motion.adaptor.fps(fps)
+                added = motion.strength * motion.adaptor.fps(torch.tensor(motion.rates).to(embedding))
+                if len(added) > 1:
+                    added = repeat(added, "b c -> (b f) c", f=layout.frames)
+                embedding = embedding + added
         return embedding
 
     def before_attention(self, z: Tensor, k: Tensor, v: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,9 @@ from dataclasses import fields
 from typing import Any
 
 import comfy.model_patcher
+import comfy.sd
 from comfy_api.latest import io
+from torch import Tensor
 
 
 def schema(**settings: Any) -> io.Schema:  # noqa: ANN401 - whatever the host's schema takes
@@ -25,3 +27,8 @@ def window_frames(window: Any) -> list[int]:  # noqa: ANN401 - the host's window
     """
     anchor = getattr(window, "causal_anchor_index", None)
     return ([anchor] if anchor is not None and anchor >= 0 else []) + list(window.index_list)
+
+
+def text_encoder_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
+    """The text encoder's tensors; in newer hosts they may have to be brought together first."""
+    return getattr(clip, "state_dict_for_saving", clip.get_sd)()

@@ -1,1 +1,1 @@
-"""Training an adaptor from clips.  Knows torch and the tensor files, and nothing of ComfyUI."""
+"""Training of video adaptors: clips in, one adaptor file out.  Knows no host; the host's part is ``host/training``."""

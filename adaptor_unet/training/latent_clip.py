@@ -1,38 +1,58 @@
-"""What the trainer learns from: clips as latents, with their frame rate and their text.
-
-Axes: f frames, c channels, h height, w width of the latents; n tokens and d channels of the text.
-"""
+"""What a trainer eats: clips whose pictures and words are encoded already."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+# A still has no frame rate (0 here); it gets the one that graphs begin with.
+STILL_FPS = 8.0
+
 
 @dataclass(frozen=True)
 class LatentClip:
-    """One sub-clip, ready for the UNet.
+    """One clip, or a still of rate 0.
 
-    ``latents`` (f c h w) have the scale that the UNet works on and the dtype in which they are stored, float16 when
-    they come from the cache: cast them before adding noise.  ``fps`` is the rate of these frames, 0 for a still.
-    ``text`` (n d) is the embedding of ``caption``.
+    ``latents`` is ``f c h w``, what the UNet works on; ``text`` the embedding of the caption, ``n d``.
     """
 
     latents: Tensor
     fps: float
     text: Tensor
-    caption: str
+    caption: str = ""
 
 
 class ClipSet(Protocol):
-    """Clips that can be had in any order.
-
-    ``groups`` are the sizes of runs of items that lie together on disk and add up to the length: one run for a folder,
-    one a shard.  Reading run after run, in any order within a run, is fast.
-    """
+    """Clips by number.  ``groups``: sizes of the runs of clips that lie together on disk."""
 
     groups: tuple[int, ...]
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> LatentClip: ...
+    def __getitem__(self, item: int) -> LatentClip: ...
+
+
+@dataclass(frozen=True)
+class TrainingClips:
+    """What a run learns from, what it is validated on, and the embedding of the empty caption, ``n d``."""
+
+    train: ClipSet
+    held_out: tuple[LatentClip, ...]
+    empty_text: Tensor
+
+
+@dataclass(frozen=True)
+class MemoryClips:
+    """A few clips that are in memory anyway."""
+
+    clips: tuple[LatentClip, ...]
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return (len(self.clips),)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, item: int) -> LatentClip:
+        return self.clips[item]

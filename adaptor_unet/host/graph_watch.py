@@ -1,0 +1,39 @@
+"""A training run seen from a graph: the host's progress bar with its preview, and the host's stop button."""
+
+import comfy.model_management
+import comfy.utils
+from PIL import Image
+from torch import Tensor
+
+PREVIEW = 512
+
+
+class GraphWatch:
+    """A watcher (``training.watch.Watcher``).  ``picture`` turns a clip ``f h w 3`` into the preview to show."""
+
+    def __init__(self, steps: int) -> None:
+        self.bar = comfy.utils.ProgressBar(steps)
+        self.done = 0
+        self.losses: list[float] = []
+        self.last_clip: Tensor | None = None
+
+    def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
+        if "loss" in values:
+            self.losses.append(values["loss"])
+        self.done = done
+        self.bar.update_absolute(done, total)
+
+    def preview(self, picture: Image.Image) -> None:
+        """Shows a picture on the node until the next one."""
+        self.bar.update_absolute(self.done, preview=("PNG", picture, PREVIEW))
+
+    def clip(self, done: int, name: str, frames: Tensor) -> None:
+        self.last_clip = frames
+
+    def stop(self) -> bool:
+        return comfy.model_management.processing_interrupted()
+
+
+def raise_if_stopped() -> None:
+    """Tells the host that the node ends because its stop button was pressed."""
+    comfy.model_management.throw_exception_if_processing_interrupted()

@@ -1,0 +1,223 @@
+"""The training loop.  Axes: b clips, f frames of a clip, c h w of a latent, n tokens, d text channels."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from einops import rearrange, reduce, repeat
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..adaptor import VideoAdaptor
+from .latent_clip import STILL_FPS, TrainingClips
+from .objective import Denoiser, Objective, clip_noise
+from .run_state import RunState, go_on
+from .settings import TrainingSettings
+from .step_plan import Draw, Kind, StepPlan, plan_step
+from .trainables import MovingAverage, Trainables, set_rates
+from .validation import validation_loss
+from .watch import Watcher
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
+
+# Settings that a resumed run must share with the one before: they decide what a step sees and what is trained.
+LASTING = (
+    "seed",
+    "batch",
+    "base_tuning",
+    "base_rank",
+    "still_share",
+    "base_still_share",
+    "caption_dropout",
+    "shared_noise",
+)
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on: names the step, what happened and what to do."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip as one step sees it: with its noise ``f c h w``, its timestep, and its text or none, ``n d``."""
+
+    latents: Tensor
+    noise: Tensor
+    timestep: int
+    text: Tensor
+    fps: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.latents.shape, *self.text.shape)
+
+
+@dataclass
+class TrainingRun:
+    """One run, on one process of perhaps several.
+
+    ``publish(step, final)`` writes the files that a user keeps, ``sample`` renders a clip ``f h w 3``; both are called
+    while the averaged weights stand in the modules.  ``identity``: what else a resumed run must share with the one
+    before.  Raises ValueError when the settings do not fit the processes.
+    """
+
+    denoiser: Denoiser
+    trainables: Trainables
+    clips: TrainingClips
+    settings: TrainingSettings
+    folder: Path
+    accelerator: "Accelerator"
+    watcher: Watcher
+    publish: Callable[[int, bool], object]
+    sample: Callable[[], Tensor] | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settings, processes = self.settings, self.accelerator.num_processes
+        if settings.batch < processes:
+            raise ValueError(f"batch is {settings.batch}, but there are {processes} processes, and each needs a clip.")
+        self.objective = Objective(self.denoiser, settings)
+        self.optimiser = self.trainables.optimiser(settings.rate(len(self.clips.train)))
+        self.averages = MovingAverage(self.trainables.parameters, settings.ema)
+        identity = {name: getattr(settings, name) for name in LASTING}
+        identity |= {"adaptor": self.trainables.adaptor.config.to_json(), "clips": list(self.clips.train.groups)}
+        self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, identity | dict(self.identity))
+
+    def resume(self) -> bool:
+        """Goes on from the last sound state in the run's folder, if there is one."""
+        return go_on(self.state, self.folder)
+
+    def train(self) -> bool:
+        """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
+        if self.state.step == 0:
+            self._look()
+        while self.state.step < self.settings.steps:
+            if self._asked_to_stop():
+                self._save(final=True)
+                return False
+            began = time.perf_counter()
+            values = self._step(self.state.step)
+            self.state.step += 1
+            values["seconds"] = time.perf_counter() - began
+            if self.accelerator.is_main_process:
+                self.watcher.numbers(self.state.step, self.settings.steps, values)
+            if self.state.step % self.settings.save_every == 0 and self.state.step < self.settings.steps:
+                self._save(final=False)
+            self._look()
+        self._save(final=True)
+        return True
+
+    def _step(self, step: int) -> dict[str, float]:
+        plan = plan_step(step, self.settings, tuple(self.clips.train.groups))
+        set_rates(self.optimiser, step, self.settings)
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.accelerator.device)
+        for examples in self._micro_batches(plan):
+            with self.accelerator.autocast():
+                loss = self._errors(examples, plan.kind).sum() / len(plan.draws)
+            loss.backward()
+            total += loss.detach()
+        self._sum_over_processes(total)
+        norm = torch.nn.utils.clip_grad_norm_(self.trainables.parameters.values(), self.settings.clip_norm)
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise TrainingError(
+                f"The loss of step {step + 1} is {float(total)} and its gradient {float(norm)}, which are no finite "
+                "numbers. What was saved last is sound: go on from it with a lower learning_rate, or precision fp32."
+            )
+        self.optimiser.step()
+        self.averages.update(step)
+        return {"loss": float(total), "gradient": float(norm), "rate": self.optimiser.param_groups[0]["lr"]}
+
+    def _micro_batches(self, plan: StepPlan) -> Iterator[list[Example]]:
+        """This process's share of a step, clips of one shape at a time."""
+        waiting: list[Example] = []
+        for draw in plan.draws[self.accelerator.process_index :: self.accelerator.num_processes]:
+            example = self._example(draw)
+            if waiting and (len(waiting) == self.settings.clips_at_once or example.shape != waiting[0].shape):
+                yield waiting
+                waiting = []
+            waiting.append(example)
+        yield waiting
+
+    def _example(self, draw: Draw) -> Example:
+        """A clip with all that chance gives it, drawn in this order."""
+        clip, generator = self.clips.train[draw.item], draw.generator()
+        fps = clip.fps or STILL_FPS
+        timestep = int(torch.randint(len(self.denoiser.sigmas), (1,), generator=generator))
+        dropped = float(torch.rand(1, generator=generator)) < self.settings.caption_dropout
+        noise = clip_noise(tuple(clip.latents.shape), generator, self.settings.shared_noise)
+        return Example(clip.latents, noise, timestep, self.clips.empty_text if dropped else clip.text, fps)
+
+    def _errors(self, examples: list[Example], kind: Kind) -> Tensor:
+        """Error of each clip, ``b``; as stills, each frame is a clip of its own."""
+        device = self.accelerator.device
+        latents, noise, text = (
+            torch.stack([getattr(example, name).float() for example in examples]).to(device)
+            for name in ("latents", "noise", "text")
+        )
+        timesteps = torch.tensor([example.timestep for example in examples], device=device)
+        fps = [example.fps for example in examples]
+        adaptor: VideoAdaptor | None = self.trainables.adaptor
+        if kind == "clips":
+            return self.objective.loss(latents, noise, timesteps, text, tuple(fps), adaptor)
+        frames = latents.shape[1]
+        latents, noise = (rearrange(x, "b f c h w -> (b f) 1 c h w") for x in (latents, noise))
+        timesteps, text = repeat(timesteps, "b -> (b f)", f=frames), repeat(text, "b n d -> (b f) n d", f=frames)
+        fps = tuple(rate for rate in fps for _ in range(frames))
+        errors = self.objective.loss(latents, noise, timesteps, text, fps, None if kind == "base_stills" else adaptor)
+        return reduce(errors, "(b f) -> b", "mean", f=frames)
+
+    def _sum_over_processes(self, total: Tensor) -> None:
+        """Sums loss and gradients, as one piece; each process has divided by the clips of all of them."""
+        if self.accelerator.num_processes == 1:
+            return
+        gradients = [parameter.grad for parameter in self.trainables.parameters.values() if parameter.grad is not None]
+        flat = torch.cat([rearrange(total, " -> 1"), *(gradient.flatten() for gradient in gradients)])
+        summed = self.accelerator.reduce(flat, reduction="sum")
+        total.copy_(summed[0])
+        for gradient, piece in zip(gradients, summed[1:].split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(piece.view_as(gradient))
+
+    def _asked_to_stop(self) -> bool:
+        """All processes stop together when one of them is asked to."""
+        asked = self.watcher.stop()
+        if self.accelerator.num_processes == 1:
+            return asked
+        return bool(self.accelerator.reduce(torch.tensor(float(asked), device=self.accelerator.device), "sum") > 0)
+
+    def _look(self) -> None:
+        """Validation loss and sample clip, when their time has come; both at the start and at the end."""
+        settings, step = self.settings, self.state.step
+        if not self.accelerator.is_main_process:
+            return
+        at_end = step in (0, settings.steps)
+        with self.averages.in_place():
+            if settings.validate_every and (at_end or step % settings.validate_every == 0) and self.clips.held_out:
+                with self.accelerator.autocast():
+                    values = validation_loss(self.objective, self.clips.held_out, self.trainables.adaptor)
+                self.watcher.numbers(step, settings.steps, values)
+            if self.sample and settings.sample_every and (at_end or step % settings.sample_every == 0):
+                with self.accelerator.autocast():
+                    frames = self.sample()
+                self.watcher.clip(step, f"step-{step:08}", frames)
+
+    def _save(self, final: bool) -> None:
+        if self.accelerator.is_main_process:
+            try:
+                self.state.save(self.folder, self.settings.keep)
+                with self.averages.in_place():
+                    self.publish(self.state.step, final)
+            except (OSError, SafetensorError) as error:
+                raise TrainingError(
+                    f"Step {self.state.step} could not be saved in {self.folder} ({error}). What was saved before is "
+                    "intact: make room there and resume."
+                ) from error
+        self.accelerator.wait_for_everyone()

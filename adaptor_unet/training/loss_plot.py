@@ -1,0 +1,84 @@
+"""The loss of a run as a picture that a person can read."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .watch import Smoothed
+
+WIDTH, PANEL, MARGIN, LEFT = 960, 300, 46, 84
+INK, GRID, PALE = "#333333", "#dddddd", "#b9cde4"
+COLOURS = {"loss": "#1f5fa8", "val_high": "#c2410c", "val_low": "#15803d"}
+NAMES = {
+    "loss": "training loss (weighted; pale: each step, dark: running mean)",
+    "val_high": "validation loss, high noise: layout and motion",
+    "val_low": "validation loss, low noise: detail",
+}
+Points = list[tuple[float, float]]
+
+
+def loss_plot(records: Sequence[dict[str, float]]) -> Image.Image:
+    """A panel for each of training loss and the two validation losses, over the steps in ``records``."""
+    series: dict[str, Points] = {
+        name: [(r["step"], r[name]) for r in records if name in r and math.isfinite(r[name])] for name in NAMES
+    }
+    shown = [name for name in NAMES if series[name]] or ["loss"]
+    picture = Image.new("RGB", (WIDTH, PANEL * len(shown)), "white")
+    last = max([1, *(points[-1][0] for points in series.values() if points)])
+    for place, name in enumerate(shown):
+        draw_panel(ImageDraw.Draw(picture), place * PANEL, name, series[name], last)
+    return picture
+
+
+def draw_panel(draw: ImageDraw.ImageDraw, top: int, name: str, points: Points, last: float) -> None:
+    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    low, high = span([y for _, y in points])
+    left, right, up, down = LEFT, WIDTH - MARGIN, top + MARGIN, top + PANEL - MARGIN
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        y = min(max(y, low), high)
+        return left + (right - left) * x / last, down - (down - up) * (y - low) / (high - low)
+
+    draw.text((left, top + 14), NAMES[name], fill=INK, font=font)
+    for tick in ticks(low, high):
+        y = at(0, tick)[1]
+        draw.line([(left, y), (right, y)], fill=GRID)
+        draw.text((left - 8, y), f"{tick:.4g}", fill=INK, font=small, anchor="rm")
+    for tick in ticks(0, last):
+        x = at(tick, low)[0]
+        draw.text((x, down + 6), f"{tick:.0f}", fill=INK, font=small, anchor="mt")
+    draw.text((right, down + 24), "step", fill=INK, font=small, anchor="rt")
+    draw.line([(left, up), (left, down), (right, down)], fill=INK)
+    if name == "loss":
+        mean = Smoothed(0.95)
+        draw.line([at(*point) for point in points], fill=PALE)
+        points = [(x, mean.add(y)) for x, y in points]
+    if len(points) > 1:
+        draw.line([at(*point) for point in points], fill=COLOURS[name], width=3)
+    for x, y in map(lambda point: at(*point), points if name != "loss" else points[-1:]):
+        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=COLOURS[name])
+    if points:
+        draw.text((right, up - 6), f"now {points[-1][1]:.4g}", fill=COLOURS[name], font=small, anchor="rb")
+
+
+def span(values: Sequence[float]) -> tuple[float, float]:
+    """Range of the axis; a few wild values out of many are cut off."""
+    found = sorted(values) or [0.0, 1.0]
+    high = found[min(len(found) - 1, math.ceil(0.99 * len(found)))]
+    margin = (high - found[0]) * 0.08 or abs(high) * 0.1 or 1.0
+    return found[0] - margin, high + margin
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers between the two."""
+    step = 10 ** math.floor(math.log10((high - low) / 5))
+    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= 6)
+    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def save_loss_plot(records: Sequence[dict[str, float]], path: Path) -> None:
+    written = path.with_name(f".{path.name}.partial")
+    loss_plot(records).save(written, "PNG")
+    written.replace(path)

@@ -1,0 +1,118 @@
+"""The state of a run on disk: enough to go on as if it had never stopped.
+
+All chance of a step follows from seed and step (``step_plan.py``), so a state is the step's number and tensors: the
+trained ones, their averages and the optimiser's.
+"""
+
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .trainables import MovingAverage
+
+logger = logging.getLogger(__name__)
+
+NAME = re.compile(r"step-(\d+)\.state")
+
+
+class StateError(ValueError):
+    """A state that cannot be gone on from: names the file, what was found and what to do."""
+
+
+@dataclass
+class RunState:
+    """What changes while a run goes on.  ``step`` counts the finished ones; ``identity`` is what must not change."""
+
+    parameters: dict[str, torch.nn.Parameter]
+    averages: MovingAverage
+    optimiser: torch.optim.Optimizer
+    identity: dict[str, Any]
+    step: int = 0
+
+    def save(self, folder: Path, keep: int) -> Path:
+        """Writes ``step-N.state`` whole or not at all, then drops all but the last ``keep``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"step-{self.step:08}.state"
+        written = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        metadata = {"step": str(self.step), "identity": json.dumps(self.identity)}
+        try:
+            save_file(self._tensors(), written, metadata)
+            os.replace(written, path)
+        finally:
+            written.unlink(missing_ok=True)
+        for old in states(folder)[:-keep]:
+            old.unlink()
+        return path
+
+    def load(self, path: Path) -> None:
+        """Raises StateError when the file is damaged or belongs to another run; then nothing has changed."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                found = json.loads(metadata.get("identity", "{}"))
+                step = int(metadata.get("step", "-1"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise StateError(f"{path} is damaged ({error}). Delete it to go on from the one before.") from error
+        self._check(path, found)
+        missing = [name for name in self.parameters if f"trained.{name}" not in tensors]
+        if missing:
+            raise StateError(f"{path} lacks {missing[0]}. Begin a new run, with another output.")
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(tensors[f"trained.{name}"])
+                self.averages.values[name].copy_(tensors[f"average.{name}"])
+        self.optimiser.state.clear()
+        for name, parameter in self.parameters.items():
+            if f"optimiser.{name}.step" in tensors:
+                self.optimiser.state[parameter] = {
+                    key: tensors[f"optimiser.{name}.{key}"].to(parameter.device if key != "step" else "cpu")
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+        self.step = step
+
+    def _check(self, path: Path, found: dict[str, Any]) -> None:
+        for name, value in self.identity.items():
+            if found.get(name) != value:
+                raise StateError(
+                    f"{path} belongs to a run with {name} {found.get(name)!r:.80}, this one has {value!r:.80}. "
+                    "Set it back, or begin a new run with another output."
+                )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        found = {}
+        for name, parameter in self.parameters.items():
+            found[f"trained.{name}"] = parameter.detach().cpu()
+            found[f"average.{name}"] = self.averages.values[name].cpu()
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                found[f"optimiser.{name}.{key}"] = value.cpu()
+        return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def states(folder: Path) -> list[Path]:
+    """State files of a run, oldest first."""
+    return sorted(path for path in folder.glob("step-*.state") if NAME.fullmatch(path.name))
+
+
+def go_on(state: RunState, folder: Path) -> bool:
+    """Loads the last sound state, if there is one; a damaged one is named in the log and passed over."""
+    for path in reversed(states(folder)):
+        try:
+            state.load(path)
+        except StateError as error:
+            if error.__cause__ is None:  # sound, but of another run
+                raise
+            logger.warning("%s", error)
+            continue
+        logger.info("going on from %s", path.name)
+        return True
+    return False

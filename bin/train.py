@@ -1,0 +1,90 @@
+"""Trains a motion on a folder of clips and writes an adaptor file that Load MagicVideo Adaptor takes.
+
+  bash bin/train --base sd15.safetensors --clips my_clips --output waves.safetensors --steps 500
+
+A clip's caption stands in a text file of the same name, or in caption.txt of its folder. Beside the adaptor, the folder
+waves.run gets the state to resume from, the loss plot, sample clips and all numbers. Ctrl-C saves and stops; the same
+command with --resume goes on.
+"""
+
+import argparse
+import importlib.util
+import logging
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load_pack() -> None:
+    """The pack as ``magicvideo``, by its place: its folder must not be on the path, because of ``nodes``."""
+    place = importlib.util.spec_from_file_location(
+        "magicvideo", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    module = importlib.util.module_from_spec(place)
+    sys.modules["magicvideo"] = module
+    place.loader.exec_module(module)
+
+
+def load_host() -> None:
+    """ComfyUI from COMFYUI_PATH, or the newest that bin/setup has fetched; without a GPU it is told so."""
+    fetched = [path.parent for path in (ROOT / ".hosts").glob("*/main.py")]
+    fetched.sort(key=lambda path: [int(part) for part in path.name.split(".") if part.isdigit()])
+    path = Path(os.environ.get("COMFYUI_PATH") or (fetched[-1] if fetched else "."))
+    if not (path / "main.py").is_file():
+        sys.exit("bin/train: COMFYUI_PATH must name a ComfyUI, or bin/setup must have fetched one.")
+    sys.path.insert(0, str(path.resolve()))
+    import comfy.options
+
+    comfy.options.enable_args_parsing(False)
+    import comfy.cli_args
+    import torch
+
+    accelerator = torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
+    comfy.cli_args.args.cpu = not accelerator
+
+
+def parser() -> argparse.ArgumentParser:
+    from magicvideo.adaptor_unet.training.options import add_settings
+
+    made = argparse.ArgumentParser(
+        "bin/train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    files = made.add_argument_group("files")
+    files.add_argument("--base", required=True, type=Path, metavar="FILE", help="SD1.5 checkpoint to train for")
+    source = files.add_mutually_exclusive_group(required=True)
+    source.add_argument("--clips", type=Path, metavar="FOLDER", help="clips: video files, gif, webp, folders of images")
+    source.add_argument("--shards", type=Path, metavar="FOLDER", help="shards written by --write-shards")
+    files.add_argument("--output", required=True, type=Path, metavar="FILE", help="adaptor file to write")
+    files.add_argument("--settings", type=Path, metavar="FILE", help="TOML file of settings; options come before it")
+    files.add_argument("--cache", type=Path, metavar="FOLDER", help="encoded clips (default: cache beside the output)")
+    files.add_argument("--write-shards", type=Path, metavar="FOLDER", help="encode the clips, write shards, and end")
+    files.add_argument("--resume", action="store_true", help="go on from the last saved state, if there is one")
+    files.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files too")
+    add_settings(made)
+    return made
+
+
+FILES = ("base", "clips", "shards", "output", "settings", "cache", "write_shards", "resume", "tensorboard")
+
+
+def main() -> int:
+    load_pack()
+    chosen = vars(parser().parse_args())
+    files = {name: chosen.pop(name) for name in FILES}
+    load_host()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("magicvideo").setLevel(logging.INFO)
+    from magicvideo.adaptor_unet.training.loop import TrainingError
+    from magicvideo.nodes.training.command import TrainCommand
+
+    try:
+        return 0 if TrainCommand(**files).run(chosen) else 130
+    except (ValueError, TrainingError, ImportError) as error:
+        print(f"bin/train: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

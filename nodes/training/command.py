@@ -1,0 +1,154 @@
+"""What ``bin/train`` does, once the host is there."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+
+from ...adaptor_unet.adaptor import VideoAdaptor
+from ...adaptor_unet.checkpoint import load
+from ...adaptor_unet.host.base_model import config_for, unet_weight
+from ...adaptor_unet.host.train_base import BaseCheckpoint
+from ...adaptor_unet.host.train_unet import training_device, training_dtype
+from ...adaptor_unet.initialisation import new_adaptor
+from ...adaptor_unet.training.latent_clip import TrainingClips
+from ...adaptor_unet.training.options import Options, read_toml
+from ...adaptor_unet.training.prepare import clips_of_folder, clips_of_shards
+from ...adaptor_unet.training.record import Record, TensorBoard
+from ...adaptor_unet.training.settings import as_plain
+from ...adaptor_unet.training.shards import write_shards
+from ...adaptor_unet.training.terminal import Terminal
+from ...adaptor_unet.training.watch import Watchers
+from .motion import MotionTraining, Output
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
+
+GRAPH = """
+A graph that uses it: put {name} into ComfyUI's models/magicvideo, then
+
+  Load Checkpoint ({base}) -> Apply MagicVideo -> KSampler -> VAE Decode -> Create Video ({fps:g} fps) -> Save Video
+  Load MagicVideo Adaptor ({name}) -> Apply MagicVideo (fps {fps:g})
+  CLIP Text Encode: {caption!r}
+  Empty Latent Image {width}x{height}, batch {frames} -> KSampler
+
+or open the template "text_to_video" of the pack and choose {name} in it."""
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """The files of one command; each is what the option of its name says."""
+
+    base: Path
+    clips: Path | None
+    shards: Path | None
+    output: Path
+    settings: Path | None = None
+    cache: Path | None = None
+    write_shards: Path | None = None
+    resume: bool = False
+    tensorboard: bool = False
+
+    def run(self, chosen: dict[str, Any]) -> bool:
+        """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence."""
+        options = Options.from_values((read_toml(self.settings) if self.settings else {}) | chosen)
+        output = self._output()
+        base = BaseCheckpoint(self.base)
+        accelerator = self._accelerator(options)
+        clips = self._clips(options, base, accelerator)
+        if self.write_shards:
+            index = write_shards(clips.train, self.write_shards, clips.empty_text)
+            logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
+            return True
+        used = {name: as_plain(group) for name, group in vars(options).items()} | {"base_model": base.fingerprint}
+        watchers = Watchers([])
+        training = MotionTraining(
+            base.model,
+            self._adaptor(options, base),
+            clips,
+            options.training,
+            output,
+            accelerator,
+            watchers,
+            lambda: base.encoders,
+            used,
+        )
+        resumed = training.run.resume() if self.resume else False
+        if self.resume and not resumed:
+            logger.info("Nothing to resume in %s: a new run begins.", output.folder)
+        finished = self._watched(training, watchers, options)
+        if accelerator.is_main_process:
+            self._tell(finished, options, clips)
+        return finished
+
+    def _output(self) -> Output:
+        path = self.output if self.output.suffix == ".safetensors" else self.output.with_suffix(".safetensors")
+        folder = path.with_name(f"{path.stem}.run")
+        if not self.resume and not self.write_shards and (path.exists() or folder.exists()):
+            there = path if path.exists() else folder
+            raise ValueError(f"{there} is there already: add --resume to go on with it, or choose another --output.")
+        return Output(path, path.with_name(f"{path.stem}_base.safetensors"), folder)
+
+    def _accelerator(self, options: Options) -> "Accelerator":
+        from accelerate import Accelerator
+
+        half = training_dtype(options.training.precision) is torch.bfloat16
+        return Accelerator(cpu=training_device().type == "cpu", mixed_precision="bf16" if half else "no")
+
+    def _clips(self, options: Options, base: BaseCheckpoint, accelerator: "Accelerator") -> TrainingClips:
+        """On the first process first, which fills the cache."""
+        if self.shards:
+            return clips_of_shards(self.shards, options.training)
+        with accelerator.main_process_first():
+            bar = tqdm(unit="clip", disable=not accelerator.is_main_process, dynamic_ncols=True)
+            return clips_of_folder(
+                self.clips,
+                options.clips,
+                options.training,
+                self.cache or self.output.parent / "cache",
+                lambda: base.encoders,
+                base.fingerprint,
+                partial(show, bar),
+            )
+
+    def _adaptor(self, options: Options, base: BaseCheckpoint) -> VideoAdaptor:
+        wanted = options.adaptor
+        if wanted.start:
+            return load(Path(wanted.start))
+        config = config_for(
+            base.model, frames=options.clips.frames, rank=wanted.rank, rotary=wanted.rotary, parts=wanted.parts
+        )
+        return new_adaptor(config, wanted.init, options.training.seed, partial(unet_weight, base.model))
+
+    def _watched(self, training: MotionTraining, watchers: Watchers, options: Options) -> bool:
+        """Trains with everybody watching who was asked for; other processes than the first only listen for Ctrl-C."""
+        run, fps = training.run, training.clips.held_out[0].fps
+        terminal = Terminal(options.training.steps, run.state.step)
+        watchers.watchers.append(terminal)
+        if run.accelerator.is_main_process:
+            watchers.watchers.append(Record(training.output.folder, run.state.step, fps))
+            if self.tensorboard:
+                watchers.watchers.append(TensorBoard(training.output.folder, fps))
+        try:
+            return run.train()
+        finally:
+            terminal.close()
+
+    def _tell(self, finished: bool, options: Options, clips: TrainingClips) -> None:
+        logger.info("%s %s.", "Wrote" if finished else "Stopped; saved what there is in", self.output)
+        clip = clips.held_out[0]
+        told = {"name": self.output.name, "base": self.base.name, "fps": clip.fps, "caption": clip.caption}
+        size = {"width": options.clips.width, "height": options.clips.height, "frames": options.clips.frames}
+        logger.info(GRAPH.format(**told, **size))
+
+
+def show(bar: tqdm, done: int, total: int, name: str) -> None:
+    """Which clip is being encoded, so that a stall has a name."""
+    bar.total, bar.n = total, done
+    bar.set_description_str(f"encoding {name}", refresh=True)

@@ -1,0 +1,169 @@
+"""A training run inside a graph: where it writes, what it goes on from, and what the node gives back."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from PIL import Image
+from torch import Tensor
+
+from ...adaptor_unet.adaptor import VideoAdaptor
+from ...adaptor_unet.checkpoint import load, with_tensors
+from ...adaptor_unet.host.base_model import config_for, unet_weight
+from ...adaptor_unet.host.fingerprint import fingerprint, of_encoders, of_model
+from ...adaptor_unet.host.folders import training_folders
+from ...adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
+from ...adaptor_unet.host.hosted import hosted
+from ...adaptor_unet.host.train_encode import HostEncoders
+from ...adaptor_unet.host.train_unet import training_device, training_dtype
+from ...adaptor_unet.initialisation import new_adaptor
+from ...adaptor_unet.training.contact_sheet import contact_sheet, picture
+from ...adaptor_unet.training.folder_clips import FolderClips
+from ...adaptor_unet.training.latent_clip import TrainingClips
+from ...adaptor_unet.training.loss_plot import loss_plot
+from ...adaptor_unet.training.options import Options
+from ...adaptor_unet.training.prepare import clips_of_folder
+from ...adaptor_unet.training.record import Record
+from ...adaptor_unet.training.watch import Watchers
+from .motion import MotionTraining, Output
+from .wired import WiredClips
+
+
+class PreviewWatch(GraphWatch):
+    """Shows each sample clip on the node, all frames at once."""
+
+    def clip(self, done: int, name: str, frames: Tensor) -> None:
+        super().clip(done, name, frames)
+        self.preview(picture(contact_sheet(frames)))
+
+
+@dataclass(frozen=True)
+class GraphTraining:
+    """What the node was given.  ``clips`` is a folder, or what is wired to it; ``start`` an adaptor to begin from."""
+
+    model: ModelPatcher
+    encoders: HostEncoders
+    clips: Path | WiredClips
+    options: Options
+    name: str
+    start: ModelPatcher | None = None
+
+    def run(self) -> tuple[ModelPatcher, Tensor, Tensor]:
+        """The adaptor, the loss plot ``1 h w 3`` and a sample clip ``f h w 3``.
+
+        The same run queued again goes on where it was stopped; one that is finished gives its result at once.  Raises
+        ValueError for what cannot work, and the host's own exception when its stop button was pressed.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._run()
+
+    def _run(self) -> tuple[ModelPatcher, Tensor, Tensor]:
+        from accelerate import Accelerator
+
+        clips, settings = self._clips(), self.options.training
+        identity = self._identity(clips)
+        output, known = run_files(self.name, identity, settings.base_tuning)
+        half = training_dtype(settings.precision) is torch.bfloat16
+        accelerator = Accelerator(cpu=training_device().type == "cpu", mixed_precision="bf16" if half else "no")
+        watch, watchers = PreviewWatch(settings.steps), Watchers([])
+        training = MotionTraining(
+            self.model,
+            self._adaptor(),
+            clips,
+            settings,
+            output,
+            accelerator,
+            watchers,
+            lambda: self.encoders,
+            asdict(self.options),
+        )
+        done = training.run.state.step if known and training.run.resume() else 0
+        record = Record(output.folder, training.run.state.step, clips.held_out[0].fps or 8.0)
+        (output.folder / RUN).write_text(json.dumps(identity), encoding="utf-8")
+        watchers.watchers += [watch, record]
+        if done < settings.steps and not training.run.train():
+            raise_if_stopped()
+        frames = watch.last_clip if watch.last_clip is not None else training.sample_averaged()
+        return hosted(load(output.adaptor)), as_image(loss_plot(record.records)), frames
+
+    def _clips(self) -> TrainingClips:
+        if isinstance(self.clips, WiredClips):
+            return self.clips.encoded(self.options.clips, self.encoders)
+        watch = GraphWatch(1)
+        return clips_of_folder(
+            self.clips,
+            self.options.clips,
+            self.options.training,
+            training_folders().cache,
+            lambda: self.encoders,
+            self.encoders.fingerprint,
+            partial(told, watch),
+        )
+
+    def _adaptor(self) -> VideoAdaptor:
+        wanted = self.options.adaptor
+        if self.start is not None:
+            adaptor = self.start.model
+            copies = {name: tensor.float().clone() for name, tensor in adaptor.state_dict().items()}
+            return with_tensors(adaptor.config, copies, adaptor.metadata)
+        config = config_for(
+            self.model, frames=self.options.clips.frames, rank=wanted.rank, rotary=wanted.rotary, parts=wanted.parts
+        )
+        return new_adaptor(config, wanted.init, self.options.training.seed, partial(unet_weight, self.model))
+
+    def _identity(self, clips: TrainingClips) -> dict[str, Any]:
+        """Everything that decides what comes out."""
+        start = fingerprint(sorted(self.start.model.state_dict().items())) if self.start is not None else ""
+        made = {"model": of_model(self.model), "encoders": self.encoders.fingerprint, "start": start}
+        if isinstance(clips.train, FolderClips):  # files named by what they were made from
+            made["clips"] = [[clip.latents.name, clip.caption] for clip in clips.train.clips]
+        else:
+            made["clips"] = fingerprint((clip.caption, clip.latents) for clip in clips.train.clips)
+        return json.loads(json.dumps(asdict(self.options) | made))
+
+
+RUN = "run.json"
+
+
+def run_files(name: str, identity: dict[str, Any], tuning: str) -> tuple[Output, bool]:
+    """Files of the run of this identity, and whether it was begun before; else of the next free number."""
+    folders = training_folders()
+    if not re.fullmatch(r"[^\\/:*?\"<>|.][^\\/:*?\"<>|]*", name.strip()):
+        raise ValueError(
+            f"name of Train MagicVideo Adaptor must be a plain file name, such as my motion; found {name!r}."
+        )
+    name, number = name.strip(), 1
+    while True:
+        made = f"{name}_{number:05}"
+        folder, adaptor = folders.runs / made, folders.adaptors / f"{made}.safetensors"
+        tuned = folders.checkpoints if tuning == "full" else folders.loras
+        output = Output(adaptor, tuned / f"{made}_base.safetensors", folder)
+        if not folder.exists() and not adaptor.exists():
+            return output, False
+        try:
+            if json.loads((folder / RUN).read_text(encoding="utf-8")) == identity:
+                return output, True
+        except (OSError, ValueError):  # no run of ours, or one that was cut off at its very start
+            pass
+        number += 1
+
+
+def told(watch: GraphWatch, done: int, total: int, name: str) -> None:
+    """While clips are encoded the bar counts them, and the stop button works between two."""
+    watch.numbers(done, total, {})
+    raise_if_stopped()
+
+
+def as_image(pixels: Image.Image) -> Tensor:
+    """1 h w 3 in 0 to 1, as the host's image wires carry it."""
+    return torch.from_numpy(np.asarray(pixels, dtype=np.float32) / 255)[None]
+
+
+def encoders_of(model: ModelPatcher, clip: Any, vae: Any) -> HostEncoders:  # noqa: ANN401 - the host's classes
+    return HostEncoders(model, clip, vae, of_encoders(clip, vae))

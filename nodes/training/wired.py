@@ -1,0 +1,92 @@
+"""Training clips that come over a graph's wires: pictures, videos, or ready latents.
+
+Axes: f frames, h w of a picture or latent, c channels, n tokens, d text channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...adaptor_unet.host.train_encode import HostEncoders
+from ...adaptor_unet.training.data_settings import DataSettings
+from ...adaptor_unet.training.framing import draw_framing, frame_size, framed
+from ...adaptor_unet.training.latent_clip import LatentClip, MemoryClips, TrainingClips
+from ...adaptor_unet.training.prepare import spread
+from ...adaptor_unet.training.sub_clips import UnfitClipError, draw_sub_clip
+
+ENCODED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class WiredClips:
+    """What is connected to the trainer; exactly one of the three must be.  ``fps`` is that of images and latents.
+
+    Raises ValueError when nothing or too much is connected, or captions and clips do not match.
+    """
+
+    images: Sequence[Tensor] = ()
+    videos: Sequence[Any] = ()
+    latents: Sequence[dict[str, Tensor]] = ()
+    captions: Sequence[str] = ()
+    conditionings: Sequence[list] = ()
+    fps: float = 8.0
+
+    def encoded(self, data: DataSettings, encoders: HostEncoders) -> TrainingClips:
+        """Sub-clips of all, encoded and in memory."""
+        empty = encoders.text("")
+        texts = self._texts(data, encoders)
+        clips: list[LatentClip] = []
+        for place, (frames, fps) in enumerate(self._frames()):
+            (text, caption), random = texts[place % len(texts)], Random(f"{data.seed} {place}")
+            for chosen, rate in sub_clips(frames, fps, data, random, place):
+                latents = self._latents(chosen, data, random, encoders)
+                clips.append(LatentClip(latents, rate, text, caption))
+        train = MemoryClips(tuple(clips))
+        return TrainingClips(train, spread(train, 4), empty)
+
+    def _frames(self) -> list[tuple[Tensor, float]]:
+        if self.latents:
+            return [(latent["samples"], self.fps) for latent in self.latents]
+        if self.videos:
+            parts = [video.get_components() for video in self.videos]
+            return [(part.images, float(Fraction(part.frame_rate))) for part in parts]
+        return [(images, self.fps) for images in self.images]
+
+    def _texts(self, data: DataSettings, encoders: HostEncoders) -> list[tuple[Tensor, str]]:
+        """n d and the words, one for all clips or one for each."""
+        count = len(self.latents or self.videos or self.images)
+        ready = [(conditioning[0][0][0].float().cpu().clone(), "") for conditioning in self.conditionings]
+        prefixed = [" ".join(filter(None, (data.caption_prefix.strip(), text))) for text in self.captions or [""]]
+        texts = ready or [(encoders.text(caption), caption) for caption in prefixed]
+        if len(texts) not in (1, count):
+            raise ValueError(f"There are {len(texts)} captions for {count} clips; give one for all, or one for each.")
+        return texts
+
+    def _latents(self, frames: Tensor, data: DataSettings, random: Random, encoders: HostEncoders) -> Tensor:
+        """f c h w, from latents as they are or from pictures by the autoencoder."""
+        if self.latents:
+            return encoders.model.model.process_latent_in(frames).float().cpu().clone()
+        size = frame_size(frames.shape[2], frames.shape[1], data)
+        bytes_ = (frames[..., :3] * 255).round().to(torch.uint8)
+        pictures = torch.stack(list(framed(bytes_, size, draw_framing(data, random))))
+        return torch.cat([encoders.pictures(piece) for piece in pictures.split(ENCODED_AT_ONCE)])
+
+
+def sub_clips(frames: Tensor, fps: float, data: DataSettings, random: Random, place: int) -> list[tuple[Tensor, float]]:
+    """Random sub-clips of one clip, ``f ...`` and their frame rate; a single frame is a still, of rate 0."""
+    if len(frames) == 1:
+        return [(frames, 0.0)]
+    times = [index / fps for index in range(len(frames))]
+    found: dict[tuple[float, ...], float] = {}
+    for draw in range(data.draws_per_clip):
+        try:
+            sub_clip = draw_sub_clip(times, len(frames) / fps, data, random, draw, data.draws_per_clip)
+        except UnfitClipError as error:
+            raise ValueError(f"Clip {place + 1} of the batch {error}.") from error
+        found[sub_clip.times] = sub_clip.fps
+    return [(frames[[round(time * fps) for time in times]], rate) for times, rate in found.items()]
