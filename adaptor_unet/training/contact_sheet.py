@@ -24,10 +24,10 @@ def contact_sheet(frames: Tensor, columns: int = 8) -> Tensor:
     return rearrange(padded, "(r k) h w c -> (r h) (k w) c", k=columns)
 
 
-def picture(pixels: Tensor) -> Image.Image:
-    """h w 3 in 0 to 1 -> picture; small ones are enlarged with clean edges."""
+def picture(pixels: Tensor, side: int = 0) -> Image.Image:
+    """h w 3 in 0 to 1 -> picture, enlarged with clean edges while what is ``side`` long in it is small."""
     image = Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
-    factor = max(1, LEAST_SIDE // max(image.size))
+    factor = max(1, LEAST_SIDE // (side or max(image.size)))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
@@ -36,4 +36,4 @@ def save_clip(frames: Tensor, fps: float, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *others = [picture(frame) for frame in frames]
     first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0, lossless=True)
-    picture(contact_sheet(frames)).save(path.with_suffix(".png"))
+    picture(contact_sheet(frames), max(frames.shape[1:3])).save(path.with_suffix(".png"))

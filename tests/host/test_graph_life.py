@@ -11,10 +11,10 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
+from small_host import Sampler, build_model, conditioning, trained
 
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
-from small_host import Sampler, build_model, conditioning, trained
 
 
 def relative(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -8,10 +8,10 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from small_host import Sampler, build_model, conditioning, trained
 
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
-from small_host import Sampler, build_model, conditioning, trained
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 16, 17, 24, 33])

@@ -6,12 +6,12 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from einops import rearrange
+from small_host import Sampler, conditioning, trained
 
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
 from magicvideo.adaptor_unet.sites import find_sites
-from small_host import Sampler, conditioning, trained
 
 
 def noise(frames: int, seed: int = 0) -> torch.Tensor:

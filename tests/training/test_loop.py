@@ -1,0 +1,218 @@
+"""The loop learns, changes only what it may, and stops as it should."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from toy import CONVOLUTION, Told, ToyDenoiser, toy_adaptor, toy_clips, toy_data, toy_run
+
+from magicvideo.adaptor_unet.training.base_lora import BaseLora
+from magicvideo.adaptor_unet.training.latent_clip import LatentClip, MemoryClips, TrainingClips
+from magicvideo.adaptor_unet.training.loop import TrainingError
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.adaptor_unet.training.trainables import MovingAverage, Trainables, set_rates
+
+FAST = {"learning_rate": 3e-3, "still_share": 0.0, "warm_up": 5, "validate_every": 50, "sample_every": 0}
+
+
+def test_training_lowers_the_held_out_loss_against_the_untrained_adaptor(tmp_path: Path) -> None:
+    told = Told()
+    assert toy_run(TrainingSettings(steps=150, batch=2, weighting="none", **FAST), tmp_path, told).train()
+    losses = told.series("val")
+    assert len(losses) == 4  # at the start, twice on the way, at the end
+    assert losses[-1] < 0.97 * losses[0]
+    assert told.series("val_high")[-1] < told.series("val_high")[0]
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
+def test_only_the_declared_tensors_change(tuning: str, tmp_path: Path) -> None:
+    denoiser, adaptor = ToyDenoiser(), toy_adaptor()
+    run = toy_run(TrainingSettings(steps=6, base_tuning=tuning, **FAST), tmp_path, denoiser=denoiser, adaptor=adaptor)
+    base = {name: x.detach().clone() for name, x in denoiser.unet.named_parameters()}
+    before = {name: x.detach().clone() for name, x in run.trainables.parameters.items()}
+    run.train()
+    assert {name.split(".")[0] for name in before} == ({"adaptor"} if tuning == "frozen" else {"adaptor", "base"})
+    for name, parameter in denoiser.unet.named_parameters():
+        assert torch.equal(parameter, base[name]) == (tuning != "full"), name
+    still = [name for name, x in run.trainables.parameters.items() if torch.equal(x, before[name])]
+    assert not [name for name in still if "spatial" not in name]  # the toy has no second set to train
+
+
+def test_stills_see_the_adaptor_one_frame_at_a_time_and_base_stills_see_none(tmp_path: Path) -> None:
+    denoiser = ToyDenoiser()
+    settings = TrainingSettings(
+        steps=8, batch=2, base_tuning="lora", **(FAST | {"still_share": 1.0, "validate_every": 0})
+    )
+    toy_run(settings, tmp_path, denoiser=denoiser).train()
+    assert {(len(fps), adapted) for fps, adapted in denoiser.calls} == {(4, True)}
+    denoiser.calls.clear()
+    settings = TrainingSettings(steps=8, base_tuning="lora", base_still_share=1.0, **(FAST | {"validate_every": 0}))
+    run = toy_run(settings, tmp_path / "base", denoiser=denoiser)
+    before = {name: x.detach().clone() for name, x in run.trainables.adaptor.named_parameters()}
+    run.train()
+    assert {adapted for _, adapted in denoiser.calls} == {False}
+    assert all(torch.equal(x, before[name]) for name, x in run.trainables.adaptor.named_parameters())
+
+
+def test_a_clip_sees_its_own_frame_rate_and_a_still_picture_the_usual_one(tmp_path: Path) -> None:
+    clip = toy_clips(1)[0]
+    data = TrainingClips(
+        MemoryClips((clip, LatentClip(clip.latents[:1], 0.0, clip.text))), (), torch.zeros_like(clip.text)
+    )
+    denoiser = ToyDenoiser()
+    toy_run(TrainingSettings(steps=2, **FAST), tmp_path, denoiser=denoiser, clips=data).train()
+    assert {fps for fps, _ in denoiser.calls} == {(clip.fps,), (8.0,)}
+
+
+def test_clips_at_once_and_alone_give_the_same_step(tmp_path: Path) -> None:
+    results = []
+    for at_once in (1, 4):
+        run = toy_run(TrainingSettings(steps=2, batch=4, clips_at_once=at_once, **FAST), tmp_path / str(at_once))
+        run.train()
+        results.append(run.trainables.adaptor.frame[CONVOLUTION].shift.detach())
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_captions_are_dropped_in_their_share(tmp_path: Path) -> None:
+    run = toy_run(TrainingSettings(caption_dropout=0.25, batch=400, **FAST), tmp_path)
+    from magicvideo.adaptor_unet.training.step_plan import plan_step
+
+    plan = plan_step(0, run.settings, run.clips.train.groups)
+    dropped = sum(run._example(draw).text is run.clips.empty_text for draw in plan.draws)
+    assert dropped == pytest.approx(100, abs=25)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_file(tmp_path: Path) -> None:
+    clips = toy_clips(2)
+    bad = LatentClip(torch.full_like(clips[0].latents, math.nan), 8.0, clips[0].text)
+    data = TrainingClips(MemoryClips((*[clips[0]] * 7, bad)), (), torch.zeros_like(clips[0].text))
+    published: list[int] = []
+    run = toy_run(
+        TrainingSettings(steps=8, save_every=1, **FAST),
+        tmp_path,
+        clips=data,
+        publish=lambda step, final: published.append(step),
+    )
+    with pytest.raises(TrainingError, match=r"The loss of step \d is nan .* lower learning_rate"):
+        run.train()
+    assert published == list(range(1, run.state.step + 1))
+    assert all(parameter.isfinite().all() for parameter in run.trainables.parameters.values())
+
+
+def test_a_failed_save_names_the_folder_and_leaves_the_state_before_intact(tmp_path: Path) -> None:
+    def publish(step: int, final: bool) -> None:
+        if step == 4:
+            raise OSError(28, "No space left on device")
+
+    run = toy_run(TrainingSettings(steps=6, save_every=2, **FAST), tmp_path, publish=publish)
+    with pytest.raises(TrainingError, match="Step 4 could not be saved in .*No space left"):
+        run.train()
+    again = toy_run(TrainingSettings(steps=6, save_every=2, **FAST), tmp_path)
+    assert again.resume()
+    assert again.train()
+
+
+def test_asked_to_stop_it_saves_and_says_so(tmp_path: Path) -> None:
+    published: list[tuple[int, bool]] = []
+    run = toy_run(
+        TrainingSettings(steps=9, **FAST), tmp_path, Told(stop_at=3), publish=lambda *call: published.append(call)
+    )
+    assert not run.train()
+    assert published == [(3, True)]
+    assert run.state.step == 3
+
+
+def test_samples_are_taken_at_the_start_every_so_often_and_at_the_end(tmp_path: Path) -> None:
+    told = Told()
+    settings = TrainingSettings(steps=7, **(FAST | {"sample_every": 3}))
+    toy_run(settings, tmp_path, told, sample=lambda: torch.zeros(2, 4, 4, 3)).train()
+    assert [done for done, _ in told.clips] == [0, 3, 6, 7]
+
+
+def test_what_is_published_and_sampled_are_the_averaged_weights(tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+    adaptor = toy_adaptor()
+    run = toy_run(
+        TrainingSettings(steps=5, ema=0.9, **FAST),
+        tmp_path,
+        adaptor=adaptor,
+        publish=lambda step, final: seen.append(adaptor.frame[CONVOLUTION].scale.detach().clone()),
+    )
+    run.train()
+    name = f"adaptor.frame.{CONVOLUTION}.scale"
+    assert torch.equal(seen[-1], run.averages.values[name])
+    assert not torch.equal(seen[-1], run.trainables.parameters[name])
+
+
+def test_the_moving_average_by_hand() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([0.0]))
+    average = MovingAverage({"x": parameter}, decay=0.5)
+    for step, expected in enumerate([0.9, 0.9 + (1 - 2 / 11) * 0.1, None]):
+        parameter.data.fill_(1.0)
+        average.update(step)
+        if expected is not None:
+            torch.testing.assert_close(average.values["x"], torch.tensor([expected]))
+    before = average.values["x"].clone()
+    parameter.data.fill_(3.0)
+    average.update(10_000)  # old enough for the full decay
+    torch.testing.assert_close(average.values["x"], (before + 3.0) / 2)
+
+
+def test_no_average_means_the_last_weights() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([0.0]))
+    average = MovingAverage({"x": parameter}, decay=0.0)
+    parameter.data.fill_(2.0)
+    average.update(100)
+    assert average.values["x"] == 2.0
+
+
+def test_rates_rise_over_the_warm_up_and_fall_to_zero_along_a_cosine() -> None:
+    settings = TrainingSettings(steps=110, warm_up=10, learning_rate=1.0, adaptor_rate_factor=4.0)
+    optimiser = Trainables(toy_adaptor(), ToyDenoiser().unet, settings).optimiser(settings.rate(1))
+    found = []
+    for step in range(settings.steps):
+        set_rates(optimiser, step, settings)
+        found.append([group["lr"] for group in optimiser.param_groups])
+    scale_shift, layers = zip(*found, strict=True)
+    assert layers[0] == pytest.approx(1 / 11)
+    assert layers[10] == 1.0
+    assert layers[60] == pytest.approx(0.5)
+    assert 0 < layers[-1] < 1e-3
+    assert scale_shift == pytest.approx([4 * rate for rate in layers])
+
+
+def test_scale_and_shift_are_never_decayed() -> None:
+    settings = TrainingSettings(weight_decay=0.1, base_tuning="full")
+    optimiser = Trainables(toy_adaptor(), ToyDenoiser().unet, settings).optimiser(1.0)
+    assert [group["weight_decay"] for group in optimiser.param_groups] == [0.0, 0.1, 0.1]
+
+
+def test_an_untrained_lora_changes_nothing_and_a_trained_one_is_its_formula() -> None:
+    unet, z = ToyDenoiser().unet, torch.randn(3, 8)
+    layer = unet.get_submodule("input_blocks.1.1.transformer_blocks.0.attn1.to_q")
+    plain = layer(z)
+    lora = BaseLora(unet, rank=2)
+    assert lora.places == [
+        "input_blocks.1.1.transformer_blocks.0.attn1.to_q",
+        "input_blocks.1.1.transformer_blocks.0.attn2.to_k",
+    ]
+    lora.attach(unet)
+    assert torch.equal(layer(z), plain)
+    torch.nn.init.normal_(lora.layers[0].up)
+    tensors = lora.for_loaders()
+    key = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q"
+    change = tensors[f"{key}.lora_up.weight"] @ tensors[f"{key}.lora_down.weight"] * tensors[f"{key}.alpha"] / 2
+    torch.testing.assert_close(layer(z), plain + z @ change.mT)
+
+
+def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path) -> None:
+    class Many:
+        num_processes = 4
+
+    from magicvideo.adaptor_unet.training.loop import TrainingRun
+
+    settings = TrainingSettings(batch=3)
+    trainables = Trainables(toy_adaptor(), ToyDenoiser().unet, settings)
+    with pytest.raises(ValueError, match="batch is 3, but there are 4 processes"):
+        TrainingRun(ToyDenoiser(), trainables, toy_data(), settings, tmp_path, Many(), Told(), lambda step, final: None)

@@ -1,0 +1,91 @@
+"""The loss: targets and weights against their formulas, noise that frames share."""
+
+import pytest
+import torch
+from toy import TIMESTEPS, ToyDenoiser, toy_adaptor, toy_clips
+
+from magicvideo.adaptor_unet.training.objective import Objective, clip_noise, target, weights
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+
+
+def noised(
+    predicts: str, sigma: float = 0.8
+) -> tuple[ToyDenoiser, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    denoiser = ToyDenoiser(predicts)
+    latents, noise = torch.randn(2, 3, 4, 5, 5)
+    levels = torch.full((3,), sigma)
+    return denoiser, latents, noise, denoiser.add_noise(latents, noise, levels), levels
+
+
+def test_a_noise_model_is_to_put_out_the_noise() -> None:
+    denoiser, latents, noise, x, sigma = noised("noise")
+    wanted, slope = target(denoiser, latents, x, sigma)
+    torch.testing.assert_close(wanted, noise)
+    torch.testing.assert_close(slope, torch.full_like(slope, -0.8))
+
+
+def test_a_v_model_is_to_put_out_v() -> None:
+    denoiser, latents, noise, x, sigma = noised("v")
+    wanted, _ = target(denoiser, latents, x, sigma)
+    torch.testing.assert_close(wanted, (noise - 0.8 * latents) / (1 + 0.8**2) ** 0.5)
+
+
+@pytest.mark.parametrize("predicts", ["noise", "v"])
+def test_the_target_denoises_to_the_clean_latents(predicts: str) -> None:
+    denoiser, latents, _, x, sigma = noised(predicts)
+    wanted, _ = target(denoiser, latents, x, sigma)
+    torch.testing.assert_close(denoiser.denoised(wanted, x, sigma), latents)
+
+
+def test_weights_of_a_noise_model_by_hand() -> None:
+    sigma = torch.tensor([0.1, 1.0, 10.0])
+    snr = 1 / sigma**2
+    torch.testing.assert_close(weights("none", sigma, -sigma, 5.0), torch.ones(3))
+    torch.testing.assert_close(weights("min_snr", sigma, -sigma, 5.0), torch.tensor([0.05, 1.0, 1.0]))
+    torch.testing.assert_close(weights("min_snr", sigma, -sigma, 5.0), snr.clamp(max=5) / snr)
+    torch.testing.assert_close(weights("high_noise", sigma, -sigma, 20.0), torch.tensor([1.01, 2.0, 20.0]))
+
+
+def test_weights_mean_the_same_for_a_v_model() -> None:
+    """An error of v is ``sigma / sqrt(1 + sigma^2)`` times its size in the clean latents."""
+    sigma = torch.tensor([0.1, 1.0, 10.0])
+    slope, snr = -sigma / (1 + sigma**2) ** 0.5, 1 / sigma**2
+    torch.testing.assert_close(weights("min_snr", sigma, slope, 5.0), snr.clamp(max=5) / (snr + 1))
+    torch.testing.assert_close(weights("high_noise", sigma, slope, 20.0), (1 + sigma**2).clamp(max=20) / (1 + sigma**2))
+
+
+@pytest.mark.parametrize("weighting", ["none", "min_snr", "high_noise"])
+@pytest.mark.parametrize("predicts", ["noise", "v"])
+def test_weights_have_a_mean_of_one_over_all_timesteps(weighting: str, predicts: str) -> None:
+    found = Objective(ToyDenoiser(predicts), TrainingSettings(weighting=weighting)).weights
+    assert found.shape == (TIMESTEPS,)
+    torch.testing.assert_close(found.mean(), torch.tensor(1.0))
+
+
+def test_high_noise_weighting_rises_with_the_noise() -> None:
+    found = Objective(ToyDenoiser(), TrainingSettings(weighting="high_noise")).weights
+    assert (found.diff() >= 0).all()
+    assert found[-1] / found[0] > 10
+
+
+def test_clips_in_one_batch_have_the_errors_they_have_alone() -> None:
+    objective, clips = Objective(ToyDenoiser(), TrainingSettings()), toy_clips(3)
+    adaptor = toy_adaptor()
+    torch.nn.init.normal_(adaptor.fps.outer.weight)
+    latents = torch.stack([clips[i].latents for i in range(3)])
+    text, noise = torch.stack([clips[i].text for i in range(3)]), torch.randn_like(latents)
+    timesteps, fps = torch.tensor([3, 50, 99]), tuple(clips[i].fps for i in range(3))
+    together = objective.loss(latents, noise, timesteps, text, fps, adaptor)
+    alone = [
+        objective.loss(*(x[i : i + 1] for x in (latents, noise, timesteps, text)), fps[i : i + 1], adaptor)
+        for i in range(3)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_shared_noise_keeps_the_variance_and_correlates_the_frames() -> None:
+    noise = clip_noise((2, 4, 200, 200), torch.Generator().manual_seed(0), shared=0.6)
+    assert noise.var() == pytest.approx(1.0, abs=0.02)
+    assert (noise[0] * noise[1]).mean() == pytest.approx(0.6, abs=0.02)
+    own = clip_noise((2, 4, 200, 200), torch.Generator().manual_seed(0), shared=0.0)
+    assert (own[0] * own[1]).mean() == pytest.approx(0.0, abs=0.02)

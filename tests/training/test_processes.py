@@ -1,0 +1,65 @@
+"""Several processes train the adaptor that one trains."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy import toy_run
+
+from magicvideo.adaptor_unet.training.run_state import states
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+
+SETTINGS = {"steps": 6, "batch": 5, "learning_rate": 1e-3, "warm_up": 0, "base_tuning": "lora", "sample_every": 0}
+SETTINGS |= {"still_share": 0.3, "base_still_share": 0.2, "shared_noise": 0.2, "validate_every": 2}
+RUN = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import pack
+from toy import Told, toy_run
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+
+class StopsOne(Told):
+    def stop(self):
+        return run.accelerator.process_index == 1 and run.state.step == int(sys.argv[4])
+
+run = toy_run(TrainingSettings(**eval(sys.argv[3])), pathlib.Path(sys.argv[2]), StopsOne())
+assert run.accelerator.num_processes == 2
+print("finished" if run.train() else "stopped", run.state.step, flush=True)
+"""
+
+
+def launch(folder: Path, stop_at: int = -1) -> str:
+    """Two processes on this machine, over gloo."""
+    script = folder.with_suffix(".py")
+    script.write_text(RUN, encoding="utf-8")
+    support = Path(__file__).parent.parent / "support"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(script), str(support), str(folder), repr(SETTINGS), str(stop_at)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_adaptor_of_one(tmp_path: Path) -> None:
+    assert launch(tmp_path / "two").count("finished 6") == 2
+    toy_run(TrainingSettings(**SETTINGS), tmp_path / "one").train()
+    one, two = (load_file(states(tmp_path / name)[-1]) for name in ("one", "two"))
+    assert set(one) == set(two)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_all_processes_stop_when_one_is_asked_to(tmp_path: Path) -> None:
+    assert launch(tmp_path / "two", stop_at=3).count("stopped 3") == 2
+    assert [path.name for path in states(tmp_path / "two")] == ["step-00000003.state"]

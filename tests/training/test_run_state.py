@@ -1,0 +1,162 @@
+"""A run that is interrupted and resumed is the run that was never interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy import Told, toy_adaptor, toy_run
+
+from magicvideo.adaptor_unet.training.run_state import StateError, states
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+
+SETTINGS = {"steps": 12, "batch": 3, "save_every": 4, "learning_rate": 1e-3, "warm_up": 3, "sample_every": 0}
+SETTINGS |= {"base_tuning": "lora", "base_still_share": 0.2, "still_share": 0.2, "shared_noise": 0.3}
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(states(folder)[-1])
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> dict[str, torch.Tensor]:
+    """Everything that an uninterrupted run ends with."""
+    toy_run(TrainingSettings(**SETTINGS), tmp_path / "whole").train()
+    return final(tmp_path / "whole")
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return set(found) == set(expected) and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7, 11])
+def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(
+    stop_at: int, tmp_path: Path, whole: dict[str, torch.Tensor]
+) -> None:
+    settings, folder = TrainingSettings(**SETTINGS), tmp_path / "parts"
+    assert not toy_run(settings, folder, Told(stop_at=stop_at)).train()
+    torch.manual_seed(time.time_ns())  # nothing may hang on the process's own chance
+    resumed = toy_run(settings, folder)
+    assert resumed.resume()
+    assert resumed.state.step == stop_at
+    assert resumed.train()
+    assert same(final(folder), whole)
+
+
+def test_another_seed_ends_elsewhere(tmp_path: Path, whole: dict[str, torch.Tensor]) -> None:
+    toy_run(TrainingSettings(**SETTINGS | {"seed": 1}), tmp_path / "other").train()
+    assert not same(final(tmp_path / "other"), whole)
+
+
+KILLED = """
+import importlib.util, pathlib, sys, time
+sys.path.insert(0, sys.argv[1])
+import pack
+from toy import Told, toy_run
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+
+class Slow(Told):
+    def numbers(self, done, total, values):
+        super().numbers(done, total, values)
+        print(done, flush=True)
+        time.sleep(0.05)
+
+run = toy_run(TrainingSettings(**eval(sys.argv[3])), pathlib.Path(sys.argv[2]), Slow())
+run.resume()
+run.train()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is a word of POSIX")
+@pytest.mark.parametrize("after_step", [2, 5, 9])
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
+    after_step: int, tmp_path: Path, whole: dict[str, torch.Tensor]
+) -> None:
+    folder = tmp_path / "killed"
+    support = Path(__file__).parent.parent / "support"
+    settings = SETTINGS | {"save_every": 1}
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(support), str(folder), repr(settings)], stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if int(line) >= after_step:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = toy_run(TrainingSettings(**settings), folder)
+    assert resumed.resume()
+    assert 1 <= resumed.state.step < 12
+    assert resumed.train()
+    assert same(final(folder), whole)
+
+
+def test_only_the_last_states_are_kept(tmp_path: Path) -> None:
+    toy_run(TrainingSettings(**SETTINGS | {"keep": 2, "save_every": 3}), tmp_path).train()
+    assert [path.name for path in states(tmp_path)] == ["step-00000009.state", "step-00000012.state"]
+
+
+def test_a_damaged_state_is_named_and_the_one_before_is_taken(
+    tmp_path: Path, whole: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = TrainingSettings(**SETTINGS | {"save_every": 4})
+    toy_run(settings, tmp_path, Told(stop_at=9)).train()
+    newest = states(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    run = toy_run(settings, tmp_path)
+    assert run.resume()
+    assert run.state.step == 8
+    assert newest.name in caplog.text
+    run.train()
+    assert same(final(tmp_path), whole)
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch", 2), ("seed", 9), ("base_tuning", "full"), ("still_share", 0.5)])
+def test_a_state_of_another_run_is_refused_and_nothing_changes(name: str, value: object, tmp_path: Path) -> None:
+    toy_run(TrainingSettings(**SETTINGS), tmp_path, Told(stop_at=4)).train()
+    other = toy_run(TrainingSettings(**SETTINGS | {name: value}), tmp_path)
+    before = {key: x.detach().clone() for key, x in other.trainables.parameters.items()}
+    with pytest.raises(StateError, match=f"belongs to a run with {name}"):
+        other.resume()
+    assert all(torch.equal(x, before[key]) for key, x in other.trainables.parameters.items())
+
+
+def test_another_adaptor_or_base_is_refused(tmp_path: Path) -> None:
+    settings = TrainingSettings(**SETTINGS)
+    toy_run(settings, tmp_path, Told(stop_at=4), identity={"base_model": "a"}).train()
+    with pytest.raises(StateError, match="belongs to a run with base_model 'a', this one has 'b'"):
+        toy_run(settings, tmp_path, identity={"base_model": "b"}).resume()
+    with pytest.raises(StateError, match="belongs to a run with adaptor"):
+        toy_run(settings, tmp_path, adaptor=toy_adaptor(frames=3), identity={"base_model": "a"}).resume()
+
+
+def test_more_steps_may_be_asked_for_later(tmp_path: Path) -> None:
+    toy_run(TrainingSettings(**SETTINGS), tmp_path).train()
+    longer = toy_run(TrainingSettings(**SETTINGS | {"steps": 14}), tmp_path)
+    assert longer.resume()
+    assert longer.train()
+    assert longer.state.step == 14
+
+
+def test_a_write_that_fails_leaves_no_half_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = toy_run(TrainingSettings(**SETTINGS), tmp_path, Told(stop_at=4))
+    run.train()
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    def half(tensors: dict, path: Path, metadata: dict) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("magicvideo.adaptor_unet.training.run_state.save_file", half)
+    with pytest.raises(OSError, match="No space"):
+        run.state.save(tmp_path, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_nothing_to_resume_is_no_error(tmp_path: Path) -> None:
+    assert not toy_run(TrainingSettings(**SETTINGS), tmp_path / "new").resume()

@@ -1,0 +1,100 @@
+"""Settings of a run: what is refused, and with which words; the command line and the TOML file that set them."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from magicvideo.adaptor_unet.training.new_settings import NewAdaptorSettings
+from magicvideo.adaptor_unet.training.options import GROUPS, HELP, Options, add_settings, parse_toml, read_toml
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+
+BAD = [
+    ("steps", 0, "steps must be a whole number of at least 1"),
+    ("steps", 10.5, "steps must be a whole number"),
+    ("steps", True, "steps must be a whole number"),
+    ("learning_rate", float("nan"), "learning_rate must be a finite number"),
+    ("learning_rate", -1.0, "learning_rate must be a finite number, 0 or more"),
+    ("learning_rate", "fast", "learning_rate must be a finite number"),
+    ("caption_dropout", 1.5, "caption_dropout is a share"),
+    ("weighting", "p2", "weighting must be one of none, min_snr, high_noise"),
+    ("base_tuning", "half", "base_tuning must be one of frozen, lora, full"),
+    ("precision", "fp16", "precision must be one of auto, fp32, bf16"),
+    ("checkpointing", 1, "checkpointing must be true or false"),
+    ("weighting_cap", 0.5, "weighting_cap must be at least 1"),
+    ("ema", 1.0, "ema below 1"),
+    ("clip_norm", 0.0, "clip_norm"),
+    ("base_still_share", 0.5, "base_tuning is frozen"),
+    ("seed", -1, "seed must be a whole number of at least 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), BAD)
+def test_a_setting_that_cannot_work_is_refused_by_name(name: str, value: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TrainingSettings(**{name: value})
+
+
+def test_two_shares_may_not_exceed_the_whole() -> None:
+    with pytest.raises(ValueError, match="together must not exceed 1"):
+        TrainingSettings(still_share=0.6, base_still_share=0.6, base_tuning="lora")
+
+
+def test_few_clips_get_a_lower_rate_unless_one_is_given() -> None:
+    assert TrainingSettings().rate(clips=1) == 3e-5
+    assert TrainingSettings().rate(clips=4) == 1e-4
+    assert TrainingSettings(learning_rate=5e-4).rate(clips=1) == 5e-4
+
+
+def test_an_adaptor_to_start_from_brings_its_own_settings() -> None:
+    with pytest.raises(ValueError, match="start brings its own rank"):
+        NewAdaptorSettings(start="a.safetensors", rank=8)
+    with pytest.raises(ValueError, match="init must be spatial or random"):
+        NewAdaptorSettings(init="zero")
+
+
+def test_a_misspelt_setting_is_told_the_right_name() -> None:
+    with pytest.raises(ValueError, match="no setting 'learning_rat'. Did you mean learning_rate?"):
+        Options.from_values({"learning_rat": 1.0})
+
+
+def test_shared_settings_reach_all_that_have_them() -> None:
+    options = Options.from_values({"seed": 7, "frames": 8})
+    assert (options.clips.seed, options.training.seed, options.clips.frames) == (7, 7, 8)
+
+
+def parsed(*arguments: str) -> dict[str, object]:
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+    return vars(parser.parse_args(arguments))
+
+
+def test_options_left_out_say_nothing() -> None:
+    assert parsed() == {}
+
+
+def test_every_setting_has_an_option_of_its_name_with_a_help_text() -> None:
+    names = {field.name for kind in GROUPS.values() for field in fields(kind)}
+    assert set(HELP) == names
+    found = parsed("--learning-rate", "1e-3", "--no-checkpointing", "--parts", "frame", "fps", "--steps", "7", "--flip")
+    expected = {"learning_rate": 1e-3, "checkpointing": False, "parts": ["frame", "fps"], "steps": 7, "flip": True}
+    assert found == expected
+    options = Options.from_values(found)
+    assert options.adaptor.parts == ("frame", "fps")
+    assert options.clips.flip
+
+
+def test_a_toml_file_may_have_tables_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "설정 run.toml"
+    path.write_text('steps = 3\n[clips]\nframes = 8\ncaption_prefix = "파도"\n', encoding="utf-8")
+    assert read_toml(path) == {"steps": 3, "frames": 8, "caption_prefix": "파도"}
+    assert parse_toml("") == {}
+
+
+@pytest.mark.parametrize("content", [b"steps =", b"\xff\xfe"])
+def test_a_broken_toml_file_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="run.toml cannot be read as a TOML file"):
+        read_toml(path)
