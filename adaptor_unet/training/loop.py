@@ -62,7 +62,7 @@ class Example:
 
 @dataclass
 class TrainingRun:
-    """One run, on one process of perhaps several.
+    """One run, on one process of perhaps several, computing in ``dtype``.
 
     ``publish(step, final)`` writes the files that a user keeps, ``sample`` renders a clip ``f h w 3``; both are called
     while the averaged weights stand in the modules.  ``identity``: what else a resumed run must share with the one
@@ -78,6 +78,7 @@ class TrainingRun:
     watcher: Watcher
     publish: Callable[[int, bool], object]
     sample: Callable[[], Tensor] | None = None
+    dtype: torch.dtype = torch.float32
     identity: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -115,13 +116,18 @@ class TrainingRun:
         self._save(final=True)
         return True
 
+    def autocast(self) -> torch.autocast:
+        """Mixed precision.  Not Accelerate's, which a process can choose only once."""
+        half = self.dtype is not torch.float32
+        return torch.autocast(self.accelerator.device.type, self.dtype if half else None, enabled=half)
+
     def _step(self, step: int) -> dict[str, float]:
         plan = plan_step(step, self.settings, tuple(self.clips.train.groups))
         set_rates(self.optimiser, step, self.settings)
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.accelerator.device)
         for examples in self._micro_batches(plan):
-            with self.accelerator.autocast():
+            with self.autocast():
                 loss = self._errors(examples, plan.kind).sum() / len(plan.draws)
             loss.backward()
             total += loss.detach()
@@ -201,11 +207,11 @@ class TrainingRun:
         at_end = step in (0, settings.steps)
         with self.averages.in_place():
             if settings.validate_every and (at_end or step % settings.validate_every == 0) and self.clips.held_out:
-                with self.accelerator.autocast():
+                with self.autocast():
                     values = validation_loss(self.objective, self.clips.held_out, self.trainables.adaptor)
                 self.watcher.numbers(step, settings.steps, values)
             if self.sample and settings.sample_every and (at_end or step % settings.sample_every == 0):
-                with self.accelerator.autocast():
+                with self.autocast():
                     frames = self.sample()
                 self.watcher.clip(step, f"step-{step:08}", frames)
 

@@ -6,14 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
 from ...adaptor_unet.adaptor import VideoAdaptor
 from ...adaptor_unet.checkpoint import load
 from ...adaptor_unet.host.base_model import config_for, unet_weight
 from ...adaptor_unet.host.train_base import BaseCheckpoint
-from ...adaptor_unet.host.train_unet import training_device, training_dtype
+from ...adaptor_unet.host.train_unet import training_device
 from ...adaptor_unet.initialisation import new_adaptor
 from ...adaptor_unet.training.latent_clip import TrainingClips
 from ...adaptor_unet.training.options import Options, read_toml
@@ -60,7 +59,7 @@ class TrainCommand:
         options = Options.from_values((read_toml(self.settings) if self.settings else {}) | chosen)
         output = self._output()
         base = BaseCheckpoint(self.base)
-        accelerator = self._accelerator(options)
+        accelerator = self._accelerator()
         clips = self._clips(options, base, accelerator)
         if self.write_shards:
             index = write_shards(clips.train, self.write_shards, clips.empty_text)
@@ -95,11 +94,10 @@ class TrainCommand:
             raise ValueError(f"{there} is there already: add --resume to go on with it, or choose another --output.")
         return Output(path, path.with_name(f"{path.stem}_base.safetensors"), folder)
 
-    def _accelerator(self, options: Options) -> "Accelerator":
+    def _accelerator(self) -> "Accelerator":
         from accelerate import Accelerator
 
-        half = training_dtype(options.training.precision) is torch.bfloat16
-        return Accelerator(cpu=training_device().type == "cpu", mixed_precision="bf16" if half else "no")
+        return Accelerator(cpu=training_device().type == "cpu")
 
     def _clips(self, options: Options, base: BaseCheckpoint, accelerator: "Accelerator") -> TrainingClips:
         """On the first process first, which fills the cache."""

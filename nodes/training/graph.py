@@ -21,7 +21,7 @@ from ...adaptor_unet.host.folders import training_folders
 from ...adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ...adaptor_unet.host.hosted import hosted
 from ...adaptor_unet.host.train_encode import HostEncoders
-from ...adaptor_unet.host.train_unet import training_device, training_dtype
+from ...adaptor_unet.host.train_unet import training_device
 from ...adaptor_unet.initialisation import new_adaptor
 from ...adaptor_unet.training.contact_sheet import contact_sheet, picture
 from ...adaptor_unet.training.folder_clips import FolderClips
@@ -69,8 +69,7 @@ class GraphTraining:
         clips, settings = self._clips(), self.options.training
         identity = self._identity(clips)
         output, known = run_files(self.name, identity, settings.base_tuning)
-        half = training_dtype(settings.precision) is torch.bfloat16
-        accelerator = Accelerator(cpu=training_device().type == "cpu", mixed_precision="bf16" if half else "no")
+        accelerator = Accelerator(cpu=training_device().type == "cpu")
         watch, watchers = PreviewWatch(settings.steps), Watchers([])
         training = MotionTraining(
             self.model,

@@ -78,6 +78,7 @@ class MotionTraining:
             watcher,
             self.publish,
             self.sample,
+            self.dtype,
             {"base_model": self.used.get("base_model", "")},
         )
 
@@ -92,7 +93,7 @@ class MotionTraining:
 
     def sample_averaged(self) -> Tensor:
         """f h w 3: the same with the averaged weights, outside the loop."""
-        with self.run.averages.in_place(), self.run.accelerator.autocast():
+        with self.run.averages.in_place(), self.run.autocast():
             return self.sample()
 
     def publish(self, step: int, final: bool) -> None:

@@ -1,0 +1,258 @@
+"""The trainer on the real host: it computes what the host computes, and leaves the graph's model alone."""
+
+from functools import partial
+from pathlib import Path
+
+import comfy.model_sampling
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from safetensors.torch import load_file
+from small_host import SMALL, build_model, conditioning, sample
+from toy import Told
+
+from magicvideo.adaptor_unet.checkpoint import load
+from magicvideo.adaptor_unet.host.base_model import config_for, unet_weight
+from magicvideo.adaptor_unet.host.binding import bind
+from magicvideo.adaptor_unet.host.hosted import hosted
+from magicvideo.adaptor_unet.host.train_sample import SampleSettings, sample_latents
+from magicvideo.adaptor_unet.host.train_unet import TrainingUnet
+from magicvideo.adaptor_unet.initialisation import new_adaptor
+from magicvideo.adaptor_unet.training.latent_clip import LatentClip, MemoryClips, TrainingClips
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.nodes.training.motion import MotionTraining, Output
+
+FRAMES, DEVICE = 4, torch.device("cpu")
+QUICK = {"precision": "fp32", "sample_every": 0, "validate_every": 0, "still_share": 0.0, "learning_rate": 1e-3}
+
+
+def moved_adaptor(model: ModelPatcher, frames: int = FRAMES) -> torch.nn.Module:
+    adaptor = new_adaptor(config_for(model, frames=frames), "random")
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in adaptor.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3 / parameter.shape[-1] ** 0.5)
+    return adaptor
+
+
+def clips(count: int = 2) -> TrainingClips:
+    generator = torch.Generator().manual_seed(0)
+
+    def clip(rate: float) -> LatentClip:
+        text = torch.randn(77, SMALL["context_dim"], generator=generator)
+        return LatentClip(torch.randn(FRAMES, 4, 8, 8, generator=generator), rate, text, "a clip")
+
+    return TrainingClips(
+        MemoryClips(tuple(clip(8.0 + place) for place in range(count))),
+        (clip(8.0),),
+        torch.zeros(77, SMALL["context_dim"]),
+    )
+
+
+def training(
+    model: ModelPatcher, folder: Path, watcher: Told | None = None, encoders: object = None, **settings: object
+) -> MotionTraining:
+    from accelerate import Accelerator
+
+    output = Output(folder / "a.safetensors", folder / "a_base.safetensors", folder / "a.run")
+    return MotionTraining(
+        model,
+        new_adaptor(config_for(model, frames=FRAMES), "spatial", 0, partial(unet_weight, model)),
+        clips(),
+        TrainingSettings(**{"steps": 2} | QUICK | settings),
+        output,
+        Accelerator(cpu=True),
+        watcher or Told(),
+        lambda: encoders,
+    )
+
+
+@pytest.mark.parametrize("precision", ["whole", "halves"])
+def test_the_private_unet_computes_what_the_bound_model_computes(precision: str) -> None:
+    """One noise level, two clips with rates of their own, with and without adaptor."""
+    model = build_model()
+    adaptor = moved_adaptor(model)
+    denoiser = TrainingUnet(model, DEVICE, torch.float32, checkpointing=precision == "halves")
+    x = torch.randn(2 * FRAMES, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    text = torch.randn(2, 77, SMALL["context_dim"], generator=torch.Generator().manual_seed(2))
+    sigma = torch.full((2 * FRAMES,), 2.5)
+    for clip, rate in enumerate((8.0, 12.0)):
+        rows = slice(clip * FRAMES, (clip + 1) * FRAMES)
+        for adapted in (True, False):
+            used = bind(model, hosted(adaptor), fps=rate) if adapted else model
+            expected = denoised_by_host(used, x[rows], text[clip : clip + 1], 2.5)
+            with torch.no_grad():
+                out = denoiser.predict(x, sigma, text, (8.0, 12.0), adaptor if adapted else None)
+            torch.testing.assert_close(denoiser.denoised(out, x, sigma)[rows], expected, rtol=1e-4, atol=1e-4)
+    denoiser.close()
+    assert not [name for name, module in denoiser.unet.named_modules() if module._forward_hooks]
+
+
+def denoised_by_host(model: ModelPatcher, x: torch.Tensor, text: torch.Tensor, sigma: float) -> torch.Tensor:
+    """The host's own denoised latents at one noise level, by an Euler step down to zero."""
+    conditionings = [[text, {}]]
+    with torch.inference_mode():
+        out = comfy.sample.sample_custom(
+            model,
+            x / sigma,
+            1.0,
+            comfy.samplers.ksampler("euler"),
+            torch.tensor([sigma, 0.0]),
+            conditionings,
+            conditionings,
+            torch.zeros_like(x),
+            disable_pbar=True,
+            seed=0,
+        )
+        return model.model.process_latent_in(out)
+
+
+def test_computing_again_gives_the_gradients_of_keeping() -> None:
+    model = build_model()
+    found = []
+    for checkpointing in (False, True):
+        adaptor = moved_adaptor(model)
+        denoiser = TrainingUnet(model, DEVICE, torch.float32, checkpointing)
+        x = torch.randn(FRAMES, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        text = torch.randn(1, 77, SMALL["context_dim"], generator=torch.Generator().manual_seed(2))
+        denoiser.predict(x, torch.full((FRAMES,), 2.0), text, (8.0,), adaptor).square().mean().backward()
+        found.append({name: parameter.grad for name, parameter in adaptor.named_parameters()})
+    assert all(gradient is not None and gradient.count_nonzero() for gradient in found[0].values())
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient)
+
+
+def test_a_sample_clip_is_what_the_stock_sampler_gives() -> None:
+    model = build_model()
+    adaptor = moved_adaptor(model)
+    text, empty = (conditioning(seed)[0][0][0] for seed in (1, 2))
+    how = SampleSettings((FRAMES, 4, 8, 8), 12.0, steps=3, cfg=4.0, seed=5)
+    denoiser = TrainingUnet(model, DEVICE, torch.float32, checkpointing=False)
+    found = sample_latents(denoiser, adaptor, text, empty, how)
+    noise = torch.randn(how.shape, generator=torch.Generator().manual_seed(5))
+    expected = sample(bind(model, hosted(adaptor), fps=12.0), FRAMES, cfg=4.0, steps=3, noise=noise)
+    torch.testing.assert_close(found, model.model.process_latent_in(expected), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
+def test_the_graphs_model_stays_bit_for_bit_also_when_a_step_breaks_off(tuning: str, tmp_path: Path) -> None:
+    class BreakError(Exception):
+        pass
+
+    model = build_model()
+    expected, before = sample(model), {n: x.clone() for n, x in model.model.state_dict().items()}
+    broken = training(model, tmp_path, base_tuning=tuning)
+    real = broken.denoiser.predict
+
+    def predict(*args: object) -> torch.Tensor:
+        if broken.run.state.step == 1:
+            raise BreakError
+        return real(*args)
+
+    broken.denoiser.predict = predict
+    with pytest.raises(BreakError):
+        broken.run.train()
+    assert broken.run.state.step == 1
+    assert all(torch.equal(x, before[n]) for n, x in model.model.state_dict().items())
+    assert torch.equal(sample(model), expected)
+    assert not any(parameter.requires_grad for parameter in model.model.parameters())
+
+
+def test_a_trained_adaptor_loads_and_shows(tmp_path: Path) -> None:
+    model = build_model()
+    run = training(model, tmp_path, steps=3)
+    assert run.run.train()
+    loaded = load(tmp_path / "a.safetensors")
+    assert '"steps_done": 3' in loaded.metadata["magicvideo.training"]
+    assert loaded.metadata["ss_steps"] == "3"
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(tensor, run.run.averages.values[f"adaptor.{name}"])
+    assert not torch.equal(sample(bind(model, hosted(loaded)), FRAMES), sample(model, FRAMES))
+
+
+def test_the_lora_of_a_tuned_base_is_taken_by_the_stock_loader(tmp_path: Path) -> None:
+    model = build_model(num_res_blocks=[1, 1])  # as the loaders name it
+    run = training(model, tmp_path, steps=4, base_tuning="lora", base_rate=3e-2, ema=0.0)
+    run.run.train()
+    lora = load_file(tmp_path / "a_base.safetensors")
+    tuned, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 1.0)
+    assert len(tuned.patches) == len(lora) // 3 > 0
+    x, text = torch.randn(FRAMES, 4, 8, 8), torch.randn(1, 77, SMALL["context_dim"])
+    with torch.no_grad():
+        out = run.denoiser.predict(x, torch.full((FRAMES,), 2.5), text, (8.0,), None)
+    found = run.denoiser.denoised(out, x, torch.full((FRAMES,), 2.5))
+    torch.testing.assert_close(denoised_by_host(tuned, x, text, 2.5), found, rtol=1e-4, atol=1e-4)
+    assert (denoised_by_host(model, x, text, 2.5) - found).abs().max() > 1e-2
+
+
+def test_a_base_with_a_lora_on_it_is_trained_as_it_samples(tmp_path: Path) -> None:
+    model = build_model()
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
+    patched = model.clone()
+    patched.add_patches({key: ("diff", (torch.randn(64, 64) * 0.3,))})
+    x, text, sigma = torch.randn(2, 4, 8, 8), torch.randn(1, 77, SMALL["context_dim"]), torch.full((2,), 2.5)
+    denoiser = TrainingUnet(patched, DEVICE, torch.float32, checkpointing=False)
+    with torch.no_grad():
+        found = denoiser.denoised(denoiser.predict(x, sigma, text, (8.0,), None), x, sigma)
+    torch.testing.assert_close(found, denoised_by_host(patched, x, text, 2.5), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_base_in_half_precision_is_trained_in_full(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = build_model(dtype=dtype)
+    told = Told()
+    assert training(model, tmp_path, told).run.train()
+    assert all(0 < loss < 1e4 for loss in told.series("loss"))
+
+
+def test_bf16_training_follows_fp32(tmp_path: Path) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        told = Told()
+        run = training(build_model(), tmp_path / precision, told, precision=precision, steps=3)
+        run.run.train()
+        assert all(parameter.dtype is torch.float32 for parameter in run.trainables.parameters.values())
+        losses.append(torch.tensor(told.series("loss")))
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0.01)
+    assert not torch.equal(losses[1], losses[0])
+
+
+def test_a_v_prediction_base_is_to_put_out_v(tmp_path: Path) -> None:
+    from magicvideo.adaptor_unet.training.objective import target
+
+    class Sampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
+        pass
+
+    model = build_model()
+    changed = model.clone()
+    changed.add_object_patch("model_sampling", Sampling(model.model.model_config))
+    denoiser = TrainingUnet(changed, DEVICE, torch.float32, checkpointing=False)
+    latents, noise = torch.randn(2, 3, 4, 8, 8)
+    sigma = denoiser.sigmas[torch.tensor([100, 500, 900])]
+    wanted, _ = target(denoiser, latents, denoiser.add_noise(latents, noise.clone(), sigma), sigma)
+    level = sigma[:, None, None, None]
+    torch.testing.assert_close(wanted, (noise - level * latents) / (1 + level**2) ** 0.5, rtol=1e-3, atol=1e-3)
+
+
+def test_training_inside_inference_mode_is_told_apart_from_it(tmp_path: Path) -> None:
+    """Nodes run in inference mode; tensors made there cannot be trained on."""
+    with torch.inference_mode():
+        model = build_model()
+        with torch.inference_mode(False), torch.enable_grad():
+            run = training(model, tmp_path)
+            assert run.run.train()
+    assert not any(parameter.is_inference() for parameter in run.trainables.parameters.values())
+
+
+def test_an_adaptor_of_another_unet_is_refused_before_anything_is_copied(tmp_path: Path) -> None:
+    model, other = build_model(), build_model(model_channels=128)
+    from accelerate import Accelerator
+
+    adaptor = new_adaptor(config_for(other, frames=FRAMES), "random")
+    output = Output(tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "run")
+    with pytest.raises(ValueError, match="made for a UNet with"):
+        MotionTraining(model, adaptor, clips(), TrainingSettings(), output, Accelerator(cpu=True), Told(), lambda: None)
+    assert not any(tmp_path.iterdir())
