@@ -1,0 +1,119 @@
+"""What a training step costs: a full-size SD1.5 UNet with random weights, the trainer's way against the naive way.
+
+    COMFYUI_PATH=.hosts/0.30.0 .venv/bin/python benchmarks/training.py [--size 16] [--frames 16] [--rounds 3]
+
+Naive: frames encoded anew at every step, all activations kept, gradients through the base's weights, fp32.  Ours:
+cached latents, activations computed again, the base frozen; in fp32, and in bf16 where the processor has it.  Each way
+runs in a process of its own, in turn, round after round; prints medians, their ratio to the naive way, and peak memory.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+# The first two put the pack and the host within reach.
+# isort: off
+import pack  # noqa: E402, F401
+import small_host  # noqa: E402
+import comfy.sd  # noqa: E402
+import torch  # noqa: E402
+
+from magicvideo.adaptor_unet.host.base_model import config_for  # noqa: E402
+from magicvideo.adaptor_unet.host.train_unet import TrainingUnet  # noqa: E402
+from magicvideo.adaptor_unet.initialisation import new_adaptor  # noqa: E402
+from magicvideo.adaptor_unet.training.objective import Objective, clip_noise  # noqa: E402
+from magicvideo.adaptor_unet.training.settings import TrainingSettings  # noqa: E402
+from magicvideo.adaptor_unet.training.trainables import Trainables  # noqa: E402
+from overhead import FULL  # noqa: E402
+# isort: on
+
+WAYS = {
+    "naive": {"cached": False, "checkpointing": False, "base_gradients": True, "dtype": "float32"},
+    "ours, fp32": {"cached": True, "checkpointing": True, "base_gradients": False, "dtype": "float32"},
+    "ours, bf16": {"cached": True, "checkpointing": True, "base_gradients": False, "dtype": "bfloat16"},
+}
+
+
+def random_autoencoder() -> comfy.sd.VAE:
+    """The full-size autoencoder of SD1.5 with random weights: what it computes costs the same."""
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    settings = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128}
+    settings |= {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+    made = AutoencoderKL(ddconfig=settings, embed_dim=4)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.02)
+    return made.eval().requires_grad_(False)
+
+
+def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
+    """Seconds of one step after a first one, and the peak of this process in MiB."""
+    how = WAYS[way]
+    small_host.SMALL.update(FULL)
+    dtype = getattr(torch, how["dtype"])
+    model = small_host.build_model()
+    settings = TrainingSettings()
+    denoiser = TrainingUnet(model, torch.device("cpu"), dtype, how["checkpointing"])
+    adaptor = new_adaptor(config_for(model, frames=options.frames), "random")
+    del model  # the trainer's own copy is what counts in all ways
+    trainables = Trainables(adaptor, denoiser.unet, settings)
+    denoiser.unet.requires_grad_(how["base_gradients"])
+    optimiser, objective = trainables.optimiser(1e-4), Objective(denoiser, settings)
+    autoencoder = None if how["cached"] else random_autoencoder()
+    pictures = torch.rand(options.frames, 3, 8 * options.size, 8 * options.size) * 2 - 1
+    latents = torch.randn(1, options.frames, 4, options.size, options.size)
+    spent = 0.0
+    for _ in range(2):  # the first warms up
+        began = time.perf_counter()
+        if autoencoder is not None:
+            with torch.no_grad():
+                latents = torch.stack([autoencoder.encode(frame[None])[0] for frame in pictures])[None].clamp(-3, 3)
+        noise = clip_noise(tuple(latents.shape[1:]), torch.Generator().manual_seed(0), 0.0)[None]
+        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            loss = objective.loss(latents, noise, torch.tensor([500]), torch.randn(1, 77, 768), (8.0,), adaptor).sum()
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        denoiser.unet.zero_grad(set_to_none=True)
+        spent = time.perf_counter() - began
+    return {"seconds": spent, "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def in_its_own_process(way: str, options: argparse.Namespace) -> dict[str, float]:
+    sizes = ["--size", str(options.size), "--frames", str(options.frames)]
+    out = subprocess.run([sys.executable, __file__, "--way", way, *sizes], check=True, capture_output=True, text=True)
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, default=16, help="latent height and width")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(measure(options.way, options)))
+        return
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(options.rounds):
+        for way, values in found.items():
+            values.append(in_its_own_process(way, options))
+    naive = {name: statistics.median(row[name] for row in found["naive"]) for name in ("seconds", "mebibytes")}
+    print(f"{options.frames} frames, {options.size}x{options.size} latents, {options.rounds} rounds")
+    print("| | median s a step | ratio | peak MiB | ratio |\n|---|---|---|---|---|")
+    for way, rows in found.items():
+        seconds, peak = (statistics.median(row[name] for row in rows) for name in ("seconds", "mebibytes"))
+        slower, larger = seconds / naive["seconds"], peak / naive["mebibytes"]
+        print(f"| {way} | {seconds:.1f} | {slower:.2f} | {peak:.0f} | {larger:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Training inside a graph, as an artist does it: queue, look, stop, queue again."""
+
+import json
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from host_server import PACK, HostServer, Prompt
+from prompt_edits import read_prompt, with_inputs
+
+LatentOf = Callable[[Prompt], tuple[np.ndarray, object]]
+TRAIN = "4"
+CHECKPOINT = "magicvideo_random.safetensors"
+FAST = "sample_steps = 1\nvalidate_every = 0\nsave_every = 2\ndraws_per_clip = 2\nrank = 4\ninit = 'random'"
+
+
+def write_clip(path: Path, frames: int = 12, shift: int = 3) -> None:
+    """A bright square that moves to the right."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(12))
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for place in range(frames):
+            picture = np.full((64, 64, 3), 60, np.uint8)
+            picture[20:40, 2 + shift * place : 22 + shift * place] = 250
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(scope="module")
+def train(server: HostServer) -> Callable[..., Prompt]:
+    """The shipped workflow up to its training node, small; keyword arguments are inputs of that node."""
+    write_clip(server.base / "input" / "my_clip.mp4")
+
+    def made(only_training: bool = True, **inputs: object) -> Prompt:
+        prompt = with_inputs(read_prompt(PACK / "workflows" / "api" / "train_motion.json"), ckpt_name=CHECKPOINT)
+        prompt[TRAIN]["inputs"] |= {"steps": 3, "frames": 4, "width": 64, "height": 64, "settings": FAST} | inputs
+        prompt[TRAIN]["inputs"] = {name: x for name, x in prompt[TRAIN]["inputs"].items() if x is not None}
+        if only_training:
+            return {number: prompt[number] for number in ("1", "2", "3", TRAIN, "5")}
+        return with_inputs(prompt, batch_size=4, **{"steps": prompt[TRAIN]["inputs"]["steps"]})
+
+    return made
+
+
+def adaptors(server: HostServer, name: str) -> list[str]:
+    return sorted(path.name for path in (server.base / "models" / "magicvideo").glob(f"{name}_*.safetensors"))
+
+
+def steps_done(server: HostServer, run: str) -> list[int]:
+    lines = (server.output / "magicvideo" / "training" / run / "metrics.jsonl").read_text().splitlines()
+    return [record["step"] for record in map(json.loads, lines) if "loss" in record]
+
+
+def test_the_shipped_workflow_trains_and_makes_a_clip_with_the_result(
+    server: HostServer, train: Callable[..., Prompt]
+) -> None:
+    finished = server.run(train(only_training=False, name="움직임 one"))
+    assert any(name.endswith(".mp4") for name in finished.files())
+    assert adaptors(server, "움직임 one") == ["움직임 one_00001.safetensors"]
+    assert steps_done(server, "움직임 one_00001") == [1, 2, 3]
+    run = server.output / "magicvideo" / "training" / "움직임 one_00001"
+    assert (run / "loss.png").is_file() and list((run / "samples").glob("*.webp"))
+
+
+def test_the_models_of_other_branches_stay_bit_for_bit(
+    server: HostServer, train: Callable[..., Prompt], latent_of: LatentOf, small: Callable[..., Prompt]
+) -> None:
+    before, _ = latent_of(small("text_to_video"))
+    for tuning in ("frozen", "lora"):
+        server.run(train(name=f"branch {tuning}", base_tuning=tuning))
+    assert (server.base / "models" / "loras" / "branch lora_00001_base.safetensors").is_file()
+    assert np.array_equal(latent_of(small("text_to_video"))[0], before)
+
+
+def test_stopped_and_queued_again_it_goes_on_where_it_was(server: HostServer, train: Callable[..., Prompt]) -> None:
+    prompt = train(name="stopped", steps=10_000)
+    for least in (1, 0):
+        prompt_id = server.queue(prompt)
+        before = len(steps_done(server, "stopped_00001")) if adaptors(server, "stopped") else 0
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            path = server.output / "magicvideo" / "training" / "stopped_00001" / "metrics.jsonl"
+            if path.exists() and len(steps_done(server, "stopped_00001")) > before + 1:
+                break
+            time.sleep(0.2)
+        server.interrupt()
+        assert server.wait(prompt_id, seconds=120).interrupted
+        assert adaptors(server, "stopped") == ["stopped_00001.safetensors"]
+        done = steps_done(server, "stopped_00001")
+        assert done == list(range(1, len(done) + 1)) and len(done) > before + least
+    load = {"1": {"class_type": "MagicVideo_LoadAdaptor", "inputs": {"adaptor_name": "stopped_00001.safetensors"}}}
+    load["2"] = {"class_type": "MagicVideo_SaveAdaptor", "inputs": {"adaptor": ["1", 0], "filename_prefix": "again"}}
+    load["2"]["inputs"] |= dict.fromkeys(("title", "author", "trigger_words", "license"), "")
+    server.run(load)
+
+
+def test_changed_inputs_begin_a_new_run_and_the_same_ones_give_the_finished_one(
+    server: HostServer, train: Callable[..., Prompt]
+) -> None:
+    server.run(train(name="twice"))
+    server.run(train(name="twice", seed=1))
+    assert adaptors(server, "twice") == ["twice_00001.safetensors", "twice_00002.safetensors"]
+    server.forget_results()
+    server.run(train(name="twice"))
+    assert adaptors(server, "twice") == ["twice_00001.safetensors", "twice_00002.safetensors"]
+    assert steps_done(server, "twice_00001") == [1, 2, 3]
+
+
+def test_a_folder_of_clips_is_taken_and_encoded_once(server: HostServer, train: Callable[..., Prompt]) -> None:
+    folder = server.base / "my clips 내 클립"
+    for place in range(2):
+        write_clip(folder / f"clip {place}.mp4", shift=place + 1)
+        (folder / f"clip {place}.txt").write_text(f"a square, number {place}", encoding="utf-8")
+    (folder / "broken.mp4").write_bytes(b"no video")
+    wired = dict.fromkeys(("videos", "captions"))
+    server.run(train(name="folder", clips_folder=str(folder), **wired))
+    cached = {path: path.stat().st_mtime_ns for path in (server.output / "magicvideo" / "cache" / "clips").iterdir()}
+    server.run(train(name="folder", clips_folder=str(folder), seed=2, settings=FAST, **wired))
+    assert len(cached) == 2
+    assert adaptors(server, "folder") == ["folder_00001.safetensors", "folder_00002.safetensors"]
+    assert "broken.mp4" in server.log()
+
+
+def test_the_hosts_own_dataset_nodes_feed_it(server: HostServer, train: Callable[..., Prompt]) -> None:
+    from PIL import Image
+
+    folder = server.base / "input" / "stills"
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in range(2):
+        Image.new("RGB", (64, 64), (80 * place, 90, 30)).save(folder / f"{place}.png")
+        (folder / f"{place}.txt").write_text(f"still {place}", encoding="utf-8")
+    server.run(train(name="warm"))  # so that the list of input folders is read anew
+    prompt = train(name="dataset", videos=None, captions=["3", 1], images=["3", 0])
+    prompt["3"] = {"class_type": "LoadImageTextDataSetFromFolder", "inputs": {"folder": "stills"}}
+    server.run(prompt)
+    latents = train(name="latents", videos=None, captions=None, latents=["6", 0], conditioning=["6", 1])
+    latents["3"] = prompt["3"]
+    latents["6"] = {
+        "class_type": "MakeTrainingDataset",
+        "inputs": {"images": ["3", 0], "vae": ["1", 2], "clip": ["1", 1], "texts": ["3", 1]},
+    }
+    server.run(latents)
+    assert adaptors(server, "dataset") and adaptors(server, "latents")
+
+
+BAD = {
+    "no clips": ({"videos": None}, "exactly one of clips_folder, images, videos and latents; found none"),
+    "two sources": ({"clips_folder": "/tmp"}, "found clips_folder, videos"),
+    "no such folder": ({"videos": None, "captions": None, "clips_folder": "/no/such/folder"}, "/no/such/folder"),
+    "too many frames": ({"frames": 64}, "has 12 frames; a sub-clip needs 64"),
+    "unknown setting": ({"settings": "rnk = 4"}, "no setting 'rnk'. Did you mean rank?"),
+    "broken settings": ({"settings": "rank 4"}, "settings of Train MagicVideo Adaptor cannot be read"),
+    "an input among the settings": ({"settings": "steps = 4"}, "steps is an input of Train MagicVideo Adaptor itself"),
+    "a path for a name": ({"name": "../up"}, "must be a plain name"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_sentence(case: str, server: HostServer, train: Callable[..., Prompt]) -> None:
+    inputs, words = BAD[case]
+    finished = server.wait(server.queue(train(**{"name": "bad"} | inputs)), seconds=120)
+    assert finished.status == "error"
+    assert words in finished.error
+    assert not adaptors(server, "bad")
