@@ -112,6 +112,13 @@ def training_device() -> torch.device:
     return comfy.model_management.get_torch_device()
 
 
+def make_room() -> None:
+    """Takes the host's models off the device, which training needs for itself; the host loads them again on demand."""
+    if training_device().type != "cpu":
+        comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+
+
 def training_dtype(precision: str) -> torch.dtype:
     """The dtype to compute in: for ``auto``, bfloat16 where the device has it.  fp16 overflows in training."""
     device = training_device()

@@ -21,7 +21,7 @@ from ...adaptor_unet.host.folders import training_folders
 from ...adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ...adaptor_unet.host.hosted import hosted
 from ...adaptor_unet.host.train_encode import HostEncoders
-from ...adaptor_unet.host.train_unet import training_device
+from ...adaptor_unet.host.train_unet import make_room, training_device
 from ...adaptor_unet.initialisation import new_adaptor
 from ...adaptor_unet.training.contact_sheet import contact_sheet, picture
 from ...adaptor_unet.training.folder_clips import FolderClips
@@ -61,7 +61,10 @@ class GraphTraining:
         ValueError for what cannot work, and the host's own exception when its stop button was pressed.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            return self._run()
+            try:
+                return self._run()
+            finally:
+                make_room()
 
     def _run(self) -> tuple[ModelPatcher, Tensor, Tensor]:
         from accelerate import Accelerator
@@ -70,6 +73,7 @@ class GraphTraining:
         identity = self._identity(clips)
         output, known = run_files(self.name, identity, settings.base_tuning)
         accelerator = Accelerator(cpu=training_device().type == "cpu")
+        make_room()
         watch, watchers = PreviewWatch(settings.steps), Watchers([])
         training = MotionTraining(
             self.model,

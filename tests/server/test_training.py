@@ -3,12 +3,10 @@
 import json
 import time
 from collections.abc import Callable
-from fractions import Fraction
-from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from small_clips import write_clip
 
 from host_server import PACK, HostServer, Prompt
 from prompt_edits import read_prompt, with_inputs
@@ -17,20 +15,6 @@ LatentOf = Callable[[Prompt], tuple[np.ndarray, object]]
 TRAIN = "4"
 CHECKPOINT = "magicvideo_random.safetensors"
 FAST = "sample_steps = 1\nvalidate_every = 0\nsave_every = 2\ndraws_per_clip = 2\nrank = 4\ninit = 'random'"
-
-
-def write_clip(path: Path, frames: int = 12, shift: int = 3) -> None:
-    """A bright square that moves to the right."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=Fraction(12))
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv420p"
-        for place in range(frames):
-            picture = np.full((64, 64, 3), 60, np.uint8)
-            picture[20:40, 2 + shift * place : 22 + shift * place] = 250
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        container.mux(stream.encode())
 
 
 @pytest.fixture(scope="module")

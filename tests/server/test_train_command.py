@@ -1,0 +1,134 @@
+"""bin/train as a user runs it, on the real host: to the end, killed, resumed, with bad input."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_clips import write_clip
+
+from host_server import PACK
+from magicvideo.adaptor_unet.checkpoint import load
+
+CHECKPOINT = "magicvideo_random.safetensors"
+SIZES = ["--frames", "4", "--width", "64", "--height", "64", "--rank", "4", "--init", "random", "--draws-per-clip", "2"]
+RATES = ["--save-every", "1", "--sample-every", "0", "--validate-every", "2", "--precision", "fp32"]
+
+
+def command(folder: Path, *options: str) -> list[str]:
+    base = PACK / ".demo" / "models" / "checkpoints" / CHECKPOINT
+    files = [
+        "--base",
+        str(base),
+        "--clips",
+        str(folder / "clips 클립"),
+        "--output",
+        str(folder / "out" / "wave.safetensors"),
+    ]
+    return [sys.executable, str(PACK / "bin" / "train.py"), *files, *SIZES, *RATES, *options]
+
+
+def train(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(folder, *options), capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for place in range(2):
+        write_clip(tmp_path / "clips 클립" / f"clip {place}.mp4", shift=place + 1)
+        (tmp_path / "clips 클립" / f"clip {place}.txt").write_text("a square that moves right", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_folder_becomes_an_adaptor_and_a_second_start_needs_no_encoder(folder: Path) -> None:
+    (folder / "clips 클립" / "broken.mp4").write_bytes(b"nothing")
+    done = train(folder, "--steps", "2", "--sample-every", "2", "--sample-steps", "1")
+    assert done.returncode == 0, done.stderr
+    assert "broken.mp4" in done.stderr and "1 of 3 clips are skipped" in done.stderr
+    assert "Load MagicVideo Adaptor (wave.safetensors) -> Apply MagicVideo (fps 12)" in done.stderr
+    adaptor = load(folder / "out" / "wave.safetensors")
+    used = json.loads(adaptor.metadata["magicvideo.training"])
+    assert (used["training"]["steps"], used["clips"]["frames"], used["adaptor"]["rank"]) == (2, 4, 4)
+    run = folder / "out" / "wave.run"
+    assert (run / "loss.png").is_file() and len(list((run / "samples").glob("*.webp"))) == 2
+    again = train(folder, "--steps", "3", "--resume")
+    assert again.returncode == 0, again.stderr
+    assert "TAESD" not in again.stderr and "CLIP" not in again.stderr  # the host logs what it loads
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is a word of POSIX")
+def test_killed_at_a_random_moment_and_resumed_it_equals_the_uninterrupted_run(folder: Path, tmp_path: Path) -> None:
+    whole = train(folder, "--steps", "8", "--batch", "2")
+    assert whole.returncode == 0, whole.stderr
+    expected = load_file(folder / "out" / "wave.run" / "step-00000008.state")
+    final = load_file(folder / "out" / "wave.safetensors")
+    (folder / "out" / "wave.run").rename(folder / "whole.run")
+    (folder / "out" / "wave.safetensors").unlink()
+    process = subprocess.Popen(command(folder, "--steps", "8", "--batch", "2"), stderr=subprocess.DEVNULL)
+    while not list((folder / "out").glob("wave.run/step-*.state")) and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(random.uniform(0, 2))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = train(folder, "--steps", "8", "--batch", "2", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    found = load_file(folder / "out" / "wave.run" / "step-00000008.state")
+    assert set(found) == set(expected) and all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(torch.equal(x, final[name]) for name, x in load_file(folder / "out" / "wave.safetensors").items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_ctrl_c_saves_says_so_and_ends_with_130(folder: Path) -> None:
+    process = subprocess.Popen(command(folder, "--steps", "100000"), stderr=subprocess.PIPE, text=True)
+    while not (folder / "out" / "wave.safetensors").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Stopped; saved what there is in" in told
+    load(folder / "out" / "wave.safetensors")
+
+
+BAD = {
+    "no base": (["--base", "/no/such.safetensors"], "/no/such.safetensors is not there"),
+    "no clips": (["--clips", "/no/such/folder"], "/no/such/folder"),
+    "bad setting": (["--learning-rate", "-1"], "learning_rate must be a finite number, 0 or more, found -1.0"),
+    "no settings file": (["--settings", "/no/such.toml"], "/no/such.toml cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_sentence_and_no_traceback(case: str, folder: Path) -> None:
+    options, words = BAD[case]
+    done = train(folder, *options)
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert not (folder / "out" / "wave.safetensors").exists()
+
+
+def test_an_output_that_is_there_is_not_overwritten(folder: Path) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "wave.safetensors").write_bytes(b"precious")
+    done = train(folder)
+    assert done.returncode == 2
+    assert "is there already: add --resume" in done.stderr
+    assert (folder / "out" / "wave.safetensors").read_bytes() == b"precious"
+
+
+def test_help_speaks_of_every_setting_and_needs_no_host() -> None:
+    environment = os.environ | {"COMFYUI_PATH": "/nowhere"}
+    done = subprocess.run(
+        [sys.executable, str(PACK / "bin" / "train.py"), "--help"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0
+    assert "--learning-rate" in done.stdout and "Ctrl-C saves and stops" in done.stdout
