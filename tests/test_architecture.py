@@ -198,9 +198,12 @@ def unsafe(path: Path, tree: ast.Module) -> Iterator[str]:
             starts = name.startswith(("os.exec", "os.spawn", "os.posix_spawn", "os.fork"))
             if name.removeprefix("builtins.") in calls or starts:
                 yield f"line {node.lineno}: calls {name}"
-    for _, module in imports(path, tree):
-        if module.split(".")[0] in modules:
-            yield f"imports {module}"
+    for node in ast.walk(tree):
+        found = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            # An error may be named, so that it can be caught.
+            found = [node.module or ""] if found != ["UnpicklingError"] else []
+        yield from (f"imports {module}" for module in found if module.split(".")[0] in modules)
 
 
 def named_shapes(path: Path, tree: ast.Module) -> Iterator[str]:

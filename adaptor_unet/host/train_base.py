@@ -3,14 +3,18 @@
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 
 import comfy.sd
 from comfy.model_patcher import ModelPatcher
+from safetensors import SafetensorError
 
 from .train_encode import HostEncoders
 
 # Pieces of the file that its fingerprint reads, and their size: a few hundred megabytes are read in a second.
 PIECES, PIECE = 64, 2**20
+# What the host's readers raise for a file that is no checkpoint.
+UNREADABLE = (RuntimeError, ValueError, KeyError, OSError, SafetensorError, UnpicklingError)
 
 
 class BaseCheckpoint:
@@ -50,7 +54,7 @@ class BaseCheckpoint:
             loaded = comfy.sd.load_checkpoint_guess_config(
                 str(self.path), output_vae=clip, output_clip=clip, output_model=not clip
             )
-        except Exception as error:  # whatever the host's readers raise for a file that is no checkpoint
+        except UNREADABLE as error:
             raise ValueError(
                 f"{self.path.name} cannot be loaded ({error}); expected a Stable Diffusion 1.5 checkpoint."
             ) from error

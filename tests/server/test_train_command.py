@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_clips import write_clip
 
 from host_server import PACK
@@ -105,6 +105,18 @@ BAD = {
     "bad setting": (["--learning-rate", "-1"], "learning_rate must be a finite number, 0 or more, found -1.0"),
     "no settings file": (["--settings", "/no/such.toml"], "/no/such.toml cannot be read"),
 }
+
+
+@pytest.mark.parametrize("name", ["web page.safetensors", "page.ckpt", "empty.safetensors", "adaptor.safetensors"])
+def test_a_base_that_is_no_checkpoint_is_named(name: str, folder: Path) -> None:
+    content = b"" if "empty" in name else b"<html>not found</html>"
+    (folder / name).write_bytes(content)
+    if "adaptor" in name:
+        save_file({"x": torch.zeros(3)}, folder / name)
+    done = train(folder, "--base", str(folder / name))
+    assert done.returncode == 2
+    assert f"{name} cannot be loaded" in done.stderr and "expected a Stable Diffusion 1.5 checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("case", BAD)
