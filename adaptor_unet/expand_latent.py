@@ -6,7 +6,7 @@ Axes: b clips, f frames given for each, c channels, h height, w width; n = b f.
 from typing import Any
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 
 
@@ -33,11 +33,20 @@ def noise_places(places: list[int], given: int, frames: int) -> list[int]:
     return longer
 
 
-def expand_latent(latent: dict[str, Any], frames: int, frames_per_clip: int = 1) -> dict[str, Any]:
+def keeping_mask(clips: int, given: int, frames: int, height: int, width: int) -> Tensor:
+    """0 where a frame was given and stays, 1 where a new one is to be made, ``(b f) 1 h w``."""
+    new = (torch.arange(frames) >= given).float()
+    return repeat(new, "f -> (b f) 1 h w", b=clips, h=height, w=width)
+
+
+def expand_latent(
+    latent: dict[str, Any], frames: int, frames_per_clip: int = 1, keep_given: bool = False
+) -> dict[str, Any]:
     """A ComfyUI latent of ``frames`` frames a clip, from one of ``frames_per_clip``.
 
-    A noise mask of one entry a frame is lengthened too; batch indices (which noise each frame gets) go on so that every
-    frame has its own.  Raises ValueError when the latent does not hold whole clips or the clips would get shorter.
+    A noise mask of one entry a frame is lengthened too; ``keep_given`` puts one in its place that keeps the given
+    frames and frees the new ones.  Batch indices (which noise each frame gets) go on so that every frame has its own.
+    Raises ValueError when the latent does not hold whole clips or the clips would get shorter.
     """
     samples = latent["samples"]
     if samples.ndim != 4:
@@ -54,7 +63,10 @@ def expand_latent(latent: dict[str, Any], frames: int, frames_per_clip: int = 1)
         raise ValueError(f"The clips have {frames_per_clip} frames already, more than the {frames} asked for.")
     out = latent | {"samples": lengthen(samples, frames_per_clip, frames)}
     mask = latent.get("noise_mask")
-    if mask is not None and mask.shape[0] == samples.shape[0] and samples.shape[0] > 1:
+    if keep_given:
+        clips = samples.shape[0] // frames_per_clip
+        out["noise_mask"] = keeping_mask(clips, frames_per_clip, frames, *samples.shape[2:])
+    elif mask is not None and mask.shape[0] == samples.shape[0] and samples.shape[0] > 1:
         out["noise_mask"] = lengthen(mask, frames_per_clip, frames)
     if "batch_index" in latent:
         out["batch_index"] = noise_places(list(latent["batch_index"]), frames_per_clip, frames)

@@ -47,17 +47,19 @@ class PastFrames:
     """Keys and values of the frames before, at one site and for one run; the attention itself fills it.
 
     ``positions`` has f entries; ``pieces`` maps the first position of a piece to its keys and values, ``f p c`` each.
+    They stay on the device they were made on, or wait on ``device``.
     """
 
     positions: tuple[int, ...] = ()
     pieces: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    device: torch.device | None = None
 
     def extend(self, start: int, k: Tensor, v: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         """Past and present keys and values of a piece; remembers the last ``kept`` frames of them."""
         if start in self.pieces:
-            k, v = (torch.cat(pair) for pair in zip(self.pieces[start], (k, v), strict=True))
-        first = max(0, len(k) - kept)
-        self.pieces[start] = (k[first:].clone(), v[first:].clone())
+            k, v = (torch.cat([old.to(new.device), new]) for old, new in zip(self.pieces[start], (k, v), strict=True))
+        first, where = max(0, len(k) - kept), self.device or k.device
+        self.pieces[start] = (k[first:].to(where, copy=True), v[first:].to(where, copy=True))
         return k, v
 
 

@@ -8,9 +8,10 @@ from .expand import ExpandLatent
 from .files import LoadAdaptor, SaveAdaptor
 from .new import NewAdaptor
 from .train import TrainAdaptor
+from .windows import CausalWindows
 
 
 class MagicVideoExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_folder()  # here, because the oldest host never calls on_load
-        return [LoadAdaptor, NewAdaptor, ApplyMagicVideo, ExpandLatent, SaveAdaptor, TrainAdaptor]
+        return [LoadAdaptor, NewAdaptor, ApplyMagicVideo, CausalWindows, ExpandLatent, TrainAdaptor, SaveAdaptor]

@@ -27,6 +27,12 @@ class ExpandLatent(io.ComfyNode):
                     max=4096,
                     tooltip="Frames that each clip has now: 1 for stills.",
                 ),
+                io.Boolean.Input(
+                    "keep_given",
+                    default=False,
+                    tooltip="The sampler leaves the given frames as they are and makes the new ones after them. "
+                    "Takes the place of a noise mask.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -36,5 +42,7 @@ class ExpandLatent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: io.Latent.Type, frames: int, frames_per_clip: int) -> io.NodeOutput:
-        return io.NodeOutput(expand_latent(latent, frames, frames_per_clip))
+    def execute(
+        cls, latent: io.Latent.Type, frames: int, frames_per_clip: int, keep_given: bool = False
+    ) -> io.NodeOutput:
+        return io.NodeOutput(expand_latent(latent, frames, frames_per_clip, keep_given))

@@ -7,21 +7,30 @@ find in the image model.
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import Sampler
 from torch import Tensor
 
 from .base_model import check_fit
-from .layout import check_batch, clip_layout
-from .memory import with_temporal_memory
+from .causal_windows import CausalWindows
+from .frame_cache import OPTION, Past, no_past
+from .hints import own_hints
+from .kept_frames import with_kept_frames
+from .layout import check_batch, clip_layout, window_places
+from .memory import planned_shape
 from .motion import Motion
 from .unet_call import UnetCall
+from .versions import STOCK_WINDOW_WRAPPERS
 
 logger = logging.getLogger(__name__)
+
+Options = dict[str, Any]
 
 KEY = "magicvideo"
 
@@ -30,34 +39,77 @@ KEY = "magicvideo"
 class Binding:
     """All motions bound to one clone of a model, and what the host calls while it samples with it."""
 
-    motions: tuple[Motion, ...]
+    motions: tuple[Motion, ...] = ()
 
-    def around_sampling(self, executor: Callable, noise: Tensor, *args: object, **kwargs: object) -> Tensor:
-        """Refuses a latent batch that does not hold whole clips, before the first step."""
+    @property
+    def clip_lengths(self) -> tuple[int, ...]:
+        """Lengths of the clips in a batch; none where the whole batch is one."""
+        return tuple(sorted({motion.frames_per_clip for motion in self.motions} - {0}))
+
+    def acts(self, model_options: Options) -> bool:
+        """Whether sampling is the pack's at all; if not, it stays the host's bit for bit."""
+        return windows_of(model_options) is not None or any(motion.strength for motion in self.motions)
+
+    def around_sampling(
+        self,
+        executor: WrapperExecutor,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Sampler,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None = None,
+        *args: object,
+        **kwargs: object,
+    ) -> Tensor:
+        """Refuses a latent batch that does not hold whole clips, before the first step; gives kept frames back exactly.
+
+        Where noise is to be left, kept frames have theirs too.
+        """
         for motion in self.motions:
             check_batch(noise.shape[0], motion.frames_per_clip)
-        return executor(noise, *args, **kwargs)
+        samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+        if not self.acts(executor.class_obj.model_options) or sigmas[-1] > 0:
+            return samples
+        return with_kept_frames(samples, latent_image, denoise_mask)
 
     def around_planning(
         self,
-        executor: Callable,
+        executor: WrapperExecutor,
         model: ModelPatcher,
-        noise_shape: list[int],
+        noise_shape: Sequence[int],
         *args: object,
         **kwargs: object,
     ) -> tuple:
-        """Lets the host plan memory for the temporal activations too."""
-        return executor(model, with_temporal_memory(model, noise_shape, len(self.motions)), *args, **kwargs)
+        """Lets the host plan memory for the temporal activations too, and for a chunk where there are chunks."""
+        windows = windows_of(kwargs.get("model_options") or model.model_options)
+        return executor(model, planned_shape(model, noise_shape, self.motions, windows), *args, **kwargs)
+
+    def around_conditionings(
+        self,
+        executor: WrapperExecutor,
+        model: BaseModel,
+        conds: list,
+        x_in: Tensor,
+        timestep: Tensor,
+        model_options: Options,
+    ) -> list[Tensor]:
+        """One denoising call, or a window's or chunk's share of it, with the hints of its own frames."""
+        if not self.acts(model_options):
+            return executor(model, conds, x_in, timestep, model_options)
+        window = window_places(model_options.get("transformer_options", {}))
+        places = range(x_in.shape[0]) if window is None else window
+        with own_hints(conds, places, self.clip_lengths, part=window is not None) as own:
+            return executor(model, own, x_in, timestep, model_options)
 
     def around_unet(
         self,
-        executor: Callable,
+        executor: WrapperExecutor,
         x: Tensor,
         timesteps: Tensor,
         context: Tensor,
         y: Tensor | None,
         control: dict | None,
-        transformer_options: dict[str, Any],
+        transformer_options: Options,
         **kwargs: object,
     ) -> Tensor:
         """One call of the UNet, ``(b f) c h w -> (b f) c h w``, with the motions that act at its noise level."""
@@ -68,9 +120,57 @@ class Binding:
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
         layouts = [clip_layout(x.shape[0], transformer_options, motion.frames_per_clip) for motion in acting]
         logger.debug("frames %s, runs %s", layouts[0].positions, layouts[0].runs)
-        call = UnetCall(list(zip(acting, layouts, strict=True)))
+        call = UnetCall(list(zip(acting, layouts, strict=True)), past_of(transformer_options))
         with call.convolution_hooks(executor.class_obj):
             return executor(x, timesteps, context, y, control, call.patched(transformer_options), **kwargs)
+
+
+def past_of(transformer_options: Options) -> Past:
+    """The frames before a chunk, as the conditionings of this call have them.
+
+    A uuid alone does not name a conditioning: the host gives an area's to the part of the other side that it cuts out.
+    """
+    cache = transformer_options.get(OPTION)
+    if cache is None:
+        return no_past
+    return cache.of_call(list(zip(transformer_options["uuids"], transformer_options["cond_or_uncond"], strict=True)))
+
+
+def windows_of(model_options: Options) -> CausalWindows | None:
+    """The causal windows of a model; None where it has none, or others."""
+    handler = model_options.get("context_handler")
+    return handler if isinstance(handler, CausalWindows) else None
+
+
+def install(bound: ModelPatcher, binding: Binding) -> None:
+    """Sets a binding on a clone of a model, in the place of the one it has."""
+    for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, binding.around_sampling),
+        (WrappersMP.PREPARE_SAMPLING, binding.around_planning),
+        (WrappersMP.CALC_COND_BATCH, binding.around_conditionings),
+        (WrappersMP.DIFFUSION_MODEL, binding.around_unet),
+    ):
+        bound.remove_wrappers_with_key(kind, KEY)
+        bound.add_wrapper_with_key(kind, KEY, wrapper)
+    bound.set_attachments(KEY, binding)
+    if windows := windows_of(bound.model_options):
+        bound.model_options["context_handler"] = replace(windows, clip_lengths=binding.clip_lengths)
+
+
+def with_causal_windows(model: ModelPatcher, chunk_frames: int = 8, offload: bool = False) -> ModelPatcher:
+    """A clone of the model that takes a long batch through the UNet in chunks; bound or not, and before or after it.
+
+    Takes the place of other context windows.  Raises ValueError when the settings are unusable.
+    """
+    windows = CausalWindows(chunk_frames, offload)
+    bound = model.clone()
+    if windows_of(bound.model_options) is None and "context_handler" in bound.model_options:
+        logger.warning("Causal Windows takes the place of the context windows that were set on the model before.")
+    for kind, key in STOCK_WINDOW_WRAPPERS:
+        bound.remove_wrappers_with_key(kind, key)
+    bound.model_options["context_handler"] = windows
+    install(bound, bound.get_attachment(KEY) or Binding())
+    return bound
 
 
 def bind(
@@ -94,16 +194,8 @@ def bind(
     start, end = (float(sampling.percent_to_sigma(p)) for p in (start_percent, end_percent))
     motion = Motion(adaptor.model, strength, fps, frames_per_clip, start if start_percent > 0 else math.inf, end)
     bound = model.clone()
-    before = bound.get_attachment(KEY)
-    binding = Binding((*(before.motions if before else ()), motion))
-    for kind, wrapper in (
-        (WrappersMP.OUTER_SAMPLE, binding.around_sampling),
-        (WrappersMP.PREPARE_SAMPLING, binding.around_planning),
-        (WrappersMP.DIFFUSION_MODEL, binding.around_unet),
-    ):
-        bound.remove_wrappers_with_key(kind, KEY)
-        bound.add_wrapper_with_key(kind, KEY, wrapper)
-    bound.set_attachments(KEY, binding)
+    before = bound.get_attachment(KEY) or Binding()
+    install(bound, Binding((*before.motions, motion)))
     others = [patcher for patcher in bound.get_additional_models_with_key(KEY) if patcher.model is not adaptor.model]
     bound.set_additional_models(KEY, [*others, adaptor])
     return bound

@@ -6,6 +6,15 @@ from ..frame_layout import FrameLayout
 from .versions import window_frames
 
 
+def window_places(transformer_options: dict[str, Any]) -> list[int] | None:
+    """Which frames of the latent batch a call holds, in the order of its rows; None for all of them.
+
+    A window of the host that cuts the picture, not the frames, holds all of them.
+    """
+    window = transformer_options.get("context_window")
+    return None if window is None or window.dim != 0 else window_frames(window)
+
+
 def clip_layout(rows: int, transformer_options: dict[str, Any], frames_per_clip: int = 0) -> FrameLayout:
     """Layout of a batch of ``rows`` latents.
 
@@ -14,10 +23,8 @@ def clip_layout(rows: int, transformer_options: dict[str, Any], frames_per_clip:
     """
     conditionings = len(transformer_options.get("cond_or_uncond") or [0])
     frames = rows // conditionings
-    window = transformer_options.get("context_window")
-    if window is not None and window.dim != 0:  # cuts the picture, not the frames
-        window = None
-    places = window_frames(window) if window is not None else list(range(frames))
+    window = window_places(transformer_options)
+    places = list(range(frames)) if window is None else window
     length = frames_per_clip or max(places) + 1
     clips = tuple(place // length for place in places)
     positions = tuple(place % length for place in places)

@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 from ..frame_adaptor import apply_change
 from ..frame_layout import FrameLayout
+from .frame_cache import Past, no_past
 from .motion import Motion
 
 Options = dict[str, Any]
 
 
 class UnetCall:
-    """``motions`` with their layouts; several add up at each site."""
+    """``motions`` with their layouts; several add up at each site.  ``past`` holds the frames before a chunk."""
 
-    def __init__(self, motions: list[tuple[Motion, FrameLayout]]) -> None:
+    def __init__(self, motions: list[tuple[Motion, FrameLayout]], past: Past = no_past) -> None:
         self.motions = motions
+        self.past = past
         self.sites = motions[0][0].adaptor.config
         self.transformers = {site.block: site.name for site in self.sites.transformers}
         self.rows = [layout.adaptor_rows(motion.adaptor.config.frames) for motion, layout in motions]
@@ -83,9 +85,10 @@ class UnetCall:
         if self._have("spatial"):
             gain, shift = (rearrange(x, "n c -> n 1 c") for x in self._change("spatial", name))
             out = apply_change(out, gain, shift, beside=self_attention.to(out))
-        for motion, layout in self.motions:
+        for number, (motion, layout) in enumerate(self.motions):
             if "temporal" in motion.adaptor.config.parts:
-                out = torch.add(out, motion.adaptor.temporal[name](z, layout), alpha=motion.strength)
+                past = self.past(number, name, layout.clip_of[0])
+                out = torch.add(out, motion.adaptor.temporal[name](z, layout, past), alpha=motion.strength)
         return out
 
     def _have(self, part: str) -> bool:

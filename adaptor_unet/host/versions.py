@@ -5,6 +5,7 @@ from typing import Any
 
 import comfy.model_patcher
 import comfy.sd
+from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -32,3 +33,13 @@ def window_frames(window: Any) -> list[int]:  # noqa: ANN401 - the host's window
 def text_encoder_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
     """The text encoder's tensors; in newer hosts they may have to be brought together first."""
     return getattr(clip, "state_dict_for_saving", clip.get_sd)()
+
+
+# In newer hosts a control object holds its copies for further devices under this name.
+DEVICE_COPIES = "multigpu_clones"
+
+# Wrappers that the host's own context windows set beside their handler, which they need; newer hosts have the second.
+STOCK_WINDOW_WRAPPERS = (
+    (WrappersMP.PREPARE_SAMPLING, "ContextWindows_prepare_sampling"),
+    (WrappersMP.SAMPLER_SAMPLE, "ContextWindows_sampler_sample"),
+)

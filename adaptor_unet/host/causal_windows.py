@@ -1,0 +1,123 @@
+"""Causal windows: a long batch goes through the UNet chunk by chunk, in frame order, with the result of the whole.
+
+A frame depends on itself and on the frames before it only.  So a chunk needs of all others just the keys and values of
+temporal attention in the frames before, which a cache hands on.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.context_windows import ContextHandlerABC, ContextWindowABC
+from comfy.model_base import BaseModel
+from torch import Tensor
+
+from .chunk_conditioning import chunk_conditioning
+from .frame_cache import OPTION, FrameCache
+
+logger = logging.getLogger(__name__)
+
+Options = dict[str, Any]
+
+
+class Chunk(ContextWindowABC):
+    """Frames ``start`` to ``end - 1`` of a batch, in the host's form of a window."""
+
+    def __init__(self, start: int, end: int, total: int) -> None:
+        self.index_list = list(range(start, end))
+        self.context_length = end - start
+        self.total_frames = total
+        self.dim = 0
+
+    def get_tensor(self, full: Tensor) -> Tensor:
+        """n ... -> f ...; one row for all stays one."""
+        return full if full.shape[0] == 1 else full[self.index_list[0] : self.index_list[-1] + 1]
+
+    def add_window(self, full: Tensor, to_add: Tensor) -> Tensor:
+        """Adds the chunk's frames to those of the batch."""
+        self.get_tensor(full).add_(to_add)
+        return full
+
+
+@dataclass(frozen=True)
+class CausalWindows(ContextHandlerABC):
+    """What the Causal Windows node sets as the model's context handler; checks itself.
+
+    chunk_frames: most frames of one UNet call and conditioning.  offload: whether the past waits in main memory.
+    clip_lengths: each ``frames_per_clip`` of the model's motions; no chunk holds frames of two clips.
+    """
+
+    chunk_frames: int = 8
+    offload: bool = False
+    clip_lengths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.chunk_frames < 1:
+            raise ValueError(f"chunk_frames of Causal Windows must be 1 or more, found {self.chunk_frames}.")
+
+    def should_use_context(
+        self, model: BaseModel, conds: list, x_in: Tensor, timestep: Tensor, model_options: Options
+    ) -> bool:
+        """Only a batch of more frames than a chunk is cut."""
+        return x_in.shape[0] > self.chunk_frames
+
+    def get_resized_cond(
+        self, cond_in: list[dict] | None, x_in: Tensor, window: Chunk, device: torch.device | None = None
+    ) -> list[dict] | None:
+        """A conditioning's entries for the frames of one chunk."""
+        return cond_in and [chunk_conditioning(entry, window.index_list, x_in.shape[0]) for entry in cond_in]
+
+    def execute(
+        self,
+        calc_cond_batch: Callable,
+        model: BaseModel,
+        conds: list,
+        x_in: Tensor,
+        timestep: Tensor,
+        model_options: Options,
+    ) -> list[Tensor]:
+        """One denoising call, ``n c h w`` for each conditioning, as the host would compute it in one piece."""
+        whole = [torch.empty_like(x_in) for _ in conds]
+        cache = FrameCache(torch.device("cpu") if self.offload else None)
+        try:
+            for chunk in self.chunks(x_in.shape[0]):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                cache.begin_chunk()
+                parts = calc_cond_batch(
+                    model,
+                    [self.get_resized_cond(cond, x_in, chunk) for cond in conds],
+                    chunk.get_tensor(x_in),
+                    chunk.get_tensor(timestep),
+                    chunk_options(model_options, chunk, cache),
+                )
+                for all_frames, part in zip(whole, parts, strict=True):
+                    chunk.get_tensor(all_frames).copy_(part)
+        finally:
+            cache.clear()
+        return whole
+
+    def chunks(self, total: int) -> Iterator[Chunk]:
+        """Runs of at most ``chunk_frames`` frames, in frame order; each clip begins a new one."""
+        bounds = sorted({0, total}.union(*(range(0, total, length) for length in self.clip_lengths)))
+        for clip_start, clip_end in pairwise(bounds):
+            for start in range(clip_start, clip_end, self.chunk_frames):
+                yield Chunk(start, min(start + self.chunk_frames, clip_end), total)
+
+
+def chunk_options(model_options: Options, chunk: Chunk, cache: FrameCache) -> Options:
+    """The options with the chunk's frames, where the host and other nodes look for them, and with the past.
+
+    ``ad_params`` is the record that image-prompt adapters read; another node's own is left alone.
+    """
+    options = {**model_options["transformer_options"], "context_window": chunk, OPTION: cache}
+    record = {
+        "sub_idxs": chunk.index_list,
+        "full_length": chunk.total_frames,
+        "context_length": chunk.context_length,
+    }
+    options.setdefault("ad_params", record)
+    return {**model_options, "transformer_options": options}
