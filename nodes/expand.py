@@ -30,6 +30,7 @@ class ExpandLatent(io.ComfyNode):
                 io.Boolean.Input(
                     "keep_given",
                     default=False,
+                    optional=True,
                     tooltip="The sampler leaves the given frames as they are and makes the new ones after them. "
                     "Takes the place of a noise mask.",
                 ),

@@ -1,0 +1,333 @@
+"""Causal windows: chunk by chunk gives what the whole batch gives, whatever is sampled and however."""
+
+from functools import partial
+
+import comfy.context_windows
+import comfy.model_management
+import comfy.samplers
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
+from magicvideo.adaptor_unet.host.causal_windows import CausalWindows
+from magicvideo.adaptor_unet.host.frame_cache import FrameCache
+from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from measures import relative
+from small_host import Sampler, build_model, conditioning, trained
+
+CLOSE = 1e-4
+
+
+@pytest.fixture
+def adaptor(model: ModelPatcher) -> ModelPatcher:
+    """Looks back far and acts strongly, so that a chunk without its past would show."""
+    return trained(fresh_adaptor(model, frames=6), size=1.0)
+
+
+def split_conditionings(monkeypatch: pytest.MonkeyPatch, model: ModelPatcher) -> None:
+    """Makes the host believe that two conditionings never fit into memory together."""
+    monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30)
+
+
+@pytest.mark.parametrize("cfg", [7.0, 1.0])
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "euler_ancestral"])
+@pytest.mark.parametrize(
+    "frames", [16, pytest.param(40, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
+)
+def test_chunks_of_any_size_equal_the_whole_batch(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, frames: int, sampler: str, cfg: float
+) -> None:
+    bound = bind(model, adaptor)
+    whole = sample(bound, frames, cfg, sampler=sampler)
+    for chunk in (1, 3, 8, 16):
+        assert relative(sample(with_causal_windows(bound, chunk), frames, cfg, sampler=sampler), whole) <= CLOSE, chunk
+
+
+def test_without_the_past_chunks_would_differ(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = bind(model, adaptor)
+    whole = sample(bound)
+    begin = FrameCache.begin_chunk
+    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (cache.entries.clear(), begin(cache)))
+    assert relative(sample(with_causal_windows(bound, 8)), whole) > 10 * CLOSE
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(
+    clip=st.integers(1, 9),
+    clips=st.integers(1, 3),
+    chunk=st.integers(1, 12),
+    positives=st.integers(1, 3),
+    guided=st.booleans(),
+    offload=st.booleans(),
+    apart=st.booleans(),
+)
+def test_any_length_chunk_clip_and_conditioning_count_equals_the_whole(
+    sample: Sampler, clip: int, clips: int, chunk: int, positives: int, guided: bool, offload: bool, apart: bool
+) -> None:
+    model = build_model()
+    bound = bind(model, trained(fresh_adaptor(model, frames=4), size=1.0), frames_per_clip=clip if clips > 1 else 0)
+    text = {"positive": [entry for seed in range(positives) for entry in conditioning(seed + 3, strength=seed + 1.0)]}
+    with pytest.MonkeyPatch.context() as patch:
+        if apart:
+            split_conditionings(patch, model)
+        whole, chunked = (
+            sample(one, clip * clips, 7.0 if guided else 1.0, steps=1, **text)
+            for one in (bound, with_causal_windows(bound, chunk, offload))
+        )
+    assert relative(chunked, whole) <= CLOSE
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm_2_ancestral", "dpmpp_sde", "uni_pc", "lcm", "ddim", "lms"])
+def test_samplers_of_every_kind_give_the_whole_batch(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, sampler: str
+) -> None:
+    bound = bind(model, adaptor)
+    whole, chunked = (sample(one, 10, sampler=sampler, steps=3) for one in (bound, with_causal_windows(bound, 4)))
+    assert relative(chunked, whole) <= CLOSE
+
+
+def test_the_order_of_the_two_nodes_makes_no_difference(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    other = trained(fresh_adaptor(model), seed=2)
+    last = with_causal_windows(bind(bind(model, adaptor, frames_per_clip=5), other), 4)
+    first = bind(bind(with_causal_windows(model, 4), adaptor, frames_per_clip=5), other)
+    between = bind(with_causal_windows(bind(model, adaptor, frames_per_clip=5), 4), other)
+    expected = sample(last, 15)
+    assert torch.equal(sample(first, 15), expected) and torch.equal(sample(between, 15), expected)
+    assert relative(expected, sample(bind(bind(model, adaptor, frames_per_clip=5), other), 15)) <= CLOSE
+
+
+def test_a_model_without_an_adaptor_gives_its_pictures_in_chunks(model: ModelPatcher, sample: Sampler) -> None:
+    assert relative(sample(with_causal_windows(model, 3), 8), sample(model, 8)) <= CLOSE
+
+
+def test_a_batch_that_fits_one_chunk_is_sampled_whole_bit_for_bit(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    bound = bind(model, adaptor)
+    assert torch.equal(sample(with_causal_windows(bound, 16)), sample(bound))
+
+
+def test_two_motions_of_one_adaptor_keep_a_past_each(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    bound = bind(bind(model, adaptor, strength=0.7), adaptor, strength=0.7)
+    assert relative(sample(with_causal_windows(bound, 3), 8), sample(bound, 8)) <= CLOSE
+
+
+def test_motions_with_clips_of_two_lengths_equal_the_whole(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    bound = bind(bind(model, adaptor, frames_per_clip=4), trained(fresh_adaptor(model), seed=2), frames_per_clip=6)
+    assert relative(sample(with_causal_windows(bound, 5), 12), sample(bound, 12)) <= CLOSE
+
+
+@pytest.mark.parametrize("start_percent, end_percent", [(0.0, 0.5), (0.5, 1.0)])
+def test_a_motion_that_acts_in_some_steps_only_equals_the_whole(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, start_percent: float, end_percent: float
+) -> None:
+    bound = bind(model, adaptor, start_percent=start_percent, end_percent=end_percent)
+    whole, chunked = (sample(one, 10, steps=4) for one in (bound, with_causal_windows(bound, 4)))
+    assert relative(chunked, whole) <= CLOSE
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_areas_and_masks_equal_the_whole_joined_or_apart(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    """The host gives the unconditional copy of an area the area's own uuid: two pasts under one name."""
+    mask = torch.zeros(1, 64, 64)
+    mask[:, :, :32] = 1
+    text = {"positive": conditioning(1, area=(8, 4, 0, 0)) + conditioning(3, mask=mask) + conditioning(4)}
+    bound = bind(model, adaptor)
+    whole = sample(bound, 10, **text)
+    if apart:
+        split_conditionings(monkeypatch, model)
+    assert relative(sample(with_causal_windows(bound, 4), 10, **text), whole) <= CLOSE
+
+
+def test_memory_that_runs_short_between_two_chunks_changes_nothing(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = {"positive": conditioning(1, area=(8, 4, 0, 0)) + conditioning(4)}
+    bound = bind(model, adaptor)
+    whole = sample(bound, 12, **text)
+    turns = []
+
+    def required(*_: object, **__: object) -> float:
+        turns.append(len(turns))
+        return 1e30 if len(turns) % 3 else 0.0
+
+    monkeypatch.setattr(model.model, "memory_required", required)
+    assert relative(sample(with_causal_windows(bound, 3), 12, **text), whole) <= CLOSE
+    assert len(turns) > 12
+
+
+def test_tiles_of_another_node_keep_a_past_each(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
+    """A node that calls the UNet tile by tile does so with the same conditionings each time."""
+
+    def tiled(apply: object, given: dict) -> torch.Tensor:
+        tiles = given["input"].split(4, dim=-1)
+        return torch.cat([apply(tile, given["timestep"], **given["c"]) for tile in tiles], dim=-1)
+
+    bound = bind(model, adaptor)
+    bound.set_model_unet_function_wrapper(tiled)
+    assert relative(sample(with_causal_windows(bound, 3), 10), sample(bound, 10)) <= CLOSE
+
+
+def test_custom_sampling_in_chunks_gives_the_whole(model: ModelPatcher, adaptor: ModelPatcher) -> None:
+    results = []
+    for bound in (bind(model, adaptor), with_causal_windows(bind(model, adaptor), 4)):
+        latent = torch.zeros(10, 4, 8, 8)
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+        guider = comfy.samplers.CFGGuider(bound)
+        guider.set_conds(conditioning(1), conditioning(2))
+        guider.set_cfg(5.0)
+        sigmas = comfy.samplers.calculate_sigmas(bound.get_model_object("model_sampling"), "karras", 3)
+        with torch.inference_mode():
+            sampler = comfy.samplers.sampler_object("dpmpp_2m_sde")
+            results.append(guider.sample(noise, latent, sampler, sigmas, disable_pbar=True, seed=0))
+    assert relative(results[1], results[0]) <= CLOSE
+
+
+def test_earlier_frames_do_not_know_how_long_the_clip_gets(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    bound = with_causal_windows(bind(model, adaptor), 4)
+    noise = torch.randn(20, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(sample(bound, 12, noise=noise[:12]), sample(bound, 20, noise=noise)[:12])
+
+
+def rows_in_calls(model: ModelPatcher) -> list[int]:
+    rows: list[int] = []
+    model.model.diffusion_model.register_forward_pre_hook(lambda unet, args: rows.append(args[0].shape[0]))
+    return rows
+
+
+def test_no_call_holds_more_than_a_chunk_and_no_chunk_two_clips(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    rows = rows_in_calls(model)
+    sample(with_causal_windows(bind(model, adaptor, frames_per_clip=7), 4), 14, cfg=1.0, steps=1)
+    assert rows == [4, 3, 4, 3]
+
+
+def test_image_prompt_adapters_find_the_frames_of_their_chunk(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    found = []
+
+    def look(apply: object, given: dict) -> torch.Tensor:
+        found.append(given["c"]["transformer_options"]["ad_params"])
+        return apply(given["input"], given["timestep"], **given["c"])
+
+    bound = bind(with_causal_windows(model, 4), adaptor)
+    bound.set_model_unet_function_wrapper(look)
+    sample(bound, 6, cfg=1.0, steps=1)
+    assert [(record["sub_idxs"], record["full_length"]) for record in found] == [([0, 1, 2, 3], 6), ([4, 5], 6)]
+    bound.model_options["transformer_options"]["ad_params"] = {"sub_idxs": None, "full_length": 99}
+    found.clear()
+    sample(bound, 6, cfg=1.0, steps=1)
+    assert {record["full_length"] for record in found} == {99}, "another node's own record is left alone"
+
+
+def test_an_interrupt_leaves_no_past_behind(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = []
+    begin = FrameCache.begin_chunk
+
+    def begin_and_stop(cache: FrameCache) -> None:
+        begin(cache)
+        caches.append((cache, len(cache.entries)))
+        if len(caches) == 3:
+            comfy.model_management.interrupt_current_processing()
+
+    bound = with_causal_windows(bind(model, adaptor), 4)
+    expected = sample(bound)
+    with monkeypatch.context() as patch, pytest.raises(comfy.model_management.InterruptProcessingException):
+        patch.setattr(FrameCache, "begin_chunk", begin_and_stop)
+        sample(bound)
+    assert caches[2][1] > 0 and all(not cache.entries for cache, _ in caches)
+    assert torch.equal(sample(bound), expected)
+
+
+def test_the_model_that_came_in_stays_as_it_was(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
+    plain, bound = sample(model), bind(model, adaptor)
+    clip = sample(bound)
+    sample(with_causal_windows(model, 4)), sample(with_causal_windows(bound, 4))
+    assert "context_handler" not in model.model_options and "context_handler" not in bound.model_options
+    assert torch.equal(sample(model), plain) and torch.equal(sample(bound), clip)
+
+
+def test_the_later_of_two_kinds_of_windows_counts(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, caplog: pytest.LogCaptureFixture
+) -> None:
+    stock = model.clone()
+    stock.model_options["context_handler"] = comfy.context_windows.IndexListContextHandler(
+        comfy.context_windows.get_matching_context_schedule("batched"),
+        comfy.context_windows.get_matching_fuse_method("flat"),
+        context_length=4,
+    )
+    comfy.context_windows.create_prepare_sampling_wrapper(stock)
+    if hasattr(comfy.context_windows, "create_sampler_sample_wrapper"):
+        comfy.context_windows.create_sampler_sample_wrapper(stock)
+    with caplog.at_level("WARNING"):
+        ours = with_causal_windows(stock, 4)
+    assert "takes the place" in caplog.text
+    assert relative(sample(bind(ours, adaptor), 10), sample(bind(model, adaptor), 10)) <= CLOSE
+    ours.model_options["context_handler"] = stock.model_options["context_handler"]
+    handler = bind(ours, adaptor).model_options["context_handler"]
+    assert isinstance(handler, comfy.context_windows.IndexListContextHandler), "Apply leaves other windows alone"
+
+
+def planned_bytes(monkeypatch: pytest.MonkeyPatch, *runs: object) -> list[float]:
+    planned = []
+    load = comfy.model_management.load_models_gpu
+
+    def record(models: list, memory_required: float = 0, **rest: object) -> None:
+        planned.append(memory_required)
+        load(models, memory_required=memory_required, **rest)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", record)
+    for run in runs:
+        run()
+    return planned
+
+
+def test_the_host_plans_memory_for_a_chunk_and_its_past_whatever_the_length(
+    model: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adaptor = fresh_adaptor(model, frames=32)
+    bound = bind(model, adaptor)
+    ours, offloaded = with_causal_windows(bound, 4), with_causal_windows(bound, 4, offload=True)
+    reverse = bind(with_causal_windows(model, 4), adaptor)
+    runs = ((bound, 4), (bound, 33), (ours, 33), (ours, 40), (offloaded, 33), (reverse, 33))
+    four, whole, chunks, longer, off, first = planned_bytes(
+        monkeypatch, *(partial(sample, one, frames, cfg=1.0, steps=1) for one, frames in runs)
+    )
+    assert four == off < chunks == longer == first < whole
+
+
+def test_a_past_in_main_memory_gives_the_same_clip(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
+    bound = bind(model, adaptor)
+    assert torch.equal(sample(with_causal_windows(bound, 4, offload=True)), sample(with_causal_windows(bound, 4)))
+
+
+def test_chunks_of_no_frames_are_refused(model: ModelPatcher) -> None:
+    with pytest.raises(ValueError, match="chunk_frames of Causal Windows must be 1 or more, found 0"):
+        with_causal_windows(model, 0)
+    assert [chunk.index_list for chunk in CausalWindows(3, clip_lengths=(4,)).chunks(8)] == [
+        [0, 1, 2],
+        [3],
+        [4, 5, 6],
+        [7],
+    ]
