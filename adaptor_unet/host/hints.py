@@ -84,9 +84,9 @@ def frame_hints(control: ControlBase) -> Tensor | None:
 
 
 def _needs_own(control: ControlBase, frames: int, part: bool) -> bool:
-    """Enough hints for the whole batch are laid right by the host."""
+    """As many hints as frames of the whole batch are laid right by the host."""
     hints = frame_hints(control)
-    return hints is not None and (part or hints.shape[0] < frames)
+    return hints is not None and (part or hints.shape[0] != frames)
 
 
 def with_hints(control: ControlBase, places: Sequence[int], clip_lengths: Sequence[int]) -> ControlBase:

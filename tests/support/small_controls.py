@@ -26,16 +26,16 @@ def numbers_of(hints: Tensor) -> list[int]:
     return [round(float(hint.mean()) / STEP) - 1 for hint in hints]
 
 
-def control_model() -> nn.Module:
+def control_model(**shape: object) -> nn.Module:
     """The host's ControlNet for the small UNet, with random weights where training starts from zero."""
-    settings = dict(build_model().model.model_config.unet_config)
+    settings = dict(build_model(**shape).model.model_config.unet_config)
     settings.pop("out_channels")
     network = comfy.cldm.cldm.ControlNet(**settings, hint_channels=3)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for parameter in network.parameters():
-            fan_in = max(1, parameter[0].numel())
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5 / fan_in**0.5)
+        for name, parameter in network.named_parameters():
+            size = (3.0 if name.startswith("input_hint_block") else 0.5) / max(1, parameter[0].numel()) ** 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
             parameter.requires_grad_(False)
     return network
 
@@ -44,10 +44,10 @@ def control_net() -> comfy.controlnet.ControlNet:
     return comfy.controlnet.ControlNet(control_model(), load_device=torch.device("cpu"))
 
 
-def control_lora() -> comfy.controlnet.ControlLora:
+def control_lora(**shape: object) -> comfy.controlnet.ControlLora:
     """Own weights for the hint and the ends, one low-rank change; all else comes from the UNet that is sampled."""
     own = ("input_hint_block", "zero_convs", "middle_block_out")
-    weights = {name: value for name, value in control_model().state_dict().items() if name.startswith(own)}
+    weights = {name: value for name, value in control_model(**shape).state_dict().items() if name.startswith(own)}
     weights["time_embed.0.up"], weights["time_embed.0.down"] = torch.ones(256, 1) * 0.01, torch.ones(1, 64) * 0.01
     return comfy.controlnet.ControlLora(weights | {"lora_controlnet": torch.tensor([])})
 
