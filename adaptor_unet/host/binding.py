@@ -67,8 +67,9 @@ class Binding:
         """
         for motion in self.motions:
             check_batch(noise.shape[0], motion.frames_per_clip)
+        ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
-        if not self.acts(executor.class_obj.model_options) or sigmas[-1] > 0:
+        if not (ends_clean and self.acts(executor.class_obj.model_options)):
             return samples
         return with_kept_frames(samples, latent_image, denoise_mask)
 

@@ -1,9 +1,10 @@
 """Frames that a noise mask keeps come out of sampling as they went in."""
 
 import torch
-from comfy.utils import reshape_mask
 from einops import reduce
 from torch import Tensor
+
+from .versions import full_mask
 
 
 def with_kept_frames(samples: Tensor, given: Tensor, noise_mask: Tensor | None) -> Tensor:
@@ -13,5 +14,5 @@ def with_kept_frames(samples: Tensor, given: Tensor, noise_mask: Tensor | None) 
     """
     if noise_mask is None:
         return samples
-    mask = reshape_mask(noise_mask, samples.shape).to(samples.device)
+    mask = full_mask(noise_mask, samples.shape).to(samples.device)
     return torch.where(reduce(mask, "f c h w -> f 1 1 1", "max") == 0, given.to(samples), samples)

@@ -5,6 +5,8 @@ from typing import Any
 
 import comfy.model_patcher
 import comfy.sd
+import comfy.utils
+import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
@@ -33,6 +35,11 @@ def window_frames(window: Any) -> list[int]:  # noqa: ANN401 - the host's window
 def text_encoder_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
     """The text encoder's tensors; in newer hosts they may have to be brought together first."""
     return getattr(clip, "state_dict_for_saving", clip.get_sd)()
+
+
+def full_mask(noise_mask: Tensor, shape: torch.Size) -> Tensor:
+    """A noise mask in the shape of the latents ``n c h w``: newer hosts have brought it there before they sample."""
+    return noise_mask if noise_mask.shape == shape else comfy.utils.reshape_mask(noise_mask, shape)
 
 
 # In newer hosts a control object holds its copies for further devices under this name.

@@ -55,6 +55,23 @@ def test_one_mask_for_all_stays_one_mask(axes: str, stills: int) -> None:
     assert torch.equal(out["noise_mask"], mask)
 
 
+def test_kept_frames_get_a_mask_of_0_and_new_ones_of_1_clip_by_clip() -> None:
+    out = expand_latent({"samples": frames_of(1, 2, 3, 4)}, 5, frames_per_clip=2, keep_given=True)
+    assert out["noise_mask"].shape == (10, 1, 2, 3)
+    assert told(out["noise_mask"]) == [0, 0, 1, 1, 1] * 2
+    assert set(out["noise_mask"].unique().tolist()) == {0.0, 1.0}
+    assert told(out["samples"]) == [1, 2, 2, 2, 2, 3, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_keeping_mask_takes_the_place_of_any_other(rows: int) -> None:
+    """A latent that was extended before still has that mask."""
+    latent = {"samples": frames_of(1, 2), "noise_mask": torch.zeros(rows, 1, 2, 3)}
+    out = expand_latent(latent, 3, frames_per_clip=2, keep_given=True)
+    assert told(out["noise_mask"]) == [0, 0, 1]
+    assert latent["noise_mask"].shape[0] == rows, "the latent that came in stays as it was"
+
+
 def test_no_mask_stays_no_mask() -> None:
     assert set(expand_latent({"samples": frames_of(1)}, 3)) == {"samples"}
     assert expand_latent({"samples": frames_of(1), "noise_mask": None}, 3)["noise_mask"] is None

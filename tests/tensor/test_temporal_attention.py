@@ -188,6 +188,12 @@ def test_a_past_holds_its_own_memory(trained: DirectedTemporalAttention) -> None
         assert k.untyped_storage().nbytes() == v.untyped_storage().nbytes() == (SPAN - 1) * POSITIONS * CHANNELS * 4
 
 
+def test_a_past_can_wait_on_a_device_of_its_own(trained: DirectedTemporalAttention) -> None:
+    past = PastFrames(device=torch.device("meta"))
+    trained(clip(4), FrameLayout.whole(1, 4), [past])
+    assert {x.device.type for pair in past.pieces.values() for x in pair} == {"meta"}
+
+
 def test_a_past_of_other_frames_changes_the_result(trained: DirectedTemporalAttention) -> None:
     z, layout, outs = clip(2), FrameLayout(1, (4, 5), (0, 0)), []
     for before in (clip(4), clip(4)):
