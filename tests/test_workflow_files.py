@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
-NAMES = ("text_to_video", "text_to_video_controlnet", "text_to_video_lora", "train_motion")
+NAMES = (
+    "text_to_video",
+    "text_to_video_controlnet",
+    "text_to_video_lora",
+    "long_video",
+    "long_video_controlnet",
+    "extend_clip",
+    "image_to_video",
+    "train_motion",
+)
 NOTES = {"MarkdownNote", "Note"}
 # Workflows of other people store values by position, so this order never changes; new inputs go to the end.
 INPUTS = {
@@ -24,7 +33,8 @@ INPUTS = {
         "start_percent",
         "end_percent",
     ],
-    "MagicVideo_ExpandLatent": ["latent", "frames", "frames_per_clip"],
+    "MagicVideo_CausalWindows": ["model", "chunk_frames", "offload_past"],
+    "MagicVideo_ExpandLatent": ["latent", "frames", "frames_per_clip", "keep_given"],
     "MagicVideo_Train": [
         "model",
         "clip",

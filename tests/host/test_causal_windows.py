@@ -317,9 +317,16 @@ def test_the_host_plans_memory_for_a_chunk_and_its_past_whatever_the_length(
     assert four == off < chunks == longer == first < whole
 
 
-def test_a_past_in_main_memory_gives_the_same_clip(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_past_in_main_memory_gives_the_same_clip(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, offload: bool
+) -> None:
+    places = set()
+    begin = FrameCache.begin_chunk
+    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (places.add(cache.device), begin(cache)))
     bound = bind(model, adaptor)
-    assert torch.equal(sample(with_causal_windows(bound, 4, offload=True)), sample(with_causal_windows(bound, 4)))
+    assert relative(sample(with_causal_windows(bound, 4, offload), 10), sample(bound, 10)) <= CLOSE
+    assert places == {torch.device("cpu") if offload else None}
 
 
 def test_chunks_of_no_frames_are_refused(model: ModelPatcher) -> None:

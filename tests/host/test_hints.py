@@ -6,7 +6,7 @@ import comfy.context_windows
 import nodes
 import pytest
 import torch
-from comfy.controlnet import ControlBase
+from comfy.controlnet import ControlBase, ControlNet
 from comfy.model_patcher import ModelPatcher
 
 from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
@@ -244,6 +244,19 @@ def test_the_users_control_objects_stay_as_they_were(kind: str, sample: Sampler)
         assert old.keys() - {"control_model"} <= new.keys()
         assert all(new[name] is old[name] for name in ("cond_hint_original", "previous_controlnet", "cond_hint"))
         assert new.get("control_input") is None and new["extra_args"] == old["extra_args"] == {}
+
+
+def test_every_copy_of_a_control_is_cleaned_up_after_its_chunk(
+    sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, cleaned = [], []
+    run, clean = ControlNet.get_control, ControlNet.cleanup
+    monkeypatch.setattr(ControlNet, "get_control", lambda one, *rest: (used.append(one), run(one, *rest))[1])
+    monkeypatch.setattr(ControlNet, "cleanup", lambda one: (cleaned.append(one), clean(one))[1])
+    text = applied(control_net(), numbered_hints(10), to=applied(control_net(), numbered_hints(10)))
+    sample(with_causal_windows(moving(build_model()), 4), 10, steps=1, **text)
+    assert len(used) == 6 and {id(one) for one in used} <= {id(one) for one in cleaned}
+    assert not {id(one) for one in used} & {id(one) for one in control_objects(text)}
 
 
 def test_an_error_in_the_second_chunk_leaves_the_controls_usable(sample: Sampler, seen: list[list[int]]) -> None:

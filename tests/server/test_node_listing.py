@@ -11,6 +11,7 @@ NODES = {
     "MagicVideo_LoadAdaptor",
     "MagicVideo_NewAdaptor",
     "MagicVideo_Apply",
+    "MagicVideo_CausalWindows",
     "MagicVideo_ExpandLatent",
     "MagicVideo_SaveAdaptor",
 }
