@@ -2,8 +2,8 @@
 
     COMFYUI_PATH=.hosts/0.30.0 .venv/bin/python benchmarks/long.py [--size 32] [--frames 16 64 256] [--chunk 8]
 
-Each length is sampled for one step without guidance in a process of its own, as is the plain batch of the first length
-with and without windows, in turn. Prints seconds, seconds a frame, and peak memory without the latents.
+Each length is sampled for one step without guidance in a process of its own, and so is the whole batch of the first
+length without windows.  Prints seconds, seconds a frame, and peak memory without the latents.
 """
 
 import argparse

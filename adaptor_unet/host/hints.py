@@ -18,8 +18,6 @@ from .versions import DEVICE_COPIES
 logger = logging.getLogger(__name__)
 
 Conditionings = list[list[dict[str, Any]] | None]
-# Attributes in which the host's control classes keep what they made of the hints: a copy begins without.
-MADE_OF_HINTS = ("cond_hint", "control_input", "extra_concat")
 
 
 def hint_rows(places: Sequence[int], hints: int, clip_lengths: Sequence[int] = ()) -> list[int]:
@@ -96,7 +94,7 @@ def with_hints(control: ControlBase, places: Sequence[int], clip_lengths: Sequen
     and preparing a ControlLoRA anew builds its network again.
     """
     own = copy.copy(control)
-    vars(own).update({name: None for name in MADE_OF_HINTS if name in vars(control)})
+    own.cond_hint = None  # so the host makes it, and what a T2I-Adapter makes of it, from these hints
     own.extra_args = dict(control.extra_args)
     own.extra_concat_orig = [rows_for(x, places) for x in control.extra_concat_orig]
     hints = frame_hints(control)

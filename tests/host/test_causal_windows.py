@@ -154,21 +154,19 @@ def test_areas_and_masks_equal_the_whole_joined_or_apart(
     assert relative(sample(with_causal_windows(bound, 4), 10, **text), whole) <= CLOSE
 
 
-def test_memory_that_runs_short_between_two_chunks_changes_nothing(
+def test_conditionings_joined_in_one_chunk_and_apart_in_the_next_equal_the_whole(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = {"positive": conditioning(1, area=(8, 4, 0, 0)) + conditioning(4)}
     bound = bind(model, adaptor)
     whole = sample(bound, 12, **text)
-    turns = []
-
-    def required(*_: object, **__: object) -> float:
-        turns.append(len(turns))
-        return 1e30 if len(turns) % 3 else 0.0
-
-    monkeypatch.setattr(model.model, "memory_required", required)
+    chunks = []
+    begin = FrameCache.begin_chunk
+    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (chunks.append(cache), begin(cache)))
+    monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30 if len(chunks) % 2 else 1.0)
+    rows = rows_in_calls(model)
     assert relative(sample(with_causal_windows(bound, 3), 12, **text), whole) <= CLOSE
-    assert len(turns) > 12
+    assert {3, 6} <= set(rows) and len(chunks) == 8
 
 
 def test_tiles_of_another_node_keep_a_past_each(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:

@@ -1,0 +1,42 @@
+"""The past of a denoising call: whose it is, and when it begins anew."""
+
+from magicvideo.adaptor_unet.host.binding import past_of
+from magicvideo.adaptor_unet.host.frame_cache import OPTION, FrameCache
+
+
+def call(cache: FrameCache, uuids: list[str], sides: list[int], clip: int = 0, site: str = "site") -> list:
+    past = past_of({OPTION: cache, "uuids": uuids, "cond_or_uncond": sides})
+    return [id(frames) for frames in past(0, site, clip)]
+
+
+def test_a_conditioning_finds_its_past_wherever_it_stands_in_the_batch() -> None:
+    cache = FrameCache()
+    cache.begin_chunk()
+    first, second, third = call(cache, ["a", "b", "c"], [0, 0, 1])
+    cache.begin_chunk()
+    assert call(cache, ["c"], [1]) == [third]
+    assert call(cache, ["b", "a"], [0, 0]) == [second, first]
+
+
+def test_one_uuid_on_both_sides_names_two_conditionings_in_any_order() -> None:
+    """The host gives the copy of an area on the other side the area's own uuid."""
+    cache = FrameCache()
+    cache.begin_chunk()
+    positive, negative = call(cache, ["a", "a"], [0, 1])
+    cache.begin_chunk()
+    assert positive != negative and call(cache, ["a", "a"], [1, 0]) == [negative, positive]
+
+
+def test_sites_and_clips_have_a_past_of_their_own() -> None:
+    cache = FrameCache()
+    pasts = [cache.of_call(["a"])(0, site, clip)[0] for site, clip in (("x", 0), ("y", 0), ("x", 1))]
+    assert len({id(past) for past in pasts}) == 3
+    assert len(cache.entries) == 3, "calls within one chunk are told apart"
+    cache.begin_chunk()
+    assert cache.of_call(["a"])(0, "x", 0)[0] is pasts[0]
+    cache.begin_chunk()
+    assert cache.of_call(["a"])(0, "x", 1)[0] is not pasts[0] and len(cache.entries) == 3, "the clip before is dropped"
+
+
+def test_a_call_outside_of_chunks_has_no_past() -> None:
+    assert past_of({})(0, "site", 0) == ()
