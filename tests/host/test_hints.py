@@ -143,6 +143,7 @@ def test_without_this_pack_the_stock_windows_all_get_the_first_hints(sample: Sam
         (16, numbers(0, 16)),
         (20, numbers(0, 16)),
         (10, [*range(10), *[9] * 6]),
+        (6, [*range(6), *[5] * 10]),
         (1, None),
     ],
 )
