@@ -10,13 +10,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_host import Sampler, build_model, conditioning, trained
 
 from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
 from magicvideo.adaptor_unet.host.causal_windows import CausalWindows
 from magicvideo.adaptor_unet.host.frame_cache import FrameCache
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
 from measures import relative
-from small_host import Sampler, build_model, conditioning, trained
 
 CLOSE = 1e-4
 

@@ -4,13 +4,13 @@ import comfy.conds
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from small_host import Sampler, build_model, conditioning, trained
 from torch import Tensor
 
 from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
 from magicvideo.adaptor_unet.host.chunk_conditioning import chunk_conditioning
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
 from measures import relative
-from small_host import Sampler, build_model, conditioning, trained
 
 CLOSE = 1e-4
 FRAMES = 10

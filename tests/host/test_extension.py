@@ -5,13 +5,13 @@ import nodes
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from small_host import Sampler, conditioning, trained
 from torch import Tensor
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
 from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
 from measures import relative
-from small_host import Sampler, conditioning, trained
 
 Latent = dict[str, Tensor]
 

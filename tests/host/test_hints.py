@@ -8,6 +8,7 @@ import pytest
 import torch
 from comfy.controlnet import ControlBase, ControlNet
 from comfy.model_patcher import ModelPatcher
+from small_host import Sampler, build_model, conditioning, trained
 
 from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
@@ -23,7 +24,6 @@ from small_controls import (
     record_hints,
     t2i_adapter,
 )
-from small_host import Sampler, build_model, conditioning, trained
 
 CLOSE = 1e-4
 Text = dict[str, list]

@@ -6,9 +6,8 @@ import comfy.t2i_adapter.adapter
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor, nn
-
 from small_host import build_model
+from torch import Tensor, nn
 
 STEP = 1 / 256
 # Two residual blocks a level, as the features of T2I-Adapter need them.
