@@ -7,7 +7,7 @@ from typing import Any
 
 from .data_settings import DataSettings
 from .new_settings import NewAdaptorSettings
-from .settings import TrainingSettings, settings_from
+from .settings import TrainingSettings, check_names
 
 GROUPS = {"clips": DataSettings, "adaptor": NewAdaptorSettings, "training": TrainingSettings}
 HELP = {
@@ -71,13 +71,11 @@ class Options:
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "Options":
         """From settings by name; ``frames`` and ``seed`` serve all that have them.  Raises ValueError."""
-        known = {name: {field.name for field in fields(kind)} for name, kind in GROUPS.items()}
-        strange = {name: value for name, value in values.items() if not any(name in k for k in known.values())}
-        if strange:
-            settings_from(TrainingSettings, strange)  # raises with the nearest name
+        known = {group: {field.name for field in fields(kind)} for group, kind in GROUPS.items()}
+        check_names(values, set().union(*known.values()))
         return cls(
             **{
-                group: settings_from(kind, {name: value for name, value in values.items() if name in known[group]})
+                group: kind(**{name: value for name, value in values.items() if name in known[group]})
                 for group, kind in GROUPS.items()
             }
         )

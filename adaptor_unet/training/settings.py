@@ -1,6 +1,7 @@
 """All settings of a training run but those of its clips (``data_settings.py``); checked when made."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
@@ -98,15 +99,14 @@ class TrainingSettings:
         return self.learning_rate or (3e-5 if clips < FEW_CLIPS else 1e-4)
 
 
-def settings_from(kind: type, values: dict[str, Any]) -> Any:  # noqa: ANN401 - an object of ``kind``
-    """Settings of a dataclass from plain values, as of a TOML file.  Raises ValueError for a name it does not have."""
-    known = [field.name for field in fields(kind)]
-    for name in values:
+def check_names(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError for a setting that there is not, with the name that was probably meant."""
+    known = sorted(known)
+    for name in names:
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
             raise ValueError(f"there is no setting {name!r}. {hint}")
-    return kind(**values)
 
 
 def as_plain(settings: object) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ...adaptor_unet.host.base_model import config_for, unet_weight
 from ...adaptor_unet.host.train_base import BaseCheckpoint
 from ...adaptor_unet.host.train_unet import training_device
 from ...adaptor_unet.initialisation import new_adaptor
-from ...adaptor_unet.training.latent_clip import TrainingClips
+from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips
 from ...adaptor_unet.training.options import Options, read_toml
 from ...adaptor_unet.training.prepare import clips_of_folder, clips_of_shards
 from ...adaptor_unet.training.record import Record, TensorBoard
@@ -126,7 +126,7 @@ class TrainCommand:
 
     def _watched(self, training: MotionTraining, watchers: Watchers, options: Options) -> bool:
         """Trains with everybody watching who was asked for; other processes than the first only listen for Ctrl-C."""
-        run, fps = training.run, training.clips.held_out[0].fps
+        run, fps = training.run, training.clips.held_out[0].fps or STILL_FPS
         terminal = Terminal(options.training.steps, run.state.step)
         watchers.watchers.append(terminal)
         if run.accelerator.is_main_process:
@@ -141,7 +141,7 @@ class TrainCommand:
     def _tell(self, finished: bool, options: Options, clips: TrainingClips) -> None:
         logger.info("%s %s.", "Wrote" if finished else "Stopped; saved what there is in", self.output)
         clip = clips.held_out[0]
-        told = {"name": self.output.name, "base": self.base.name, "fps": clip.fps, "caption": clip.caption}
+        told = {"name": self.output.name, "base": self.base.name, "fps": clip.fps or STILL_FPS, "caption": clip.caption}
         size = {"width": options.clips.width, "height": options.clips.height, "frames": options.clips.frames}
         logger.info(GRAPH.format(**told, **size))
 

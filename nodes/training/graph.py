@@ -25,7 +25,7 @@ from ...adaptor_unet.host.train_unet import make_room, training_device
 from ...adaptor_unet.initialisation import new_adaptor
 from ...adaptor_unet.training.contact_sheet import contact_sheet, picture
 from ...adaptor_unet.training.folder_clips import FolderClips
-from ...adaptor_unet.training.latent_clip import TrainingClips
+from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips
 from ...adaptor_unet.training.loss_plot import loss_plot
 from ...adaptor_unet.training.options import Options
 from ...adaptor_unet.training.prepare import clips_of_folder
@@ -87,7 +87,7 @@ class GraphTraining:
             asdict(self.options),
         )
         done = training.run.state.step if known and training.run.resume() else 0
-        record = Record(output.folder, training.run.state.step, clips.held_out[0].fps or 8.0)
+        record = Record(output.folder, training.run.state.step, clips.held_out[0].fps or STILL_FPS)
         (output.folder / RUN).write_text(json.dumps(identity), encoding="utf-8")
         watchers.watchers += [watch, record]
         if done < settings.steps and not training.run.train():

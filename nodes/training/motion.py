@@ -18,7 +18,7 @@ from ...adaptor_unet.host.train_files import write, write_checkpoint
 from ...adaptor_unet.host.train_sample import SampleSettings, sample_latents
 from ...adaptor_unet.host.train_unet import TrainingUnet, training_dtype
 from ...adaptor_unet.training.base_lora import BaseLora
-from ...adaptor_unet.training.latent_clip import TrainingClips
+from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips
 from ...adaptor_unet.training.loop import TrainingRun
 from ...adaptor_unet.training.settings import TrainingSettings
 from ...adaptor_unet.training.trainables import Trainables
@@ -86,7 +86,11 @@ class MotionTraining:
         """f h w 3: a clip of the first held-out clip's caption and size, always from the same noise."""
         clip = self.clips.held_out[0]
         how = SampleSettings(
-            tuple(clip.latents.shape), clip.fps, self.settings.sample_steps, self.settings.sample_cfg, seed=0
+            tuple(clip.latents.shape),
+            clip.fps or STILL_FPS,
+            self.settings.sample_steps,
+            self.settings.sample_cfg,
+            seed=0,
         )
         latents = sample_latents(self.denoiser, self.adaptor, clip.text, self.clips.empty_text, how)
         return decode(self.model, self.encoders().vae, latents)

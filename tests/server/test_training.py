@@ -28,7 +28,7 @@ def train(server: HostServer) -> Callable[..., Prompt]:
         prompt[TRAIN]["inputs"] = {name: x for name, x in prompt[TRAIN]["inputs"].items() if x is not None}
         if only_training:
             return {number: prompt[number] for number in ("1", "2", "3", TRAIN, "5")}
-        return with_inputs(prompt, batch_size=4, **{"steps": prompt[TRAIN]["inputs"]["steps"]})
+        return with_inputs(prompt, batch_size=4, width=64, height=64, steps=prompt[TRAIN]["inputs"]["steps"])
 
     return made
 

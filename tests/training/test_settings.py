@@ -57,6 +57,10 @@ def test_an_adaptor_to_start_from_brings_its_own_settings() -> None:
 def test_a_misspelt_setting_is_told_the_right_name() -> None:
     with pytest.raises(ValueError, match="no setting 'learning_rat'. Did you mean learning_rate?"):
         Options.from_values({"learning_rat": 1.0})
+    with pytest.raises(ValueError, match="no setting 'rnk'. Did you mean rank?"):
+        Options.from_values({"rnk": 4})
+    with pytest.raises(ValueError, match="no setting 'zzz'. There are .*, steps,"):
+        Options.from_values({"zzz": 4})
 
 
 def test_shared_settings_reach_all_that_have_them() -> None:
