@@ -142,7 +142,7 @@ BAD = {
     "unknown setting": ({"settings": "rnk = 4"}, "no setting 'rnk'. Did you mean rank?"),
     "broken settings": ({"settings": "rank 4"}, "settings of Train MagicVideo Adaptor cannot be read"),
     "an input among the settings": ({"settings": "steps = 4"}, "steps is an input of Train MagicVideo Adaptor itself"),
-    "a path for a name": ({"name": "../up"}, "must be a plain name"),
+    "a path for a name": ({"name": "../up"}, "must be a plain file name"),
 }
 
 
