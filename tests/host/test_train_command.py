@@ -1,0 +1,72 @@
+"""What bin/train needs of the base, and when; and what a tuned base is saved as."""
+
+from pathlib import Path
+
+import comfy.sd
+import pytest
+import torch
+from small_clips import write_clip
+
+from magicvideo.adaptor_unet.host.train_base import BaseCheckpoint
+from magicvideo.nodes.training.command import TrainCommand
+from make_random_checkpoint import write_random
+
+CHECKPOINT = Path(__file__).resolve().parents[2] / ".demo" / "models" / "checkpoints" / "magicvideo_random.safetensors"
+SMALL = {"frames": 2, "width": 64, "height": 64, "rank": 4, "init": "random", "draws_per_clip": 1, "steps": 1}
+SMALL |= {"sample_every": 0, "validate_every": 0, "precision": "fp32", "still_share": 0.0}
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> TrainCommand:
+    if not CHECKPOINT.is_file():
+        write_random(CHECKPOINT, "checkpoint")
+    write_clip(tmp_path / "clips" / "a.mp4")
+    return TrainCommand(CHECKPOINT, tmp_path / "clips", None, tmp_path / "out" / "a.safetensors", resume=True)
+
+
+@pytest.mark.slow
+def test_a_second_start_needs_no_autoencoder_and_no_text_encoder(
+    command: TrainCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    real = BaseCheckpoint._load
+
+    def load(base: BaseCheckpoint, clip: bool) -> tuple:
+        loaded.append("encoders" if clip else "model")
+        return real(base, clip)
+
+    monkeypatch.setattr(BaseCheckpoint, "_load", load)
+    assert command.run(SMALL)
+    assert sorted(loaded) == ["encoders", "model"]
+    loaded.clear()
+    assert command.run(SMALL | {"steps": 2})
+    assert loaded == ["model"]
+
+
+@pytest.mark.slow
+def test_a_base_that_is_tuned_whole_is_a_checkpoint_for_the_stock_loader(command: TrainCommand) -> None:
+    assert command.run(SMALL | {"base_tuning": "full", "base_rate": 1e-2, "ema": 0.0})
+    path = command.output.with_name("a_base.safetensors")
+    tuned, clip, vae = comfy.sd.load_checkpoint_guess_config(str(path))[:3]
+    before, clip_before, vae_before = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT))[:3]
+    assert type(tuned.model) is type(before.model)
+    old, new = (x.model.diffusion_model.state_dict() for x in (before, tuned))
+    assert set(old) == set(new)
+    assert sum(not torch.equal(old[name], new[name]) for name in old) > 0.9 * len(old)
+    for a, b in ((clip.get_sd(), clip_before.get_sd()), (vae.get_sd(), vae_before.get_sd())):
+        assert set(a) == set(b)
+        assert all(torch.equal(a[name], b[name]) for name in a if isinstance(a[name], torch.Tensor))
+
+
+@pytest.mark.slow
+def test_shards_train_the_adaptor_that_the_folder_trains(command: TrainCommand, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from safetensors.torch import load_file
+
+    assert command.run(SMALL | {"validation_clips": 1})
+    replace(command, write_shards=tmp_path / "shards").run(SMALL)
+    sharded = replace(command, clips=None, shards=tmp_path / "shards", output=tmp_path / "other" / "a.safetensors")
+    assert sharded.run(SMALL | {"validation_clips": 1})
+    one, other = load_file(command.output), load_file(sharded.output)
+    assert all(torch.equal(x, other[name]) for name, x in one.items())
