@@ -11,6 +11,7 @@ from torch import Tensor
 from magicvideo.adaptor_unet.expand_latent import expand_latent
 from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.nodes.expand import ExpandLatent
 from measures import relative
 
 Latent = dict[str, Tensor]
@@ -137,3 +138,11 @@ def test_the_stock_ksampler_node_extends_a_clip(moving: ModelPatcher) -> None:
             moving, 7, 2, 5.0, "euler", "normal", conditioning(1), conditioning(2), latent, denoise=1.0
         )
     assert torch.equal(out["samples"][:3], clip["samples"]) and out["samples"].shape[0] == 6
+
+
+def test_a_workflow_from_before_keep_given_still_runs_and_keeps_nothing() -> None:
+    kinds = ExpandLatent.INPUT_TYPES()
+    assert list(kinds["required"]) == ["latent", "frames", "frames_per_clip"]
+    assert kinds["optional"]["keep_given"][1]["default"] is False
+    (latent,) = ExpandLatent.execute(given(2), 4, 2).args
+    assert "noise_mask" not in latent
