@@ -17,6 +17,7 @@ from ...adaptor_unet.initialisation import new_adaptor
 from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips
 from ...adaptor_unet.training.options import Options, read_toml
 from ...adaptor_unet.training.prepare import clips_of_folder, clips_of_shards
+from ...adaptor_unet.training.processes import accelerator
 from ...adaptor_unet.training.record import Record, TensorBoard
 from ...adaptor_unet.training.settings import as_plain
 from ...adaptor_unet.training.shards import write_shards
@@ -59,8 +60,8 @@ class TrainCommand:
         options = Options.from_values((read_toml(self.settings) if self.settings else {}) | chosen)
         output = self._output()
         base = BaseCheckpoint(self.base)
-        accelerator = self._accelerator()
-        clips = self._clips(options, base, accelerator)
+        processes = accelerator(cpu=training_device().type == "cpu")
+        clips = self._clips(options, base, processes)
         if self.write_shards:
             index = write_shards(clips.train, self.write_shards, clips.empty_text)
             logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
@@ -73,7 +74,7 @@ class TrainCommand:
             clips,
             options.training,
             output,
-            accelerator,
+            processes,
             watchers,
             lambda: base.encoders,
             used,
@@ -82,7 +83,7 @@ class TrainCommand:
         if self.resume and not resumed:
             logger.info("Nothing to resume in %s: a new run begins.", output.folder)
         finished = self._watched(training, watchers, options)
-        if accelerator.is_main_process:
+        if processes.is_main_process:
             self._tell(finished, options, clips)
         return finished
 
@@ -94,17 +95,12 @@ class TrainCommand:
             raise ValueError(f"{there} is there already: add --resume to go on with it, or choose another --output.")
         return Output(path, path.with_name(f"{path.stem}_base.safetensors"), folder)
 
-    def _accelerator(self) -> "Accelerator":
-        from accelerate import Accelerator
-
-        return Accelerator(cpu=training_device().type == "cpu")
-
-    def _clips(self, options: Options, base: BaseCheckpoint, accelerator: "Accelerator") -> TrainingClips:
+    def _clips(self, options: Options, base: BaseCheckpoint, processes: "Accelerator") -> TrainingClips:
         """On the first process first, which fills the cache."""
         if self.shards:
             return clips_of_shards(self.shards, options.training)
-        with accelerator.main_process_first():
-            bar = tqdm(unit="clip", disable=not accelerator.is_main_process, dynamic_ncols=True)
+        with processes.main_process_first():
+            bar = tqdm(unit="clip", disable=not processes.is_main_process, dynamic_ncols=True)
             return clips_of_folder(
                 self.clips,
                 options.clips,

@@ -29,6 +29,7 @@ from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips
 from ...adaptor_unet.training.loss_plot import loss_plot
 from ...adaptor_unet.training.options import Options
 from ...adaptor_unet.training.prepare import clips_of_folder
+from ...adaptor_unet.training.processes import accelerator
 from ...adaptor_unet.training.record import Record
 from ...adaptor_unet.training.watch import Watchers
 from .motion import MotionTraining, Output
@@ -67,12 +68,9 @@ class GraphTraining:
                 make_room()
 
     def _run(self) -> tuple[ModelPatcher, Tensor, Tensor]:
-        from accelerate import Accelerator
-
         clips, settings = self._clips(), self.options.training
         identity = self._identity(clips)
         output, known = run_files(self.name, identity, settings.base_tuning)
-        accelerator = Accelerator(cpu=training_device().type == "cpu")
         make_room()
         watch, watchers = PreviewWatch(settings.steps), Watchers([])
         training = MotionTraining(
@@ -81,7 +79,7 @@ class GraphTraining:
             clips,
             settings,
             output,
-            accelerator,
+            accelerator(cpu=training_device().type == "cpu"),
             watchers,
             lambda: self.encoders,
             asdict(self.options),

@@ -12,6 +12,7 @@ from PIL import Image, ImageSequence
 
 from magicvideo.adaptor_unet.training.contact_sheet import contact_sheet, save_clip
 from magicvideo.adaptor_unet.training.loss_plot import COLOURS, loss_plot, span, ticks
+from magicvideo.adaptor_unet.training.processes import accelerator
 from magicvideo.adaptor_unet.training.record import Record, TensorBoard, read_records
 from magicvideo.adaptor_unet.training.terminal import Terminal
 from magicvideo.adaptor_unet.training.watch import Smoothed, Watchers
@@ -124,8 +125,13 @@ def test_tensorboard_says_what_to_install_when_it_is_missing(tmp_path: Path, mon
         TensorBoard(tmp_path, 8.0)
 
 
+def test_without_accelerate_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match="Training needs accelerate: run `pip install accelerate`"):
+        accelerator(cpu=True)
+
+
 def test_tensorboard_gets_numbers_and_frames(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     board = TensorBoard(tmp_path, 8.0)
     board.numbers(1, 9, {"loss": 0.25})
     board.clip(1, "step-1", torch.rand(3, 8, 8, 3))
