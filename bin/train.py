@@ -66,21 +66,33 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-FILES = ("base", "clips", "shards", "output", "settings", "cache", "write_shards", "resume", "tensorboard")
+FILES = ("base", "clips", "shards", "output", "cache", "write_shards", "resume", "tensorboard")
+
+
+def check_files(files: dict[str, Path | None]) -> None:
+    """Raises ValueError for an input that is not there, before anything is loaded."""
+    for name in ("base", "clips", "shards"):
+        if files[name] is not None and not files[name].exists():
+            raise ValueError(f"--{name}: {files[name]} is not there.")
 
 
 def main() -> int:
     load_pack()
+    from magicvideo.adaptor_unet.training.loop import TrainingError
+    from magicvideo.adaptor_unet.training.options import Options, read_toml
+
     chosen = vars(parser().parse_args())
     files = {name: chosen.pop(name) for name in FILES}
-    load_host()
+    settings = chosen.pop("settings")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("magicvideo").setLevel(logging.INFO)
-    from magicvideo.adaptor_unet.training.loop import TrainingError
-    from magicvideo.nodes.training.command import TrainCommand
-
     try:
-        return 0 if TrainCommand(**files).run(chosen) else 130
+        options = Options.from_values((read_toml(settings) if settings else {}) | chosen)
+        check_files(files)
+        load_host()
+        from magicvideo.nodes.training.command import TrainCommand
+
+        return 0 if TrainCommand(**files).run(options) else 130
     except (ValueError, TrainingError, ImportError) as error:
         print(f"bin/train: {error}", file=sys.stderr)
         return 2

@@ -32,9 +32,13 @@ def of_model(model: ModelPatcher) -> str:
     return fingerprint((name, unet_weight(model, name)) for name in names)
 
 
-def of_encoders(clip: CLIP, vae: VAE) -> str:
-    """The text encoder's and the autoencoder's, LoRAs on the former by their patches."""
+def of_encoders(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
+    """The text encoder's and the autoencoder's, LoRAs on the former by their patches.
+
+    Of the text encoder only what the host would save: the rest is in no SD1.5 file and may be left uninitialised.
+    """
+    saved = model.model.model_config.process_clip_state_dict_for_saving(dict(text_encoder_weights(clip)))
     patches = str(getattr(clip.patcher, "patches_uuid", "")) if clip.patcher.patches else ""
-    both = {**{f"clip {n}": x for n, x in text_encoder_weights(clip).items()}, **vae.get_sd()}
+    both = {f"clip {name}": x for name, x in saved.items()} | vae.get_sd()
     tensors = ((name, x) for name, x in sorted(both.items()) if isinstance(x, Tensor))
     return fingerprint([*tensors, (f"patches {patches}", torch.zeros(0))])

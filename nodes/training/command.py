@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -15,7 +15,7 @@ from ...adaptor_unet.host.train_base import BaseCheckpoint
 from ...adaptor_unet.host.train_unet import training_device
 from ...adaptor_unet.initialisation import new_adaptor
 from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips
-from ...adaptor_unet.training.options import Options, read_toml
+from ...adaptor_unet.training.options import Options
 from ...adaptor_unet.training.prepare import clips_of_folder, clips_of_shards
 from ...adaptor_unet.training.processes import accelerator
 from ...adaptor_unet.training.record import Record, TensorBoard
@@ -49,15 +49,13 @@ class TrainCommand:
     clips: Path | None
     shards: Path | None
     output: Path
-    settings: Path | None = None
     cache: Path | None = None
     write_shards: Path | None = None
     resume: bool = False
     tensorboard: bool = False
 
-    def run(self, chosen: dict[str, Any]) -> bool:
+    def run(self, options: Options) -> bool:
         """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence."""
-        options = Options.from_values((read_toml(self.settings) if self.settings else {}) | chosen)
         output = self._output()
         base = BaseCheckpoint(self.base)
         processes = accelerator(cpu=training_device().type == "cpu")

@@ -125,7 +125,7 @@ class GraphTraining:
         if isinstance(clips.train, FolderClips):  # files named by what they were made from
             made["clips"] = [[clip.latents.name, clip.caption] for clip in clips.train.clips]
         else:
-            made["clips"] = fingerprint((clip.caption, clip.latents) for clip in clips.train.clips)
+            made["clips"] = fingerprint(self.clips.given())
         return json.loads(json.dumps(asdict(self.options) | made))
 
 
@@ -167,4 +167,4 @@ def as_image(pixels: Image.Image) -> Tensor:
 
 
 def encoders_of(model: ModelPatcher, clip: Any, vae: Any) -> HostEncoders:  # noqa: ANN401 - the host's classes
-    return HostEncoders(model, clip, vae, of_encoders(clip, vae))
+    return HostEncoders(model, clip, vae, of_encoders(model, clip, vae))

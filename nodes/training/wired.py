@@ -3,9 +3,10 @@
 Axes: f frames, h w of a picture or latent, c channels, n tokens, d text channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -41,7 +42,7 @@ class WiredClips:
         empty = encoders.text("")
         texts = self._texts(data, encoders)
         clips: list[LatentClip] = []
-        for place, (frames, fps) in enumerate(self._frames()):
+        for place, (frames, fps) in enumerate(self._frames):
             (text, caption), random = texts[place % len(texts)], Random(f"{data.seed} {place}")
             for chosen, rate in sub_clips(frames, fps, data, random, place):
                 latents = self._latents(chosen, data, random, encoders)
@@ -49,6 +50,15 @@ class WiredClips:
         train = MemoryClips(tuple(clips))
         return TrainingClips(train, spread(train, 4), empty)
 
+    def given(self) -> Iterator[tuple[str, Tensor]]:
+        """All that came over the wires, with names; before it is encoded, which may differ in the last digit."""
+        yield f"{self.fps} {list(self.captions)}", torch.zeros(0)
+        for frames, fps in self._frames:
+            yield f"clip {fps}", frames
+        for conditioning in self.conditionings:
+            yield "conditioning", conditioning[0][0]
+
+    @cached_property
     def _frames(self) -> list[tuple[Tensor, float]]:
         if self.latents:
             return [(latent["samples"], self.fps) for latent in self.latents]

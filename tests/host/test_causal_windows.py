@@ -32,11 +32,14 @@ def split_conditionings(monkeypatch: pytest.MonkeyPatch, model: ModelPatcher) ->
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30)
 
 
+LENGTHS = [pytest.param(16, name) for name in ("euler", "dpmpp_2m", "euler_ancestral")]
+LENGTHS += [
+    pytest.param(length, name, marks=pytest.mark.slow) for length in (40, 100) for name in ("euler", "dpmpp_2m")
+]
+
+
 @pytest.mark.parametrize("cfg", [7.0, 1.0])
-@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "euler_ancestral"])
-@pytest.mark.parametrize(
-    "frames", [16, pytest.param(40, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("frames", "sampler"), LENGTHS)
 def test_chunks_of_any_size_equal_the_whole_batch(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, frames: int, sampler: str, cfg: float
 ) -> None:

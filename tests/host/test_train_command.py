@@ -7,13 +7,19 @@ import pytest
 import torch
 from small_clips import write_clip
 
+from magicvideo.adaptor_unet.host.fingerprint import of_encoders
 from magicvideo.adaptor_unet.host.train_base import BaseCheckpoint
+from magicvideo.adaptor_unet.training.options import Options
 from magicvideo.nodes.training.command import TrainCommand
 from make_random_checkpoint import write_random
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / ".demo" / "models" / "checkpoints" / "magicvideo_random.safetensors"
 SMALL = {"frames": 2, "width": 64, "height": 64, "rank": 4, "init": "random", "draws_per_clip": 1, "steps": 1}
 SMALL |= {"sample_every": 0, "validate_every": 0, "precision": "fp32", "still_share": 0.0}
+
+
+def small(**settings: object) -> Options:
+    return Options.from_values(SMALL | settings)
 
 
 @pytest.fixture
@@ -36,16 +42,16 @@ def test_a_second_start_needs_no_autoencoder_and_no_text_encoder(
         return real(base, clip)
 
     monkeypatch.setattr(BaseCheckpoint, "_load", load)
-    assert command.run(SMALL)
+    assert command.run(small())
     assert sorted(loaded) == ["encoders", "model"]
     loaded.clear()
-    assert command.run(SMALL | {"steps": 2})
+    assert command.run(small(steps=2))
     assert loaded == ["model"]
 
 
 @pytest.mark.slow
 def test_a_base_that_is_tuned_whole_is_a_checkpoint_for_the_stock_loader(command: TrainCommand) -> None:
-    assert command.run(SMALL | {"base_tuning": "full", "base_rate": 1e-2, "ema": 0.0})
+    assert command.run(small(base_tuning="full", base_rate=1e-2, ema=0.0))
     path = command.output.with_name("a_base.safetensors")
     tuned, clip, vae = comfy.sd.load_checkpoint_guess_config(str(path))[:3]
     before, clip_before, vae_before = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT))[:3]
@@ -55,7 +61,22 @@ def test_a_base_that_is_tuned_whole_is_a_checkpoint_for_the_stock_loader(command
     assert sum(not torch.equal(old[name], new[name]) for name in old) > 0.9 * len(old)
     for a, b in ((clip.get_sd(), clip_before.get_sd()), (vae.get_sd(), vae_before.get_sd())):
         assert set(a) == set(b)
-        assert all(torch.equal(a[name], b[name]) for name in a if isinstance(a[name], torch.Tensor))
+        # No SD1.5 checkpoint holds a text projection, and the oldest host leaves it uninitialised.
+        names = [name for name in a if isinstance(a[name], torch.Tensor) and "text_projection" not in name]
+        assert names and all(torch.equal(a[name], b[name]) for name in names)
+
+
+@pytest.mark.slow
+def test_the_same_encoders_have_the_same_name_at_every_start_and_others_another() -> None:
+    if not CHECKPOINT.is_file():
+        write_random(CHECKPOINT, "checkpoint")
+    names = []
+    for change in (False, False, True):
+        model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT))[:3]
+        if change:
+            clip.cond_stage_model.clip_l.transformer.text_model.final_layer_norm.bias.data += 0.1
+        names.append(of_encoders(model, clip, vae))
+    assert names[0] == names[1] != names[2]
 
 
 @pytest.mark.slow
@@ -64,9 +85,9 @@ def test_shards_train_the_adaptor_that_the_folder_trains(command: TrainCommand, 
 
     from safetensors.torch import load_file
 
-    assert command.run(SMALL | {"validation_clips": 1})
-    replace(command, write_shards=tmp_path / "shards").run(SMALL)
+    assert command.run(small(validation_clips=1))
+    replace(command, write_shards=tmp_path / "shards").run(small())
     sharded = replace(command, clips=None, shards=tmp_path / "shards", output=tmp_path / "other" / "a.safetensors")
-    assert sharded.run(SMALL | {"validation_clips": 1})
+    assert sharded.run(small(validation_clips=1))
     one, other = load_file(command.output), load_file(sharded.output)
     assert all(torch.equal(x, other[name]) for name, x in one.items())

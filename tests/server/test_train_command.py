@@ -68,21 +68,21 @@ def test_a_folder_becomes_an_adaptor_with_all_that_a_person_looks_at(folder: Pat
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a word of POSIX")
 def test_killed_at_a_random_moment_and_resumed_it_equals_the_uninterrupted_run(folder: Path, tmp_path: Path) -> None:
-    whole = train(folder, "--steps", "8", "--batch", "2")
+    whole = train(folder, "--steps", "5")
     assert whole.returncode == 0, whole.stderr
-    expected = load_file(folder / "out" / "wave.run" / "step-00000008.state")
+    expected = load_file(folder / "out" / "wave.run" / "step-00000005.state")
     final = load_file(folder / "out" / "wave.safetensors")
     (folder / "out" / "wave.run").rename(folder / "whole.run")
     (folder / "out" / "wave.safetensors").unlink()
-    process = subprocess.Popen(command(folder, "--steps", "8", "--batch", "2"), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(folder, "--steps", "5"), stderr=subprocess.DEVNULL)
     while not list((folder / "out").glob("wave.run/step-*.state")) and process.poll() is None:
         time.sleep(0.05)
-    time.sleep(random.uniform(0, 2))
+    time.sleep(random.uniform(0, 1))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    resumed = train(folder, "--steps", "8", "--batch", "2", "--resume")
+    resumed = train(folder, "--steps", "5", "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    found = load_file(folder / "out" / "wave.run" / "step-00000008.state")
+    found = load_file(folder / "out" / "wave.run" / "step-00000005.state")
     assert set(found) == set(expected) and all(torch.equal(found[name], expected[name]) for name in expected)
     assert all(torch.equal(x, final[name]) for name, x in load_file(folder / "out" / "wave.safetensors").items())
 
@@ -101,8 +101,8 @@ def test_ctrl_c_saves_says_so_and_ends_with_130(folder: Path) -> None:
 
 
 BAD = {
-    "no base": (["--base", "/no/such.safetensors"], "/no/such.safetensors is not there"),
-    "no clips": (["--clips", "/no/such/folder"], "/no/such/folder"),
+    "no base": (["--base", "/no/such.safetensors"], "--base: /no/such.safetensors is not there"),
+    "no clips": (["--clips", "/no/such/folder"], "--clips: /no/such/folder is not there"),
     "bad setting": (["--learning-rate", "-1"], "learning_rate must be a finite number, 0 or more, found -1.0"),
     "no settings file": (["--settings", "/no/such.toml"], "/no/such.toml cannot be read"),
 }
