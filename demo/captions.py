@@ -1,0 +1,36 @@
+"""What a person might type for a scene: its parts in any order, some left out, synonyms for the words."""
+
+import random
+
+from sprite_scene import Scene
+from vocabulary import MOTIONS, PLACES, SYNONYMS
+
+# Share of captions that say nothing of the background, so that a prompt need not either.
+NO_BACKGROUND = 0.1
+
+
+def caption(scene: Scene, generator: random.Random) -> str:
+    """A caption drawn at random; whatever it says is true of the scene."""
+    background = f"{_word(scene.background, generator)} {generator.choice(PLACES)}"
+    subject = f"{_article(word := _word(scene.subject, generator))} {word}"
+    if scene.direction:
+        motion = _word(scene.direction, generator)
+        subject += f" {generator.choice(MOTIONS)} {motion}"
+    if generator.random() < NO_BACKGROUND:
+        return subject
+    return generator.choice(
+        (
+            f"{subject} on {_article(background)} {background}",
+            f"{subject}, {background}",
+            f"{background}, {subject}",
+            f"on {_article(background)} {background} {subject}",
+        )
+    )
+
+
+def _word(meaning: str, generator: random.Random) -> str:
+    return generator.choice(SYNONYMS[meaning])
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
