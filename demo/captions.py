@@ -14,8 +14,7 @@ def caption(scene: Scene, generator: random.Random) -> str:
     background = f"{_word(scene.background, generator)} {generator.choice(PLACES)}"
     subject = f"{_article(word := _word(scene.subject, generator))} {word}"
     if scene.direction:
-        motion = _word(scene.direction, generator)
-        subject += f" {generator.choice(MOTIONS)} {motion}"
+        subject += f" {_motion(_word(scene.direction, generator), generator)}"
     if generator.random() < NO_BACKGROUND:
         return subject
     return generator.choice(
@@ -30,6 +29,11 @@ def caption(scene: Scene, generator: random.Random) -> str:
 
 def _word(meaning: str, generator: random.Random) -> str:
     return generator.choice(SYNONYMS[meaning])
+
+
+def _motion(direction: str, generator: random.Random) -> str:
+    """Such as "moving left"; "falling" needs no other verb."""
+    return direction if direction.endswith("ing") else f"{generator.choice(MOTIONS)} {direction}"
 
 
 def _article(word: str) -> str:

@@ -54,9 +54,9 @@ def encoded_stills(painter: Painter, network: SmallAutoencoder, count: int, seed
     latents, words = [], []
     while len(words) < count:
         part = [painter.still(generator) for _ in range(min(PART, count - len(words)))]
-        words += [word_numbers(caption(scene, generator)) for scene, _ in part]
-        pictures = torch.stack([torch.from_numpy(picture) for _, picture in part]).float() / 255
-        latents.append(network.encode(rearrange(pictures, "n h w c -> n c h w")).half())
+        words += [word_numbers(caption(still.scene, generator)) for still in part]
+        pictures = torch.stack([torch.from_numpy(still.picture) for still in part]).float() / 255
+        latents.append(network.encode(rearrange(pictures, "n h w c -> n c h w").contiguous()).half())
     return {"latents": torch.cat(latents), "words": torch.tensor(words, dtype=torch.int16)}
 
 

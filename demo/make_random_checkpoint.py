@@ -70,12 +70,17 @@ MAKERS = {"checkpoint": random_checkpoint, "controlnet": random_controlnet, "lor
 
 
 def write_random(path: Path, kind: str = "checkpoint", seed: int = 0) -> None:
-    """Writes the file under another name first, so that an interrupted run leaves no half file behind."""
+    """Writes a random model of a kind of MAKERS."""
+    write_weights(path, MAKERS[kind](seed), f"random compact {kind}, seed {seed}")
+
+
+def write_weights(path: Path, weights: dict[str, Tensor], title: str) -> None:
+    """In fp16, and under another name first, so that an interrupted run leaves no half file behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.half().contiguous() for name, tensor in MAKERS[kind](seed).items()}
+    halves = {name: tensor.half().contiguous() for name, tensor in weights.items()}
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(weights, unfinished, metadata={"format": "pt", "title": f"random compact {kind}, seed {seed}"})
+        save_file(halves, unfinished, metadata={"format": "pt", "title": title})
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -7,16 +7,15 @@ a block's channels stay zero.
 Axes: b pictures, c channels, h height, w width; pictures are in 0..1.
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
 from compact_checkpoint import AUTOENCODER, LATENT_CHANNELS, Shape, checkpoint_shapes
 
 # Channels at full, half, quarter and eighth resolution.
-ENCODER_WIDTHS = (16, 32, 64, 64)
-DECODER_WIDTHS = (32, 48, 64, 64)
+Widths = tuple[int, int, int, int]
+ENCODER_WIDTHS: Widths = (16, 16, 32, 64)
+DECODER_WIDTHS: Widths = (32, 32, 64, 64)
 DOWNSCALING = 8
 # The layout clamps latents softly to this, so they must be of about unit size.
 LATENT_LIMIT = 3.0
@@ -44,7 +43,7 @@ def _conv(before: int, after: int, stride: int = 1, bias: bool = True) -> nn.Con
     return nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=bias)
 
 
-def _encoder(widths: Iterable[int]) -> nn.Sequential:
+def _encoder(widths: Widths) -> nn.Sequential:
     full, half, quarter, eighth = widths
     layers = [_conv(3, full), Block(full)]
     for before, after in ((full, half), (half, quarter), (quarter, eighth)):
@@ -52,7 +51,7 @@ def _encoder(widths: Iterable[int]) -> nn.Sequential:
     return nn.Sequential(*layers, _conv(eighth, LATENT_CHANNELS))
 
 
-def _decoder(widths: Iterable[int]) -> nn.Sequential:
+def _decoder(widths: Widths) -> nn.Sequential:
     full, half, quarter, eighth = widths
     layers = [SoftClamp(), _conv(LATENT_CHANNELS, eighth), nn.ReLU()]
     for before, after in ((eighth, quarter), (quarter, half), (half, full)):
@@ -63,10 +62,10 @@ def _decoder(widths: Iterable[int]) -> nn.Sequential:
 class SmallAutoencoder(nn.Module):
     """Latents are what the image network works on: of about unit variance, an eighth as high and wide."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: Widths = ENCODER_WIDTHS, decoder: Widths = DECODER_WIDTHS) -> None:
         super().__init__()
-        self.taesd_encoder = _encoder(ENCODER_WIDTHS)
-        self.taesd_decoder = _decoder(DECODER_WIDTHS)
+        self.taesd_encoder = _encoder(encoder)
+        self.taesd_decoder = _decoder(decoder)
 
     def encode(self, pictures: Tensor) -> Tensor:
         """b 3 h w -> b 4 h/8 w/8"""

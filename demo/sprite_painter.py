@@ -4,6 +4,7 @@ Axes: h height, w width, c colours, f frames; s and t are 2: pictures are drawn 
 """
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,16 @@ def couples(sprites: Sprites) -> list[Couple]:
     return [(name, colour) for name in SUBJECTS for colour in BACKGROUNDS if stands_out(sprites[name], colour)]
 
 
+@dataclass(frozen=True)
+class Still:
+    """A picture, ``h w c`` in 0..255, of a scene, and where the sprite's centre is in it."""
+
+    scene: Scene
+    x: float
+    y: float
+    picture: np.ndarray
+
+
 class Painter:
     """Draws scenes; keeps the sprites in every size and facing that scenes come in.  No two threads at once."""
 
@@ -69,10 +80,11 @@ class Painter:
         """``f h w c`` in 0..255"""
         return np.stack([self.frame(scene, number) for number in range(frames)])
 
-    def still(self, generator: random.Random) -> tuple[Scene, np.ndarray]:
-        """A frame of a clip drawn at random, with its scene."""
+    def still(self, generator: random.Random) -> Still:
+        """A frame of a clip drawn at random."""
         scene = draw_scene(generator, self.couples)
-        return scene, self.frame(scene, generator.uniform(0, FRAMES - 1))
+        frame = generator.uniform(0, FRAMES - 1)
+        return Still(scene, *scene.centre(frame), self.frame(scene, frame))
 
     def _paste(self, canvas: np.ndarray, scene: Scene, x: float, y: float, share: float) -> None:
         """Blends the sprite in, centred at a place in picture pixels; what lies outside is cut."""

@@ -1,10 +1,12 @@
 """Trains the demo's autoencoder on stills of moving sprites.
 
-    python demo/train_autoencoder.py --steps 12000
+    python demo/train_autoencoder.py
 
-Stopped at any time, the same command goes on. Encoder and decoder learn together for the first part of the steps, then
-the encoder stays as it is and the decoder goes on alone: what counts for sharpness is the decoder, and latents that
-stand still can be used to train the image network.
+Stopped at any time, the same command goes on. It learns in three parts:
+
+1. on pieces of pictures around the sprite, because the flat rest teaches little and costs as much;
+2. on whole pictures, whose edges look different from those of a piece;
+3. the decoder alone: sharpness is decided there, and latents that stand still can be used to train the image network.
 
 Axes: b pictures, c channels, h height, w width.
 """
@@ -12,6 +14,7 @@ Axes: b pictures, c channels, h height, w width.
 import argparse
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +27,53 @@ from torch import Tensor
 from resumable_training import ResumableTraining, TrainingSettings, half_precision
 from small_autoencoder import SmallAutoencoder
 from sprite_painter import Painter, load_sprites
+from sprite_scene import SIDE
 
-PICTURES = 24_000
-HELD_OUT = 256
+PICTURES, HELD_OUT = 24_000, 128
+SEEDS = {"training": 1, "held out": 2}
 BATCH = 16
-TOGETHER = 0.6  # share of the steps in which the encoder learns as well
+PIECE = SIDE // 2
+STEPS = 9_000
+# Shares of the steps at which whole pictures begin, and the decoder alone.
+WHOLE, ALONE = 0.7, 0.76
 # The decoder learns on latents that are a little off, as those of an image network are.
 LATENT_NOISE = 0.05
 UNIT_PULL = 0.01
-SEEDS = {"training": 1, "held out": 2}
+REPORT_MINUTES = 2.0
 
 
-def stills(painter: Painter, count: int, seed: int) -> Tensor:
-    """b c h w in 0..255, one byte each"""
-    generator = random.Random(seed)
-    pictures = np.stack([painter.still(generator)[1] for _ in range(count)])
-    return rearrange(torch.from_numpy(pictures), "b h w c -> b c h w").contiguous()
+@dataclass(frozen=True)
+class Stills:
+    """``pictures``: b c h w in 0..255, one byte each.  ``corners``: b 2, upper left of a piece with the sprite."""
+
+    pictures: Tensor
+    corners: Tensor
+
+    @classmethod
+    def drawn(cls, painter: Painter, count: int, seed: int) -> "Stills":
+        generator = random.Random(seed)
+        pictures, corners = [], []
+        for _ in range(count):
+            still = painter.still(generator)
+            pictures.append(still.picture)
+            corners.append([piece_start(place, generator) for place in (still.y, still.x)])
+        together = rearrange(torch.from_numpy(np.stack(pictures)), "b h w c -> b c h w").contiguous()
+        return cls(together, torch.tensor(corners))
+
+    def pieces(self, chosen: Tensor) -> Tensor:
+        """b -> b c h w, PIECE high and wide"""
+        corners = self.corners[chosen].tolist()
+        pictures = zip(self.pictures[chosen], corners, strict=True)
+        return torch.stack([picture[:, top : top + PIECE, left : left + PIECE] for picture, (top, left) in pictures])
+
+
+def piece_start(centre: float, generator: random.Random) -> int:
+    """Where a piece begins so that a sprite with this centre lies within it, at least by half."""
+    return min(max(round(centre - generator.uniform(0.2, 0.8) * PIECE), 0), SIDE - PIECE)
 
 
 def as_input(pictures: Tensor) -> Tensor:
+    """b c h w in 0..255 -> b c h w in 0..1"""
     return (pictures.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
@@ -75,24 +106,25 @@ def psnr(pictures: Tensor, others: Tensor) -> Tensor:
     return 10 * torch.log10(255**2 / error)
 
 
-def train(run: ResumableTraining, pictures: Tensor, held_out: Tensor) -> None:
+def train(run: ResumableTraining, stills: Stills, held_out: Tensor) -> None:
     torch.manual_seed(run.steps)
     latents, told = None, time.monotonic()
     while run.progress < 1:
-        alone = run.progress >= TOGETHER
+        alone = run.progress >= ALONE
         if alone and latents is None:
-            # From the running mean, because that is what stays. Its encoder is the one in the file.
+            # The encoder of the running mean, because that is what stays.
             run.module.taesd_encoder.load_state_dict(run.mean.taesd_encoder.state_dict())
             run.module.taesd_encoder.requires_grad_(False)
-            latents = encoded(run.mean, pictures)
-        chosen = torch.randint(len(pictures), (BATCH,))
-        batch = as_input(pictures[chosen])
+            latents = encoded(run.mean, stills.pictures)
+        chosen = torch.randint(len(stills.pictures), (BATCH,))
+        pictures = stills.pieces(chosen) if run.progress < WHOLE else stills.pictures[chosen]
+        pictures = as_input(pictures)
         with torch.autocast("cpu", torch.bfloat16):
-            z = latents[chosen] if alone else run.module.encode(batch)
+            z = latents[chosen] if alone else run.module.encode(pictures)
             decoded = run.module.decode(z + LATENT_NOISE * torch.randn(z.shape))
-        loss = picture_loss(decoded, batch)
+        loss = picture_loss(decoded, pictures)
         run.step(loss if alone else loss + UNIT_PULL * unit_loss(z))
-        if time.monotonic() - told > 60:
+        if time.monotonic() - told > 60 * REPORT_MINUTES:
             told = time.monotonic()
             report(run, held_out, loss.item())
 
@@ -110,29 +142,32 @@ def report(run: ResumableTraining, held_out: Tensor, loss: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the demo's autoencoder; goes on where it was stopped.")
-    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--sprites", type=Path, default=Path(".demo/sprites"))
     parser.add_argument("--state", type=Path, default=Path(".demo/training/autoencoder.pt"))
     parser.add_argument("--weights", type=Path, default=Path("demo/weights/autoencoder.safetensors"))
     options = parser.parse_args()
     torch.manual_seed(0)
     painter = Painter(load_sprites(options.sprites))
-    pictures, held_out = (stills(painter, n, s) for n, s in zip((PICTURES, HELD_OUT), SEEDS.values(), strict=True))
+    stills = Stills.drawn(painter, PICTURES, SEEDS["training"])
+    held_out = Stills.drawn(painter, HELD_OUT, SEEDS["held out"]).pictures
     network = SmallAutoencoder().to(memory_format=torch.channels_last)
-    run = ResumableTraining(
-        network, TrainingSettings(options.steps, rate=2e-3, ema=0.999, weight_decay=0), options.state
-    )
-    train(run, pictures, held_out)
+    settings = TrainingSettings(options.steps, rate=1.5e-3, ema=0.999, weight_decay=0)
+    run = ResumableTraining(network, settings, options.state)
+    train(run, stills, held_out)
     run.save()
+    report(run, held_out, float("nan"))
     options.weights.parent.mkdir(parents=True, exist_ok=True)
     weights = half_precision(run.mean.state_dict().items())
     save_file(weights, options.weights, metadata={"format": "pt", "title": "autoencoder of the demo model"})
-    report(run, held_out, float("nan"))
-    pair = torch.stack([held_out[:16], reconstructed(run.mean, held_out[:16])])
-    sheet = rearrange(pair.numpy(), "two (r n) c h w -> (r two h) (n w) c", n=8)
-    Image.fromarray(sheet).resize((sheet.shape[1] * 3, sheet.shape[0] * 3), Image.Resampling.NEAREST).save(
-        options.state.with_suffix(".png")
-    )
+    save_sheet(run.mean, held_out[:16], options.state.with_suffix(".png"))
+
+
+def save_sheet(network: SmallAutoencoder, pictures: Tensor, path: Path) -> None:
+    """Rows of pictures, each above what comes back of it, three times enlarged."""
+    pair = torch.stack([pictures, reconstructed(network, pictures)])
+    sheet = Image.fromarray(rearrange(pair.numpy(), "two (r n) c h w -> (r two h) (n w) c", n=8))
+    sheet.resize((sheet.width * 3, sheet.height * 3), Image.Resampling.NEAREST).save(path)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""Scenes: paths, speeds, and what is refused."""
+
+import random
+
+import pytest
+
+from sprite_scene import FRAME_RATES, FRAMES, SIDE, SPEED, Scene, draw_scene
+from subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
+
+COUPLES = [(subject, background) for subject in SUBJECTS for background in BACKGROUNDS]
+
+
+def drawn(count: int = 1000) -> list[Scene]:
+    generator = random.Random(1)
+    return [draw_scene(generator, COUPLES) for _ in range(count)]
+
+
+def test_a_second_is_as_far_at_every_frame_rate() -> None:
+    for fps in FRAME_RATES:
+        scene = Scene("car", "blue", "right", size=28, x=10, y=20, fps=fps)
+        assert scene.centre(fps) == pytest.approx((10 + SPEED, 20))
+
+
+@pytest.mark.parametrize(
+    ("direction", "sign"), [("left", (-1, 0)), ("right", (1, 0)), ("up", (0, -1)), ("down", (0, 1))]
+)
+def test_each_direction_goes_its_way(direction: str, sign: tuple[int, int]) -> None:
+    scene = Scene("car", "blue", direction, size=28, x=30, y=30, fps=12)
+    assert scene.centre(1) == pytest.approx((30 + 2 * sign[0], 30 + 2 * sign[1]))
+
+
+def test_the_whole_path_is_inside_or_cut_alike_at_both_ends() -> None:
+    for scene in drawn():
+        for start, end in zip(scene.centre(0), scene.centre(FRAMES - 1), strict=True):
+            low, high = sorted((start, end))
+            if high - low <= SIDE - scene.size:
+                assert low >= scene.size / 2 - 1e-9 and high <= SIDE - scene.size / 2 + 1e-9, scene
+            else:
+                assert low == pytest.approx(SIDE - high), scene
+
+
+def test_a_frame_rate_is_told_by_the_steps_alone_not_by_the_place() -> None:
+    middles = {fps: [] for fps in FRAME_RATES}
+    for scene in drawn(4000):
+        middles[scene.fps].append(scene.centre((FRAMES - 1) / 2)[0])
+    for places in middles.values():
+        assert sum(places) / len(places) == pytest.approx(SIDE / 2, abs=1)
+
+
+def test_some_scenes_stand_still_and_every_direction_comes_up() -> None:
+    directions = [scene.direction for scene in drawn()]
+    assert set(directions) == {None, *DIRECTIONS}
+    assert 0.05 < directions.count(None) / len(directions) < 0.2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"subject": "dog"}, {"background": "red"}, {"direction": "north"}, {"size": 0}, {"fps": 0.0}]
+)
+def test_a_scene_that_cannot_be_drawn_is_refused(wrong: dict[str, object]) -> None:
+    sound = {"subject": "car", "background": "blue", "direction": None, "size": 28, "x": 30.0, "y": 30.0, "fps": 8.0}
+    Scene(**sound)
+    with pytest.raises(ValueError, match="found|no such"):
+        Scene(**sound | wrong)

@@ -1,0 +1,47 @@
+"""Words and their vectors."""
+
+import pytest
+import torch
+
+from compact_checkpoint import TEXT_CHANNELS
+from encode_stills import MEANING_NUMBERS, MOST_WORDS, word_numbers, word_table
+from vocabulary import SYNONYMS, meanings_of, text_of, unknown_words, word_vector
+
+
+def test_order_case_and_punctuation_do_not_matter() -> None:
+    expected = {"rocket", "left", "blue"}
+    assert set(meanings_of("A Rocket, moving LEFT -- blue background!")) == expected
+    assert set(meanings_of("on a blue wall a spaceship flying left")) == expected
+
+
+def test_unknown_words_are_named_in_their_order() -> None:
+    assert unknown_words("a red balloon gliding left over the green sea") == ["red", "gliding", "sea"]
+
+
+def test_synonyms_are_the_same_to_the_model() -> None:
+    assert torch.equal(text_of("kitten rising", 3), text_of("cat up", 3))
+
+
+def test_vectors_are_normalised_and_almost_at_right_angles() -> None:
+    vectors = torch.stack([word_vector(meaning) for meaning in SYNONYMS])
+    torch.testing.assert_close(vectors.mean(-1), torch.zeros(len(vectors)), atol=1e-5, rtol=0)
+    angles = vectors @ vectors.T / TEXT_CHANNELS
+    torch.testing.assert_close(angles.diagonal(), torch.ones(len(vectors)))
+    assert (angles - torch.eye(len(vectors))).abs().max() < 0.2
+
+
+def test_a_prompt_of_unknown_words_is_an_empty_one() -> None:
+    assert text_of("quantum", 4).count_nonzero() == 0
+
+
+def test_more_known_words_than_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="room for 1 known words, found 2: cat, left"):
+        text_of("cat left", 1)
+
+
+def test_numbers_lead_to_the_vectors_of_the_words() -> None:
+    prompt = "a ship sailing right on a white backdrop"
+    assert torch.equal(word_table()[word_numbers(prompt)], text_of(prompt, MOST_WORDS))
+    assert 0 not in MEANING_NUMBERS.values()
+    with pytest.raises(ValueError, match="at most 3"):
+        word_numbers("a ship a car a cat a bee")
