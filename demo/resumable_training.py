@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """``rate``: the highest learning rate; it rises in the first ``warm_up`` steps and falls to nothing as a cosine.
+    """``rate``: the highest learning rate; it rises in the first ``warm_up`` steps.
 
+    ``fall``: the last share of the steps, in which the rate falls to nothing as a cosine. Before it nothing depends on
+    ``steps``, so a run that is given more of them when it is resumed goes on as if it had had them from the start.
     ``ema``: decay of the running mean of the weights, which is what the run is for.
     """
 
@@ -22,20 +24,21 @@ class TrainingSettings:
     rate: float
     ema: float
     warm_up: int = 200
+    fall: float = 1.0
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0
     save_minutes: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.rate <= 0 or not 0 <= self.ema < 1 or self.warm_up < 1:
-            raise ValueError(f"steps, rate and warm_up must be positive and ema a share below 1, found {self}")
+        if self.steps < 1 or self.rate <= 0 or not 0 <= self.ema < 1 or self.warm_up < 1 or not 0 < self.fall <= 1:
+            raise ValueError(f"steps, rate, warm_up and fall must be positive, ema and fall shares, found {self}")
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        if step < self.warm_up:
-            return self.rate * (step + 1) / self.warm_up
-        return self.rate * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.steps)))
+        fallen = max(0.0, (step / self.steps - 1 + self.fall) / self.fall)
+        rise = min(1.0, (step + 1) / self.warm_up)
+        return self.rate * rise * (0.5 + 0.5 * math.cos(math.pi * min(1.0, fallen)))
 
 
 class ResumableTraining:

@@ -1,9 +1,9 @@
 """Trains the demo's image network on the stills of encode_stills.py: narrow, as ComfyUI's own UNet class.
 
-    python demo/train_base.py --steps 8000
+    python demo/train_base.py
 
-Stopped at any time, the same command goes on. Noise schedule, prediction and text are those with which ComfyUI samples
-an SD1.5 model.
+Stopped at any time, the same command goes on; with more steps it goes on for longer. Noise schedule, prediction and
+text are those with which ComfyUI samples an SD1.5 model.
 
 Axes: b pictures, c channels, h height, w width, t tokens, d text channels.
 """
@@ -18,13 +18,15 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from encode_stills import word_table
 from few_tokens import few_token_options
 from narrow_unet import narrow_model
 from resumable_training import ResumableTraining, TrainingSettings, half_precision
 
-BATCH = 64
+BATCH = 32
+STEPS = 8_000
 NO_CAPTION = 0.1  # share of pictures without text, for classifier-free guidance
 # The plain noise loss hardly minds high noise, where the layout is decided: it's weighted by 1 / alpha-bar up to this.
 MOST_WEIGHT = 10.0
@@ -47,8 +49,9 @@ class Denoiser:
         """Mean squared error of the predicted noise: b c h w, b t, b, b c h w -> b"""
         sigma = rearrange(self.sigmas[steps], "b -> b 1 1 1")
         noisy = (latents + sigma * noise) / (1 + sigma**2).sqrt()
-        with torch.autocast("cpu", torch.bfloat16):
-            options = few_token_options(unet)
+        options = few_token_options(unet)
+        # Plain attention: on a processor the fused one is slower on the way back.
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             predicted = unet(noisy, steps.float(), self.table[words], transformer_options=options)
         return (predicted.float() - noise).square().mean(dim=(1, 2, 3))
 
@@ -85,7 +88,7 @@ def report(run: ResumableTraining, denoiser: Denoiser, held_out: dict[str, Tenso
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the demo's image network; goes on where it was stopped.")
-    parser.add_argument("--steps", type=int, default=8_000)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--stills", type=Path, default=Path(".demo/training"))
     parser.add_argument("--state", type=Path, default=Path(".demo/training/base.pt"))
     parser.add_argument("--weights", type=Path, default=Path("demo/weights/base.safetensors"))
@@ -96,7 +99,8 @@ def main() -> None:
     model = narrow_model().model
     unet = model.diffusion_model.requires_grad_(True).train()
     unet.to(memory_format=torch.channels_last)
-    run = ResumableTraining(unet, TrainingSettings(options.steps, rate=8e-4, ema=0.999, save_minutes=2), options.state)
+    settings = TrainingSettings(options.steps, rate=8e-4, ema=0.999, fall=0.3)
+    run = ResumableTraining(unet, settings, options.state)
     denoiser = Denoiser(model.model_sampling.sigmas)
     train(run, denoiser, stills, held_out)
     run.save()

@@ -1,5 +1,6 @@
 """A stopped and resumed run ends where an uninterrupted one does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,15 @@ def test_training_learns_and_the_mean_follows(tmp_path: Path) -> None:
 
 def test_the_rate_rises_then_falls_to_nothing() -> None:
     rates = [SETTINGS.rate_at(step) for step in range(21)]
-    assert rates[0] == pytest.approx(0.05 / 3) and rates[1] < rates[2]
+    assert rates[0] == pytest.approx(0.05 / 3) and rates[0] < rates[1] < rates[2]
     assert rates[3:] == sorted(rates[3:], reverse=True) and rates[20] == pytest.approx(0)
+
+
+def test_until_the_rate_falls_more_steps_change_nothing() -> None:
+    short, long = (replace(SETTINGS, steps=steps, fall=0.3) for steps in (20, 200))
+    assert [short.rate_at(step) for step in range(15)] == [long.rate_at(step) for step in range(15)]
+    assert short.rate_at(17) == pytest.approx(0.025) and short.rate_at(20) == pytest.approx(0)
+    assert long.rate_at(17) == 0.05
 
 
 def test_an_interrupted_save_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +87,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_does_harm(tmp_path: Pa
     assert torch.equal(training.module.weight, before)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"rate": 0.0}, {"ema": 1.0}, {"warm_up": 0}])
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"rate": 0.0}, {"ema": 1.0}, {"warm_up": 0}, {"fall": 0.0}])
 def test_settings_that_make_no_run_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         TrainingSettings(**{"steps": 20, "rate": 0.1, "ema": 0.9, "warm_up": 3} | wrong)
