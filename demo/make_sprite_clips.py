@@ -38,7 +38,7 @@ def sprite_clips(painter: Painter, count: int, seed: int, frames: int = FRAMES) 
     """Scene, caption and ``f h w c`` in 0..255."""
     generator = random.Random(seed)
     for _ in range(count):
-        scene = draw_scene(generator, painter.couples)
+        scene = draw_scene(generator, painter.couples, frames)
         yield scene, caption(scene, generator), painter.clip(scene, frames)
 
 

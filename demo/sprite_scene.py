@@ -14,7 +14,7 @@ SIDE = 64
 SPEED = 24.0  # pixels a second
 FRAME_RATES = (8.0, 12.0, 16.0)
 FRAMES = 16
-SIZES = (27, 28, 29, 30)
+SIZE = 28
 TRAIL_GAP = 5.0  # pixels from copy to copy
 TRAIL = (0.45, 0.28, 0.15)  # how much of each copy shows, the nearest first
 STANDING = 0.1  # share of scenes in which nothing moves
@@ -52,18 +52,18 @@ class Scene:
         return self.x + dx * way, self.y + dy * way
 
 
-def draw_scene(generator: random.Random, choices: list[Couple]) -> Scene:
-    """A scene drawn at random, its whole path inside the frame where it fits, in the middle where it does not."""
+def draw_scene(generator: random.Random, choices: list[Couple], frames: int = FRAMES) -> Scene:
+    """A scene drawn at random; its path of so many frames is inside the picture, or in the middle where it can't be."""
     subject, background = generator.choice(choices)
     direction = None if generator.random() < STANDING else generator.choice(list(DIRECTIONS))
-    size, fps = generator.choice(SIZES), generator.choice(FRAME_RATES)
-    way = SPEED * (FRAMES - 1) / fps
+    fps = generator.choice(FRAME_RATES)
+    way = SPEED * (frames - 1) / fps
     dx, dy = DIRECTIONS[direction] if direction else (0, 0)
-    x, y = (_start(generator, size, step * way) for step in (dx, dy))
-    return Scene(subject, background, direction, size, x, y, fps)
+    x, y = (_start(generator, step * way) for step in (dx, dy))
+    return Scene(subject, background, direction, SIZE, x, y, fps)
 
 
-def _start(generator: random.Random, size: int, way: float) -> float:
-    low = min(size / 2, (SIDE - abs(way)) / 2)
+def _start(generator: random.Random, way: float) -> float:
+    low = min(SIZE / 2, (SIDE - abs(way)) / 2)
     start = generator.uniform(low, SIDE - low - abs(way))
     return start if way >= 0 else SIDE - start
