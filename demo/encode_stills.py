@@ -10,17 +10,19 @@ import argparse
 import random
 from pathlib import Path
 
+import numpy as np
 import torch
 from einops import rearrange
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from captions import caption
-from small_autoencoder import SmallAutoencoder
+from small_autoencoder import SmallAutoencoder, load_autoencoder
 from sprite_painter import Painter, load_sprites
+from train_autoencoder import encoded
 from vocabulary import SYNONYMS, meanings_of, word_vector
 
-COUNT, HELD_OUT = 48_000, 512
+COUNT, HELD_OUT = 24_000, 256
 SEEDS = {"training": 11, "held_out": 12}
 PART = 512
 # Subject, background and direction.
@@ -42,22 +44,15 @@ def word_numbers(text: str) -> list[int]:
     return numbers + [0] * (MOST_WORDS - len(numbers))
 
 
-def load_autoencoder(path: Path) -> SmallAutoencoder:
-    """Ready for use, in full precision."""
-    network = SmallAutoencoder()
-    network.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
-    return network.eval().requires_grad_(False)
-
-
 def encoded_stills(painter: Painter, network: SmallAutoencoder, count: int, seed: int) -> dict[str, Tensor]:
     generator = random.Random(seed)
     latents, words = [], []
     while len(words) < count:
         part = [painter.still(generator) for _ in range(min(PART, count - len(words)))]
         words += [word_numbers(caption(still.scene, generator)) for still in part]
-        pictures = torch.stack([torch.from_numpy(still.picture) for still in part]).float() / 255
-        latents.append(network.encode(rearrange(pictures, "n h w c -> n c h w").contiguous()).half())
-    return {"latents": torch.cat(latents), "words": torch.tensor(words, dtype=torch.int16)}
+        pictures = np.stack([still.picture for still in part])
+        latents.append(encoded(network, rearrange(torch.from_numpy(pictures), "n h w c -> n c h w")))
+    return {"latents": torch.cat(latents).half().contiguous(), "words": torch.tensor(words, dtype=torch.int16)}
 
 
 def main() -> None:

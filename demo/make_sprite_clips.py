@@ -26,8 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from captions import caption
-from encode_stills import load_autoencoder
-from small_autoencoder import SmallAutoencoder
+from small_autoencoder import SmallAutoencoder, load_autoencoder
 from sprite_painter import Painter, load_sprites
 from sprite_scene import FRAMES, Scene, draw_scene
 

@@ -7,7 +7,10 @@ a block's channels stay zero.
 Axes: b pictures, c channels, h height, w width; pictures are in 0..1.
 """
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from compact_checkpoint import AUTOENCODER, LATENT_CHANNELS, Shape, checkpoint_shapes
@@ -74,6 +77,13 @@ class SmallAutoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """b 4 h/8 w/8 -> b 3 h w; may overshoot 0..1 a little."""
         return self.taesd_decoder(latents)
+
+
+def load_autoencoder(path: Path) -> SmallAutoencoder:
+    """Ready for use, in full precision."""
+    network = SmallAutoencoder()
+    network.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
+    return network.eval().requires_grad_(False)
 
 
 def padded(weights: dict[str, Tensor]) -> dict[str, Tensor]:

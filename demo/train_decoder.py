@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from encode_stills import load_autoencoder
 from resumable_training import ResumableTraining, TrainingSettings
-from small_autoencoder import SmallAutoencoder
+from small_autoencoder import SmallAutoencoder, load_autoencoder
 from sprite_painter import Painter, load_sprites
 from train_autoencoder import (
     BATCH,
