@@ -12,17 +12,17 @@ NO_BACKGROUND = 0.1
 def caption(scene: Scene, generator: random.Random) -> str:
     """A caption drawn at random; whatever it says is true of the scene."""
     background = f"{_word(scene.background, generator)} {generator.choice(PLACES)}"
-    subject = f"{_article(word := _word(scene.subject, generator))} {word}"
+    subject = f"{article(word := _word(scene.subject, generator))} {word}"
     if scene.direction:
         subject += f" {_motion(_word(scene.direction, generator), generator)}"
     if generator.random() < NO_BACKGROUND:
         return subject
     return generator.choice(
         (
-            f"{subject} on {_article(background)} {background}",
+            f"{subject} on {article(background)} {background}",
             f"{subject}, {background}",
             f"{background}, {subject}",
-            f"on {_article(background)} {background} {subject}",
+            f"on {article(background)} {background} {subject}",
         )
     )
 
@@ -36,5 +36,6 @@ def _motion(direction: str, generator: random.Random) -> str:
     return direction if direction.endswith("ing") else f"{generator.choice(MOTIONS)} {direction}"
 
 
-def _article(word: str) -> str:
+def article(word: str) -> str:
+    """Of a word that follows it."""
     return "an" if word[0] in "aeiou" else "a"

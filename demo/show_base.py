@@ -13,6 +13,7 @@ import numpy as np
 from einops import rearrange
 from PIL import Image, ImageDraw
 
+from captions import article
 from sprite_painter import couples, load_sprites
 from stock_sampling import StockModel
 from subjects import DIRECTIONS, SUBJECTS
@@ -28,7 +29,8 @@ def prompts(sprites_folder: Path) -> list[str]:
     rows = []
     for number, name in enumerate(SUBJECTS):
         colours = [colour for subject, colour in allowed if subject == name]
-        rows.append(f"a {name} moving {next(turns)} on a {colours[number % len(colours)]} background")
+        colour = colours[number % len(colours)]
+        rows.append(f"{article(name)} {name} moving {next(turns)} on {article(colour)} {colour} background")
     return rows
 
 

@@ -99,7 +99,7 @@ def main() -> None:
     model = narrow_model().model
     unet = model.diffusion_model.requires_grad_(True).train()
     unet.to(memory_format=torch.channels_last)
-    settings = TrainingSettings(options.steps, rate=7e-4, ema=0.998, fall=0.3)
+    settings = TrainingSettings(options.steps, rate=6e-4, ema=0.998, fall=0.3)
     run = ResumableTraining(unet, settings, options.state)
     denoiser = Denoiser(model.model_sampling.sigmas)
     train(run, denoiser, stills, held_out)
