@@ -28,9 +28,9 @@ from .unet_call import UnetCall
 class TrainingUnet:
     """The denoiser of a training run (``training.objective.Denoiser``) around a copy of a model's UNet.
 
-    The copy has the weights of the model as it came, LoRAs included, in ``dtype``.  Must be made and used outside
-    inference mode.  With ``checkpointing``, activations inside residual and transformer blocks are computed again for
-    the gradients instead of being kept.
+    The copy has the weights of the model as it came, LoRAs included, in ``dtype``, and the patches that other nodes
+    have set around its attention.  Must be made and used outside inference mode.  With ``checkpointing``, activations
+    inside residual and transformer blocks are computed again for the gradients instead of being kept.
     """
 
     def __init__(self, model: ModelPatcher, device: torch.device, dtype: torch.dtype, checkpointing: bool) -> None:
@@ -42,6 +42,8 @@ class TrainingUnet:
             for module in self.unet.modules():
                 if isinstance(module, (ResBlock, SpatialTransformer)):
                     module.forward = checkpointed(module.forward)
+        given = model.model_options.get("transformer_options", {})
+        self.options = {name: given[name] for name in ("patches", "patches_replace") if name in given}
         self._hooks = ExitStack()
 
     def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
@@ -61,7 +63,7 @@ class TrainingUnet:
         """
         self._hooks.close()
         frames = len(x) // len(fps)
-        options: dict[str, Any] = {"cond_or_uncond": [0] * len(fps), "patches": {}}
+        options: dict[str, Any] = {**self.options, "cond_or_uncond": [0] * len(fps)}
         if adaptor is not None:
             layout = FrameLayout.whole(len(fps), frames)
             call = UnetCall([(Motion(adaptor, fps=fps), layout)])
@@ -84,7 +86,8 @@ def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype) -> 
     """A UNet of the same kind and with the same weights, sharing nothing with the model."""
     unet = unet_of(model)
     settings = model.model.model_config.unet_config | {"dtype": dtype}
-    made = type(unet)(**settings, device=device, operations=comfy.ops.disable_weight_init)
+    layers = model.model.model_config.custom_operations or comfy.ops.disable_weight_init
+    made = type(unet)(**settings, device=device, operations=layers)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             parameter.copy_(unet_weight(model, name))

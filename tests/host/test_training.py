@@ -200,6 +200,19 @@ def test_a_base_with_a_lora_on_it_is_trained_as_it_samples(tmp_path: Path) -> No
     torch.testing.assert_close(found, denoised_by_host(patched, x, text, 2.5), rtol=1e-4, atol=1e-4)
 
 
+def test_attention_patches_of_other_nodes_act_in_training_too() -> None:
+    model = build_model()
+    patched = model.clone()
+    patched.set_model_attn2_output_patch(lambda out, options: 0.5 * out)
+    x, text, sigma = torch.randn(2, 4, 8, 8), torch.randn(1, 77, SMALL["context_dim"]), torch.full((2,), 2.5)
+    denoiser = TrainingUnet(patched, DEVICE, torch.float32, checkpointing=False)
+    for adaptor in (None, moved_adaptor(model)):
+        used = patched if adaptor is None else bind(patched, hosted(adaptor), fps=8.0)
+        with torch.no_grad():
+            found = denoiser.denoised(denoiser.predict(x, sigma, text, (8.0,), adaptor), x, sigma)
+        torch.testing.assert_close(found, denoised_by_host(used, x, text, 2.5), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_base_in_half_precision_is_trained_in_full(dtype: torch.dtype, tmp_path: Path) -> None:
     model = build_model(dtype=dtype)
