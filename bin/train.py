@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     source = files.add_mutually_exclusive_group(required=True)
     source.add_argument("--clips", type=Path, metavar="FOLDER", help="clips: video files, gif, webp, folders of images")
     source.add_argument("--shards", type=Path, metavar="FOLDER", help="shards written by --write-shards")
-    files.add_argument("--output", required=True, type=Path, metavar="FILE", help="adaptor file to write")
+    files.add_argument("--output", type=Path, metavar="FILE", help="adaptor file to write")
     files.add_argument("--settings", type=Path, metavar="FILE", help="TOML file of settings; options come before it")
     files.add_argument("--cache", type=Path, metavar="FOLDER", help="encoded clips (default: cache beside the output)")
     files.add_argument("--write-shards", type=Path, metavar="FOLDER", help="encode the clips, write shards, and end")
@@ -81,8 +81,13 @@ def main() -> int:
     from magicvideo.adaptor_unet.training.loop import TrainingError
     from magicvideo.adaptor_unet.training.options import Options, read_toml
 
-    chosen = vars(parser().parse_args())
+    given = parser()
+    chosen = vars(given.parse_args())
     files = {name: chosen.pop(name) for name in FILES}
+    if not files["output"]:
+        if not files["write_shards"]:
+            given.error("--output FILE is needed: where the adaptor is to be written")
+        files["output"] = files["write_shards"] / "adaptor.safetensors"  # only the cache goes beside it
     settings = chosen.pop("settings")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("magicvideo").setLevel(logging.INFO)

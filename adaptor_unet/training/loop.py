@@ -102,7 +102,7 @@ class TrainingRun:
             self._look()
         while self.state.step < self.settings.steps:
             if self._asked_to_stop():
-                self._save(final=True)
+                self.save(final=True)
                 return False
             began = time.perf_counter()
             values = self._step(self.state.step)
@@ -111,9 +111,9 @@ class TrainingRun:
             if self.accelerator.is_main_process:
                 self.watcher.numbers(self.state.step, self.settings.steps, values)
             if self.state.step % self.settings.save_every == 0 and self.state.step < self.settings.steps:
-                self._save(final=False)
+                self.save(final=False)
             self._look()
-        self._save(final=True)
+        self.save(final=True)
         return True
 
     def autocast(self) -> torch.autocast:
@@ -215,7 +215,8 @@ class TrainingRun:
                     frames = self.sample()
                 self.watcher.clip(step, f"step-{step:08}", frames)
 
-    def _save(self, final: bool) -> None:
+    def save(self, final: bool) -> None:
+        """Writes the state, and publishes.  Raises TrainingError when it cannot be written."""
         if self.accelerator.is_main_process:
             try:
                 self.state.save(self.folder, self.settings.keep)

@@ -9,7 +9,6 @@ from .clip_files import ClipFile, find_clips
 from .data_settings import DataSettings
 from .latent_cache import Encoders, build_cache
 from .latent_clip import ClipSet, LatentClip, TrainingClips
-from .settings import TrainingSettings
 from .shards import ShardClips
 from .step_plan import number
 
@@ -36,32 +35,38 @@ class Part:
 def clips_of_folder(
     folder: Path,
     data: DataSettings,
-    training: TrainingSettings,
+    validation_clips: int,
     cache: Path,
     encoders: Callable[[], Encoders],
     fingerprint: str,
     progress: Callable[[int, int, str], None],
 ) -> TrainingClips:
-    """Encodes what is not in the cache yet.  Raises ValueError when no clip can be used.
+    """Encodes what is not in the cache yet, and holds out up to ``validation_clips`` clips.
 
-    With too few clips to hold any out, the validation loss is that of the training clips themselves.
+    With too few clips to hold any out, or none that can be used, the validation loss is that of the training clips.
+    Raises ValueError when no clip can be used to train on.
     """
     found = find_clips(folder)
-    held, kept = held_out(found, min(training.validation_clips, len(found) // HELD_OUT_OF))
+    held, kept = held_out(found, min(validation_clips, len(found) // HELD_OUT_OF))
     train = build_cache(kept, data, cache, fingerprint, encoders, progress)
+    own = spread(train, max(1, validation_clips))
     if not held:
         logger.info("too few clips to hold one out: the validation loss is that of the training clips")
-        return TrainingClips(train, spread(train, training.validation_clips), train.empty_text)
-    apart = build_cache(held, data, cache, fingerprint, encoders, progress)
-    return TrainingClips(train, spread(apart, training.validation_clips), train.empty_text)
+        return TrainingClips(train, own, train.empty_text)
+    try:
+        apart = build_cache(held, data, cache, fingerprint, encoders, progress)
+    except ValueError as error:
+        logger.warning("%s They were to be held out: the validation loss is that of the training clips.", error)
+        return TrainingClips(train, own, train.empty_text)
+    return TrainingClips(train, spread(apart, validation_clips), train.empty_text)
 
 
-def clips_of_shards(folder: Path, training: TrainingSettings) -> TrainingClips:
+def clips_of_shards(folder: Path, validation_clips: int) -> TrainingClips:
     """The last clips of the last shard are held out.  Raises ValueError when there are too few."""
     shards = ShardClips(folder)
-    count = min(training.validation_clips, len(shards) // HELD_OUT_OF, shards.groups[-1])
+    count = min(validation_clips, len(shards) // HELD_OUT_OF, shards.groups[-1])
     if not count:
-        return TrainingClips(shards, spread(shards, training.validation_clips), shards.empty_text)
+        return TrainingClips(shards, spread(shards, validation_clips), shards.empty_text)
     groups = tuple(size for size in (*shards.groups[:-1], shards.groups[-1] - count) if size)
     apart = tuple(shards[item] for item in range(len(shards) - count, len(shards)))
     return TrainingClips(Part(shards, groups), apart, shards.empty_text)

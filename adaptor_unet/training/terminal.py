@@ -10,10 +10,10 @@ from .watch import Smoothed
 
 
 class Terminal:
-    """A second Ctrl-C stops at once, as usual."""
+    """A second Ctrl-C stops at once, as usual.  ``quiet``: listens only, as all processes but the first do."""
 
-    def __init__(self, steps: int, done: int) -> None:
-        self.bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True)
+    def __init__(self, steps: int, done: int, quiet: bool = False) -> None:
+        self.bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, disable=quiet)
         self.mean, self.told, self.asked = Smoothed(), {}, False
         self.before = signal.signal(signal.SIGINT, self._interrupt)
 
@@ -41,5 +41,6 @@ class Terminal:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        self.bar.write("Stopping after this step; the state and the adaptor will be saved. Once more to stop at once.")
+        if not self.bar.disable:
+            self.bar.write("Stopping after this step; state and adaptor will be saved. Once more to stop at once.")
         signal.signal(signal.SIGINT, self.before)

@@ -96,13 +96,13 @@ class TrainCommand:
     def _clips(self, options: Options, base: BaseCheckpoint, processes: "Accelerator") -> TrainingClips:
         """On the first process first, which fills the cache."""
         if self.shards:
-            return clips_of_shards(self.shards, options.training)
+            return clips_of_shards(self.shards, options.training.validation_clips)
         with processes.main_process_first():
             bar = tqdm(unit="clip", disable=not processes.is_main_process, dynamic_ncols=True)
             return clips_of_folder(
                 self.clips,
                 options.clips,
-                options.training,
+                0 if self.write_shards else options.training.validation_clips,
                 self.cache or self.output.parent / "cache",
                 lambda: base.encoders,
                 base.fingerprint,
@@ -121,7 +121,7 @@ class TrainCommand:
     def _watched(self, training: MotionTraining, watchers: Watchers, options: Options) -> bool:
         """Trains with everybody watching who was asked for; other processes than the first only listen for Ctrl-C."""
         run, fps = training.run, training.clips.held_out[0].fps or STILL_FPS
-        terminal = Terminal(options.training.steps, run.state.step)
+        terminal = Terminal(options.training.steps, run.state.step, quiet=not run.accelerator.is_main_process)
         watchers.watchers.append(terminal)
         if run.accelerator.is_main_process:
             watchers.watchers.append(Record(training.output.folder, run.state.step, fps))

@@ -90,6 +90,8 @@ class GraphTraining:
         watchers.watchers += [watch, record]
         if done < settings.steps and not training.run.train():
             raise_if_stopped()
+        if not output.adaptor.exists():  # of a finished run, taken away since
+            training.run.save(final=True)
         frames = watch.last_clip if watch.last_clip is not None else training.sample_averaged()
         return hosted(load(output.adaptor)), as_image(loss_plot(record.records)), frames
 
@@ -100,7 +102,7 @@ class GraphTraining:
         return clips_of_folder(
             self.clips,
             self.options.clips,
-            self.options.training,
+            self.options.training.validation_clips,
             training_folders().cache,
             lambda: self.encoders,
             self.encoders.fingerprint,

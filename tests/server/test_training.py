@@ -95,6 +95,10 @@ def test_changed_inputs_begin_a_new_run_and_the_same_ones_give_the_finished_one(
     server.run(train(name="twice"))
     assert adaptors(server, "twice") == ["twice_00001.safetensors", "twice_00002.safetensors"]
     assert steps_done(server, "twice_00001") == [1, 2, 3]
+    (server.base / "models" / "magicvideo" / "twice_00001.safetensors").unlink()
+    server.forget_results()
+    server.run(train(name="twice"))
+    assert adaptors(server, "twice") == ["twice_00001.safetensors", "twice_00002.safetensors"]
 
 
 def test_a_folder_of_clips_is_taken_and_encoded_once(server: HostServer, train: Callable[..., Prompt]) -> None:
