@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .adaptor import AdaptorConfig, VideoAdaptor
 from .file_kind import kind_of_bytes, kind_of_keys
+from .whole_file import written_whole
 
 FORMAT, VERSION = "adaptor", "1"
 MOST_HEADER_BYTES = 4 * 2**20
@@ -29,19 +30,11 @@ def save(adaptor: VideoAdaptor, path: Path, metadata: dict[str, str] | None = No
 
     Without ``overwrite`` an existing file raises FileExistsError.  ``metadata`` joins the adaptor's own.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not overwrite and path.exists():
         raise FileExistsError(f"{path} exists already.")
-    written = path.with_name(f".{path.name}.{os.getpid()}.partial")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adaptor.state_dict().items()}
-    try:
-        save_file(tensors, written, adaptor.metadata | (metadata or {}) | file_metadata(adaptor.config))
-        if overwrite:
-            os.replace(written, path)
-        else:
-            move_to_new(written, path)
-    finally:
-        written.unlink(missing_ok=True)
+    with written_whole(path, os.replace if overwrite else move_to_new) as partial:
+        save_file(tensors, partial, adaptor.metadata | (metadata or {}) | file_metadata(adaptor.config))
     return path
 
 

@@ -1,6 +1,5 @@
 """Files of a base that is tuned along."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -10,19 +9,15 @@ from comfy.sd import CLIP, VAE
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..whole_file import written_whole
 from .base_model import unet_of
 from .versions import text_encoder_weights
 
 
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes the whole file beside ``path``, then moves it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, written, metadata)
-        os.replace(written, path)
-    finally:
-        written.unlink(missing_ok=True)
+    """Tensors of any device and layout, in place of what was there."""
+    with written_whole(path) as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
 
 
 def write_checkpoint(

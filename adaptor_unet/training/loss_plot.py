@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..whole_file import written_whole
 from .watch import Smoothed
 
 WIDTH, PANEL, MARGIN, LEFT = 960, 300, 46, 84
@@ -79,6 +80,5 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def save_loss_plot(records: Sequence[dict[str, float]], path: Path) -> None:
-    written = path.with_name(f".{path.name}.partial")
-    loss_plot(records).save(written, "PNG")
-    written.replace(path)
+    with written_whole(path) as partial:
+        loss_plot(records).save(partial, "PNG")

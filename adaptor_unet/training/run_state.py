@@ -6,7 +6,6 @@ trained ones, their averages and the optimiser's.
 
 import json
 import logging
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..whole_file import written_whole
 from .trainables import MovingAverage
 
 logger = logging.getLogger(__name__)
@@ -40,15 +40,10 @@ class RunState:
 
     def save(self, folder: Path, keep: int) -> Path:
         """Writes ``step-N.state`` whole or not at all, then drops all but the last ``keep``."""
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"step-{self.step:08}.state"
-        written = path.with_name(f".{path.name}.{os.getpid()}.partial")
         metadata = {"step": str(self.step), "identity": json.dumps(self.identity)}
-        try:
-            save_file(self._tensors(), written, metadata)
-            os.replace(written, path)
-        finally:
-            written.unlink(missing_ok=True)
+        with written_whole(path) as partial:
+            save_file(self._tensors(), partial, metadata)
         for old in states(folder)[:-keep]:
             old.unlink()
         return path

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .cache_files import read_tensor, save_json, save_tensors, written_whole
+from ..whole_file import written_whole
+from .cache_files import read_tensor, save_json, save_tensors
 from .latent_clip import ClipSet, LatentClip
 
 INDEX, EMPTY_TEXT = "index.json", "empty_text.safetensors"
