@@ -75,12 +75,17 @@ def write_random(path: Path, kind: str = "checkpoint", seed: int = 0) -> None:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], title: str) -> None:
-    """In fp16, and under another name first, so that an interrupted run leaves no half file behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """In fp16."""
     halves = {name: tensor.half().contiguous() for name, tensor in weights.items()}
+    save_whole(path, halves, {"format": "pt", "title": title})
+
+
+def save_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Under another name first, so that an interrupted run leaves no half file behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(halves, unfinished, metadata={"format": "pt", "title": title})
+        save_file(tensors, unfinished, metadata=metadata)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -7,12 +7,11 @@ Everything else that the file says of itself stays.
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 
+from make_random_checkpoint import save_whole
 from pad_weights import padded_adaptor, padded_settings
 
 SETTINGS = "magicvideo.config"
@@ -29,13 +28,7 @@ def pad_adaptor_file(narrow: Path, wide: Path) -> None:
             raise ValueError(f"{narrow} is no adaptor file: it has no {SETTINGS} in its metadata")
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no dict
     metadata[SETTINGS] = json.dumps(padded_settings(json.loads(metadata[SETTINGS])))
-    wide.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = wide.with_name(f".{wide.name}.{os.getpid()}")
-    try:
-        save_file(padded_adaptor(weights), unfinished, metadata=metadata)
-        unfinished.replace(wide)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    save_whole(wide, padded_adaptor(weights), metadata)
 
 
 def main() -> None:
