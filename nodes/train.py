@@ -112,12 +112,6 @@ class TrainAdaptor(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: list, clip: list, vae: list, name: list[str], **wired: list[Any]) -> io.NodeOutput:
-        training = GraphTraining(
-            model[0],
-            encoders_of(model[0], clip[0], vae[0]),
-            clips_asked_for(wired),
-            options_asked_for(wired),
-            name[0],
-            (wired.get("adaptor") or [None])[0],
-        )
-        return io.NodeOutput(*training.run())
+        clips, options = clips_asked_for(wired), options_asked_for(wired)
+        encoders, start = encoders_of(model[0], clip[0], vae[0]), (wired.get("adaptor") or [None])[0]
+        return io.NodeOutput(*GraphTraining(model[0], encoders, clips, options, name[0], start).run())

@@ -9,17 +9,14 @@ PREVIEW = 512
 
 
 class GraphWatch:
-    """A watcher (``training.watch.Watcher``).  ``picture`` turns a clip ``f h w 3`` into the preview to show."""
+    """A watcher (``training.watch.Watcher``) that keeps the last sample clip, ``f h w 3``."""
 
     def __init__(self, steps: int) -> None:
         self.bar = comfy.utils.ProgressBar(steps)
         self.done = 0
-        self.losses: list[float] = []
         self.last_clip: Tensor | None = None
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
-        if "loss" in values:
-            self.losses.append(values["loss"])
         self.done = done
         self.bar.update_absolute(done, total)
 

@@ -1,1 +1,1 @@
-"""Training of video adaptors: clips in, one adaptor file out.  Knows no host; the host's part is ``host/training``."""
+"""Training of video adaptors: clips in, one adaptor file out.  Knows no host; ``nodes/training`` knows both."""

@@ -78,6 +78,10 @@ class DataSettings:
         if not whole(self.seed):
             raise ValueError(f"seed is {self.seed!r}; expected a whole number.")
 
+    def captioned(self, caption: str) -> str:
+        """A caption as it is trained on, behind the prefix."""
+        return " ".join(filter(None, (self.caption_prefix.strip(), caption)))
+
     def latents_depend_on(self) -> str:
         """The settings that decide what is in the cached latents, as text that is the same on every machine."""
         settings = {name: value for name, value in asdict(self).items() if name not in NOT_IN_LATENTS}

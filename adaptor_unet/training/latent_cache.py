@@ -84,7 +84,7 @@ def build_cache(
         for done, clip in enumerate(wanted):
             progress(done, len(wanted), clip.path.name)
             try:
-                found.append((*latents.clip(clip), latents.caption(clip)))
+                found.append((*latents.clip(clip), settings.captioned(clip.caption)))
             except ClipFileError as error:
                 logger.warning("Skipped %s: it %s.", clip.path, error.reason)
                 skipped.append((clip.path, error.reason))
@@ -122,9 +122,6 @@ class LatentCache:
         if metadata is None or "magicvideo.fps" not in metadata:
             metadata = self._filled(clip, content, path)
         return path, tuple(json.loads(metadata["magicvideo.fps"]))
-
-    def caption(self, clip: ClipFile) -> str:
-        return " ".join(filter(None, (self.settings.caption_prefix.strip(), clip.caption)))
 
     def text(self, caption: str, missing: Callable[[], None]) -> Path:
         """The file that holds the embedding of a caption; ``missing`` is called before it is written."""

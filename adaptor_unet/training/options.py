@@ -68,6 +68,13 @@ class Options:
     adaptor: NewAdaptorSettings
     training: TrainingSettings
 
+    @property
+    def adaptor_settings(self) -> dict[str, Any]:
+        """What a new adaptor is made with."""
+        wanted, training = self.adaptor, self.training
+        made = {"init": wanted.init, "seed": training.seed, "frames": self.clips.frames}
+        return made | {"rank": wanted.rank, "rotary": wanted.rotary, "parts": wanted.parts}
+
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "Options":
         """From settings by name; ``frames`` and ``seed`` serve all that have them.  Raises ValueError."""

@@ -49,20 +49,19 @@ def clips_of_folder(
     found = find_clips(folder)
     held, kept = held_out(found, min(validation_clips, len(found) // HELD_OUT_OF))
     train = build_cache(kept, data, cache, fingerprint, encoders, progress)
-    own = spread(train, max(1, validation_clips))
+    apart = train
     if not held:
         logger.info("too few clips to hold one out: the validation loss is that of the training clips")
-        return TrainingClips(train, own, train.empty_text)
-    try:
-        apart = build_cache(held, data, cache, fingerprint, encoders, progress)
-    except ValueError as error:
-        logger.warning("%s They were to be held out: the validation loss is that of the training clips.", error)
-        return TrainingClips(train, own, train.empty_text)
-    return TrainingClips(train, spread(apart, validation_clips), train.empty_text)
+    else:
+        try:
+            apart = build_cache(held, data, cache, fingerprint, encoders, progress)
+        except ValueError as error:
+            logger.warning("%s They were to be held out: the validation loss is that of the training clips.", error)
+    return TrainingClips(train, spread(apart, max(1, validation_clips)), train.empty_text)
 
 
 def clips_of_shards(folder: Path, validation_clips: int) -> TrainingClips:
-    """The last clips of the last shard are held out.  Raises ValueError when there are too few."""
+    """The last clips of the last shard are held out; of too few none, and the training clips are looked at instead."""
     shards = ShardClips(folder)
     count = min(validation_clips, len(shards) // HELD_OUT_OF, shards.groups[-1])
     if not count:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 Weighting = Literal["none", "min_snr", "high_noise"]
 BaseTuning = Literal["frozen", "lora", "full"]
@@ -107,8 +107,3 @@ def check_names(names: Iterable[str], known: Iterable[str]) -> None:
             near = get_close_matches(name, known, 1)
             hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
             raise ValueError(f"there is no setting {name!r}. {hint}")
-
-
-def as_plain(settings: object) -> dict[str, Any]:
-    """The settings as JSON can hold them."""
-    return asdict(settings)

@@ -1,7 +1,7 @@
 """What ``bin/train`` does, once the host is there."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +10,14 @@ from tqdm import tqdm
 
 from ...adaptor_unet.adaptor import VideoAdaptor
 from ...adaptor_unet.checkpoint import load
-from ...adaptor_unet.host.base_model import config_for, unet_weight
+from ...adaptor_unet.host.fresh import adaptor_for
 from ...adaptor_unet.host.train_base import BaseCheckpoint
 from ...adaptor_unet.host.train_unet import training_device
-from ...adaptor_unet.initialisation import new_adaptor
 from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips
 from ...adaptor_unet.training.options import Options
 from ...adaptor_unet.training.prepare import clips_of_folder, clips_of_shards
 from ...adaptor_unet.training.processes import accelerator
 from ...adaptor_unet.training.record import Record, TensorBoard
-from ...adaptor_unet.training.settings import as_plain
 from ...adaptor_unet.training.shards import write_shards
 from ...adaptor_unet.training.terminal import Terminal
 from ...adaptor_unet.training.watch import Watchers
@@ -64,7 +62,7 @@ class TrainCommand:
             index = write_shards(clips.train, self.write_shards, clips.empty_text)
             logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
             return True
-        used = {name: as_plain(group) for name, group in vars(options).items()} | {"base_model": base.fingerprint}
+        used = asdict(options) | {"base_model": base.fingerprint}
         watchers = Watchers([])
         training = MotionTraining(
             base.model,
@@ -110,13 +108,9 @@ class TrainCommand:
             )
 
     def _adaptor(self, options: Options, base: BaseCheckpoint) -> VideoAdaptor:
-        wanted = options.adaptor
-        if wanted.start:
-            return load(Path(wanted.start))
-        config = config_for(
-            base.model, frames=options.clips.frames, rank=wanted.rank, rotary=wanted.rotary, parts=wanted.parts
-        )
-        return new_adaptor(config, wanted.init, options.training.seed, partial(unet_weight, base.model))
+        if options.adaptor.start:
+            return load(Path(options.adaptor.start))
+        return adaptor_for(base.model, **options.adaptor_settings)
 
     def _watched(self, training: MotionTraining, watchers: Watchers, options: Options) -> bool:
         """Trains with everybody watching who was asked for; other processes than the first only listen for Ctrl-C."""

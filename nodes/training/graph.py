@@ -15,14 +15,13 @@ from torch import Tensor
 
 from ...adaptor_unet.adaptor import VideoAdaptor
 from ...adaptor_unet.checkpoint import load, with_tensors
-from ...adaptor_unet.host.base_model import config_for, unet_weight
 from ...adaptor_unet.host.fingerprint import fingerprint, of_encoders, of_model
 from ...adaptor_unet.host.folders import training_folders
+from ...adaptor_unet.host.fresh import adaptor_for
 from ...adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ...adaptor_unet.host.hosted import hosted
 from ...adaptor_unet.host.train_encode import HostEncoders
 from ...adaptor_unet.host.train_unet import make_room, training_device
-from ...adaptor_unet.initialisation import new_adaptor
 from ...adaptor_unet.training.contact_sheet import contact_sheet, picture
 from ...adaptor_unet.training.folder_clips import FolderClips
 from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips
@@ -34,6 +33,10 @@ from ...adaptor_unet.training.record import Record
 from ...adaptor_unet.training.watch import Watchers
 from .motion import MotionTraining, Output
 from .wired import WiredClips
+
+# Where a run's folder says which run it is.
+RUN = "run.json"
+PLAIN_NAME = re.compile(r"[^\\/:*?\"<>|.][^\\/:*?\"<>|]*")
 
 
 class PreviewWatch(GraphWatch):
@@ -54,6 +57,12 @@ class GraphTraining:
     options: Options
     name: str
     start: ModelPatcher | None = None
+
+    def __post_init__(self) -> None:
+        if not PLAIN_NAME.fullmatch(self.name.strip()):
+            raise ValueError(
+                f"name of Train MagicVideo Adaptor must be a plain file name, such as my motion; found {self.name!r}."
+            )
 
     def run(self) -> tuple[ModelPatcher, Tensor, Tensor]:
         """The adaptor, the loss plot ``1 h w 3`` and a sample clip ``f h w 3``.
@@ -84,8 +93,10 @@ class GraphTraining:
             lambda: self.encoders,
             asdict(self.options),
         )
-        done = training.run.state.step if known and training.run.resume() else 0
-        record = Record(output.folder, training.run.state.step, clips.held_out[0].fps or STILL_FPS)
+        if known:
+            training.run.resume()
+        done = training.run.state.step
+        record = Record(output.folder, done, clips.held_out[0].fps or STILL_FPS)
         (output.folder / RUN).write_text(json.dumps(identity), encoding="utf-8")
         watchers.watchers += [watch, record]
         if done < settings.steps and not training.run.train():
@@ -110,15 +121,11 @@ class GraphTraining:
         )
 
     def _adaptor(self) -> VideoAdaptor:
-        wanted = self.options.adaptor
-        if self.start is not None:
-            adaptor = self.start.model
-            copies = {name: tensor.float().clone() for name, tensor in adaptor.state_dict().items()}
-            return with_tensors(adaptor.config, copies, adaptor.metadata)
-        config = config_for(
-            self.model, frames=self.options.clips.frames, rank=wanted.rank, rotary=wanted.rotary, parts=wanted.parts
-        )
-        return new_adaptor(config, wanted.init, self.options.training.seed, partial(unet_weight, self.model))
+        if self.start is None:
+            return adaptor_for(self.model, **self.options.adaptor_settings)
+        adaptor = self.start.model
+        copies = {name: tensor.float().clone() for name, tensor in adaptor.state_dict().items()}
+        return with_tensors(adaptor.config, copies, adaptor.metadata)
 
     def _identity(self, clips: TrainingClips) -> dict[str, Any]:
         """Everything that decides what comes out."""
@@ -131,16 +138,9 @@ class GraphTraining:
         return json.loads(json.dumps(asdict(self.options) | made))
 
 
-RUN = "run.json"
-
-
 def run_files(name: str, identity: dict[str, Any], tuning: str) -> tuple[Output, bool]:
     """Files of the run of this identity, and whether it was begun before; else of the next free number."""
     folders = training_folders()
-    if not re.fullmatch(r"[^\\/:*?\"<>|.][^\\/:*?\"<>|]*", name.strip()):
-        raise ValueError(
-            f"name of Train MagicVideo Adaptor must be a plain file name, such as my motion; found {name!r}."
-        )
     name, number = name.strip(), 1
     while True:
         made = f"{name}_{number:05}"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """Where a run writes: the adaptor, the LoRA or checkpoint of a base that is tuned along, and its own folder.
-
-    ``told`` is what the files say of themselves, beside the settings.
-    """
+    """Where a run writes: the adaptor, the LoRA or checkpoint of a base that is tuned along, and its own folder."""
 
     adaptor: Path
     base: Path
     folder: Path
-    told: dict[str, str] = field(default_factory=dict)
 
 
 class MotionTraining:
@@ -102,7 +98,7 @@ class MotionTraining:
 
     def publish(self, step: int, final: bool) -> None:
         """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
-        told = {"magicvideo.training": json.dumps(self.used | {"steps_done": step}), **self.output.told}
+        told = {"magicvideo.training": json.dumps(self.used | {"steps_done": step})}
         save(self.adaptor, self.output.adaptor, told | common_keys(self.settings, step), overwrite=True)
         if isinstance(self.trainables.base, BaseLora):
             write(self.output.base, self.trainables.base.for_loaders(), told | common_keys(self.settings, step))

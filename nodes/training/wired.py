@@ -16,11 +16,10 @@ from torch import Tensor
 from ...adaptor_unet.host.train_encode import HostEncoders
 from ...adaptor_unet.training.data_settings import DataSettings
 from ...adaptor_unet.training.framing import draw_framing, frame_size, framed
+from ...adaptor_unet.training.latent_cache import FRAMES_AT_ONCE
 from ...adaptor_unet.training.latent_clip import LatentClip, MemoryClips, TrainingClips
 from ...adaptor_unet.training.prepare import spread
 from ...adaptor_unet.training.sub_clips import UnfitClipError, draw_sub_clip
-
-ENCODED_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class WiredClips:
         """n d and the words, one for all clips or one for each."""
         count = len(self.latents or self.videos or self.images)
         ready = [(conditioning[0][0][0].float().cpu().clone(), "") for conditioning in self.conditionings]
-        prefixed = [" ".join(filter(None, (data.caption_prefix.strip(), text))) for text in self.captions or [""]]
+        prefixed = [data.captioned(caption) for caption in self.captions or [""]]
         texts = ready or [(encoders.text(caption), caption) for caption in prefixed]
         if len(texts) not in (1, count):
             raise ValueError(f"There are {len(texts)} captions for {count} clips; give one for all, or one for each.")
@@ -84,7 +83,7 @@ class WiredClips:
         size = frame_size(frames.shape[2], frames.shape[1], data)
         bytes_ = (frames[..., :3] * 255).round().to(torch.uint8)
         pictures = torch.stack(list(framed(bytes_, size, draw_framing(data, random))))
-        return torch.cat([encoders.pictures(piece) for piece in pictures.split(ENCODED_AT_ONCE)])
+        return torch.cat([encoders.pictures(piece) for piece in pictures.split(FRAMES_AT_ONCE)])
 
 
 def sub_clips(frames: Tensor, fps: float, data: DataSettings, random: Random, place: int) -> list[tuple[Tensor, float]]:
