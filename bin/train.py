@@ -8,23 +8,12 @@ command with --resume goes on.
 """
 
 import argparse
-import importlib.util
 import logging
 import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def load_pack() -> None:
-    """The pack as ``magicvideo``, by its place: its folder must not be on the path, because of ``nodes``."""
-    place = importlib.util.spec_from_file_location(
-        "magicvideo", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    module = importlib.util.module_from_spec(place)
-    sys.modules["magicvideo"] = module
-    place.loader.exec_module(module)
+from pack import ROOT
 
 
 def load_host() -> None:
@@ -77,7 +66,6 @@ def check_files(files: dict[str, Path | None]) -> None:
 
 
 def main() -> int:
-    load_pack()
     from magicvideo.adaptor_unet.training.loop import TrainingError
     from magicvideo.adaptor_unet.training.options import Options, read_toml
 

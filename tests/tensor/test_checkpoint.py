@@ -502,7 +502,7 @@ def test_refusing_a_file_takes_little_memory(good: Path) -> None:
         paths[-1].write_bytes(assemble(*edit(*parts(good))))
     paths.append(good.with_name("header.safetensors"))
     paths[-1].write_bytes(OTHER_FILES["header of 2^60"][0])
-    loader = Path(__file__).parent.parent / "support" / "pack.py"
+    loader = Path(__file__).parents[2] / "bin" / "pack.py"
     command = [sys.executable, "-c", MEASURE, str(loader), str(good), *map(str, paths)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     grown = {name: int(mebibytes) for name, mebibytes in map(str.split, lines)}

@@ -17,7 +17,7 @@ SETTINGS = {"steps": 6, "batch": 5, "learning_rate": 1e-3, "warm_up": 0, "base_t
 SETTINGS |= {"still_share": 0.3, "base_still_share": 0.2, "shared_noise": 0.2, "validate_every": 2}
 RUN = """
 import pathlib, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 import pack
 from toy import Told, toy_run
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
@@ -37,10 +37,11 @@ def launch(folder: Path, stop_at: int = -1) -> str:
     """Two processes on this machine, over gloo."""
     script = folder.with_suffix(".py")
     script.write_text(RUN, encoding="utf-8")
-    support = Path(__file__).parent.parent / "support"
+    tests = Path(__file__).parent.parent
+    places = f"{tests / 'support'}:{tests.parent / 'bin'}"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, str(script), str(support), str(folder), repr(SETTINGS), str(stop_at)],
+        [*command, str(script), places, str(folder), repr(SETTINGS), str(stop_at)],
         capture_output=True,
         text=True,
         timeout=600,

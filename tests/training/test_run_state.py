@@ -55,7 +55,7 @@ def test_another_seed_ends_elsewhere(tmp_path: Path, whole: dict[str, torch.Tens
 
 KILLED = """
 import importlib.util, pathlib, sys, time
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 import pack
 from toy import Told, toy_run
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
@@ -79,10 +79,11 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     after_step: int, tmp_path: Path, whole: dict[str, torch.Tensor]
 ) -> None:
     folder = tmp_path / "killed"
-    support = Path(__file__).parent.parent / "support"
+    tests = Path(__file__).parent.parent
+    places = f"{tests / 'support'}:{tests.parent / 'bin'}"
     settings = SETTINGS | {"save_every": 1}
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(support), str(folder), repr(settings)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KILLED, places, str(folder), repr(settings)], stdout=subprocess.PIPE, text=True
     )
     for line in process.stdout:
         if int(line) >= after_step:
