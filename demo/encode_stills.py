@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".demo/training"))
     options = parser.parse_args()
     painter, network = Painter(load_sprites(options.sprites)), load_autoencoder(options.autoencoder)
+    options.folder.mkdir(parents=True, exist_ok=True)
     for (name, seed), count in zip(SEEDS.items(), (COUNT, HELD_OUT), strict=True):
         stills = encoded_stills(painter, network, count, seed)
         save_file(stills, options.folder / f"stills_{name}.safetensors")

@@ -3,10 +3,10 @@
     python demo/make_sprite_clips.py --folder .demo/clips --count 200
     python demo/make_sprite_clips.py --latents .demo/training/clips.safetensors --count 3000
 
-A folder gets ``NUMBER.mkv``, lossless, at 8, 12 or 16 frames a second, and its caption in ``NUMBER.txt``. The latents
-file holds ``latents`` (n f c h w, fp16, what the image network works on) and ``fps`` (n); its metadata holds the
-captions, a JSON list. Sprites move at 24 pixels a second, so a lower frame rate makes longer steps. The same seed makes
-the same clips.
+A folder gets ``NUMBER.mkv``, lossless, at 8, 12, 16 or 32 frames a second, and its caption in ``NUMBER.txt``. The
+latents file holds ``latents`` (n f c h w, fp16, what the image network works on) and ``fps`` (n); its metadata holds
+the captions, a JSON list. Sprites move at 24 pixels a second, so a lower frame rate makes longer steps. The same seed
+makes the same clips.
 
 Axes: n clips, f frames, c channels, h height, w width.
 """
@@ -34,10 +34,10 @@ Clip = tuple[Scene, str, np.ndarray]
 
 
 def sprite_clips(painter: Painter, count: int, seed: int, frames: int = FRAMES) -> Iterator[Clip]:
-    """Scene, caption and ``f h w c`` in 0..255."""
+    """Scene, caption and ``f h w c`` in 0..255.  Longer clips than FRAMES begin like others and end at the edge."""
     generator = random.Random(seed)
     for _ in range(count):
-        scene = draw_scene(generator, painter.couples, frames)
+        scene = draw_scene(generator, painter.couples, min(frames, FRAMES))
         yield scene, caption(scene, generator), painter.clip(scene, frames)
 
 

@@ -12,9 +12,11 @@ from subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS, Direction
 
 SIDE = 64
 SPEED = 24.0  # pixels a second
-FRAME_RATES = (8.0, 12.0, 16.0)
+FRAME_RATES = (8.0, 12.0, 16.0, 32.0)
 FRAMES = 16
 SIZE = 28
+# How much of a sprite may leave the picture: what reaches this place stays there, so a long clip has an end as well.
+CUT = 5.0  # pixels
 TRAIL_GAP = 5.0  # pixels from copy to copy
 TRAIL = (0.45, 0.28, 0.15)  # how much of each copy shows, the nearest first
 STANDING = 0.1  # share of scenes in which nothing moves
@@ -49,7 +51,10 @@ class Scene:
         """Where the sprite is at a frame, counted from 0."""
         dx, dy = DIRECTIONS[self.direction] if self.direction else (0, 0)
         way = SPEED * frame / self.fps
-        return self.x + dx * way, self.y + dy * way
+        return self._inside(self.x + dx * way), self._inside(self.y + dy * way)
+
+    def _inside(self, place: float) -> float:
+        return min(max(place, self.size / 2 - CUT), SIDE - self.size / 2 + CUT)
 
 
 def draw_scene(generator: random.Random, choices: list[Couple], frames: int = FRAMES) -> Scene:

@@ -25,8 +25,8 @@ from few_tokens import few_token_options
 from narrow_unet import narrow_model
 from resumable_training import ResumableTraining, TrainingSettings, half_precision
 
-BATCH = 32
-STEPS = 8_000
+BATCH = 64
+STEPS = 3_000
 NO_CAPTION = 0.1  # share of pictures without text, for classifier-free guidance
 # The plain noise loss hardly minds high noise, where the layout is decided: it's weighted by 1 / alpha-bar up to this.
 MOST_WEIGHT = 10.0
@@ -99,7 +99,7 @@ def main() -> None:
     model = narrow_model().model
     unet = model.diffusion_model.requires_grad_(True).train()
     unet.to(memory_format=torch.channels_last)
-    settings = TrainingSettings(options.steps, rate=6e-4, ema=0.998, fall=0.3)
+    settings = TrainingSettings(options.steps, rate=8e-4, ema=0.998, fall=0.3)
     run = ResumableTraining(unet, settings, options.state)
     denoiser = Denoiser(model.model_sampling.sigmas)
     train(run, denoiser, stills, held_out)

@@ -1,0 +1,72 @@
+"""The rule by which the demo's clips are judged, on clips whose motion is known."""
+
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from motion_rule import Way, change_of_thing, places, way
+from sprite_painter import Painter
+from sprite_scene import FRAMES, SIDE, Scene
+from subjects import DIRECTIONS, SUBJECTS
+
+
+@pytest.fixture(scope="module")
+def painter() -> Painter:
+    """Subjects of several colours, one above the other."""
+    sprite = Image.new("RGBA", (128, 128), (120, 0, 0, 255))
+    sprite.paste((20, 20, 20, 255), (0, 64, 128, 128))
+    return Painter(dict.fromkeys(SUBJECTS, sprite))
+
+
+def scene(direction: str | None, x: float = 32, y: float = 32, fps: float = 16) -> Scene:
+    return Scene("car", "yellow", direction, 24, x, y, fps)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_sprite_goes_the_way_it_was_drawn(painter: Painter, direction: str) -> None:
+    dx, dy = DIRECTIONS[direction]
+    found = way(painter.clip(scene(direction, 32 - 11 * dx, 32 - 11 * dy)))
+    assert found.along(direction) == pytest.approx(22.5, abs=1.5)
+    assert found.across(direction) < 0.5 and found.scatter < 1
+    assert [name for name in DIRECTIONS if found.is_right(name)] == [direction]
+
+
+def test_a_sprite_that_stands_goes_no_way(painter: Painter) -> None:
+    found = way(painter.clip(scene(None)))
+    assert abs(found.x) < 0.5 and abs(found.y) < 0.5
+    assert not any(found.is_right(name) for name in DIRECTIONS)
+
+
+def test_frames_in_disorder_are_no_way(painter: Painter) -> None:
+    frames = painter.clip(scene("right", 20))
+    order = list(range(FRAMES))
+    random.Random(3).shuffle(order)
+    assert way(frames[order]).scatter > 4 > 1 > way(frames).scatter
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "right"), [(5.1, 0, True), (4.9, 0, False), (12, 5.9, True), (12, 6.1, False), (12, -6.1, False)]
+)
+def test_right_is_more_than_five_pixels_and_twice_the_drift(x: float, y: float, right: bool) -> None:
+    assert Way(x, y, 0).is_right("right") is right
+    assert not Way(x, y, 0).is_right("left")
+
+
+def test_an_empty_clip_has_no_way_and_a_frame_that_shows_nothing_no_place(painter: Painter) -> None:
+    frames = painter.clip(scene("right", 20))
+    frames[3] = frames[3, 0, 0]
+    assert np.isnan(places(frames)[3]).all() and np.isfinite(places(frames)[4]).all()
+    assert way(frames) is not None
+    assert way(np.full((FRAMES, SIDE, SIDE, 3), 90, np.uint8)) is None
+
+
+def test_the_thing_stays_itself_wherever_it_goes_and_another_one_does_not(painter: Painter) -> None:
+    frames = painter.clip(scene("up", 32, 44))
+    assert change_of_thing(frames).max() < 0.15
+    other = frames.copy()
+    other[5] = np.where((frames[5] == frames[5, 0, 0]).all(-1, keepdims=True), frames[5], 255 - frames[5])
+    other[6] = frames[6, 0, 0]
+    changed = change_of_thing(other)
+    assert changed[5] > 0.5 and changed[6] == 1 and changed[4] < 0.15
