@@ -13,6 +13,7 @@ from safetensors import safe_open
 from make_sprite_clips import sprite_clips, write_folder, write_latents
 from small_autoencoder import SmallAutoencoder
 from sprite_painter import Painter
+from sprite_scene import FRAMES as FRAMES_OF_SCENE
 from subjects import SUBJECTS
 
 COUNT, FRAMES, SEED = 6, 5, 4
@@ -56,3 +57,9 @@ def test_the_same_seed_makes_the_same_clips(painter: Painter) -> None:
     (one,), (other,), (third,) = (list(sprite_clips(painter, 1, seed)) for seed in (1, 1, 2))
     assert one[:2] == other[:2] and np.array_equal(one[2], other[2])
     assert one[0] != third[0]
+
+
+def test_a_longer_clip_begins_like_the_short_one(painter: Painter) -> None:
+    (short,), (long,) = (list(sprite_clips(painter, 1, 5, frames)) for frames in (FRAMES_OF_SCENE, 40))
+    assert short[:2] == long[:2] and len(long[2]) == 40
+    assert np.array_equal(short[2], long[2][:FRAMES_OF_SCENE])

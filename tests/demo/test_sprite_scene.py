@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sprite_scene import FRAME_RATES, FRAMES, SIDE, SPEED, Scene, draw_scene
+from sprite_scene import CUT, FRAME_RATES, FRAMES, SIDE, SPEED, Scene, draw_scene
 from subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
 
 COUPLES = [(subject, background) for subject in SUBJECTS for background in BACKGROUNDS]
@@ -37,6 +37,14 @@ def test_the_whole_path_is_inside_or_cut_alike_at_both_ends() -> None:
                 assert low >= scene.size / 2 - 1e-9 and high <= SIDE - scene.size / 2 + 1e-9, scene
             else:
                 assert low == pytest.approx(SIDE - high), scene
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_what_reaches_the_edge_stays_there_and_little_of_it_is_cut(direction: str) -> None:
+    scene = Scene("car", "blue", direction, size=28, x=32, y=32, fps=8)
+    x, y = scene.centre(400)
+    assert (x, y) == scene.centre(401)
+    assert abs(x - 32) + abs(y - 32) == pytest.approx(32 - 14 + CUT)
 
 
 def test_a_frame_rate_is_told_by_the_steps_alone_not_by_the_place() -> None:

@@ -1,0 +1,98 @@
+"""The demo's motion training: the pack's own loop on the narrow network, and files that the demo's set-up takes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import small_host  # noqa: F401  # isort: skip - first, because it puts the host on the path
+from safetensors.torch import load_file
+
+from encode_stills import word_numbers, word_table
+from magicvideo.adaptor_unet.checkpoint import load
+from magicvideo.adaptor_unet.host.fresh import adaptor_for
+from magicvideo.adaptor_unet.training.latent_clip import LatentClip, TrainingClips
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from narrow_unet import NARROW_HEADS, narrow_model
+from pad_adaptor import pad_adaptor_file
+from pad_weights import padded_unet
+from train_motion import BATCH, SETTINGS, SpriteClips, training_run
+
+
+class Silent:
+    """Stops after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left, self.seen = steps, []
+
+    def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
+        self.seen.append(values)
+        self.left -= "loss" in values
+
+    def stop(self) -> bool:
+        return self.left <= 0
+
+
+def clip(number: int, frames: int) -> LatentClip:
+    generator = torch.Generator().manual_seed(number)
+    text = word_table()[word_numbers("a cat moving left")]
+    return LatentClip(torch.randn(frames, 4, 8, 8, generator=generator).half(), 8.0, text, "a cat moving left")
+
+
+@pytest.fixture(scope="module")
+def clips() -> TrainingClips:
+    """Two steps' worth of short clips and one of longer ones than the adaptor was made for."""
+    made = tuple(clip(number, 2 if number < 2 * BATCH else 5) for number in range(3 * BATCH))
+    return TrainingClips(SpriteClips(made), made[:2], torch.zeros(3, 768))
+
+
+@pytest.fixture
+def narrow_weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    weights = narrow_model().model.diffusion_model.state_dict()
+    return {name: torch.randn_like(weight) * 0.02 if weight.ndim > 1 else weight for name, weight in weights.items()}
+
+
+def trained(
+    weights: dict[str, torch.Tensor], clips: TrainingClips, folder: Path, stop_after: int = 99, **settings: object
+) -> Silent:
+    model = narrow_model(weights)
+    adaptor = adaptor_for(model, heads=NARROW_HEADS, frames=3)
+    chosen = {"steps": 3, "warm_up": 0, "precision": "fp32", "validate_every": 0, "base_still_share": 0.0}
+    run = training_run(model, adaptor, clips, TrainingSettings(**vars(SETTINGS) | chosen | settings), folder)
+    run.watcher = Silent(stop_after)
+    run.resume()
+    run.train()
+    return run.watcher
+
+
+@pytest.mark.parametrize("tuning", ["full", "frozen"])
+def test_what_is_trained_is_written_and_can_be_padded(
+    narrow_weights: dict[str, torch.Tensor], clips: TrainingClips, tmp_path: Path, tuning: str
+) -> None:
+    watcher = trained(narrow_weights, clips, tmp_path, base_tuning=tuning)
+    assert len(watcher.seen) == 3 and all(torch.isfinite(torch.tensor(v["loss"])) for v in watcher.seen)
+    adaptor = load(tmp_path / "adaptor.safetensors")
+    assert adaptor.config.heads == NARROW_HEADS
+    assert any(p.count_nonzero() for name, p in adaptor.named_parameters() if name.endswith("to_out.up.weight"))
+    pad_adaptor_file(tmp_path / "adaptor.safetensors", tmp_path / "wide.safetensors")
+    assert load(tmp_path / "wide.safetensors").config.heads == 2 * NARROW_HEADS
+    assert (tmp_path / "base.safetensors").is_file() == (tuning == "full")
+    if tuning == "full":
+        tuned = load_file(tmp_path / "base.safetensors")
+        assert tuned.keys() == narrow_weights.keys()
+        moved = [name for name in tuned if not torch.allclose(tuned[name].float(), narrow_weights[name], atol=2e-5)]
+        assert len(moved) > len(tuned) / 2
+        padded_unet(tuned)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    narrow_weights: dict[str, torch.Tensor], clips: TrainingClips, tmp_path: Path
+) -> None:
+    trained(narrow_weights, clips, tmp_path / "whole")
+    assert len(trained(narrow_weights, clips, tmp_path / "parts", stop_after=1).seen) == 1
+    assert len(trained(narrow_weights, clips, tmp_path / "parts").seen) == 2
+    for name in ("adaptor", "base"):
+        one, other = (load_file(tmp_path / where / f"{name}.safetensors") for where in ("whole", "parts"))
+        for key, weight in one.items():
+            torch.testing.assert_close(other[key], weight, atol=1e-6, rtol=1e-4, msg=key)
