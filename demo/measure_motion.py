@@ -3,6 +3,8 @@
     python demo/measure_motion.py --adaptor .demo/models/magicvideo/magicvideo_demo.safetensors --sheet sheet.png
     python demo/measure_motion.py                 without an adaptor: what chance gives
     python demo/measure_motion.py --adaptor narrow/adaptor.safetensors --narrow narrow/base.safetensors
+    python demo/measure_motion.py --adaptor ... --frames 64 --fps 32 --chunk 8      long clips, in causal windows
+    python demo/measure_motion.py --adaptor ... --fps 16 --extend-to 32             clips that are extended
 
 Each subject moves in all four directions, over backgrounds from which it can be told, at three frame rates in turn. The
 seeds are used for nothing else. The narrow network gives the same figures in a quarter of the time.
@@ -13,8 +15,9 @@ import host_in_process  # isort: skip - first, because it puts the host on the p
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import cycle
 from pathlib import Path
 from statistics import fmean
@@ -30,13 +33,14 @@ import pack  # noqa: E402, F401
 
 from captions import article  # noqa: E402
 from magicvideo.adaptor_unet.checkpoint import load  # noqa: E402
-from magicvideo.adaptor_unet.host.binding import bind  # noqa: E402
+from magicvideo.adaptor_unet.expand_latent import expand_latent  # noqa: E402
+from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows  # noqa: E402
 from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
-from motion_rule import Way, change_of_thing, way  # noqa: E402
+from motion_rule import Way, change_of_thing, turned_back, way  # noqa: E402
 from narrow_unet import narrow_model  # noqa: E402
 from sprite_painter import couples, load_sprites  # noqa: E402
 from sprite_scene import FRAMES, SPEED, Couple  # noqa: E402
-from stock_sampling import StockModel  # noqa: E402
+from stock_sampling import StockModel, as_bytes, empty_latents  # noqa: E402
 from subjects import DIRECTIONS, SUBJECTS  # noqa: E402
 
 FIRST_SEED = 70_000
@@ -61,13 +65,32 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """``frames`` of a clip when it's sampled, and to how many it is then extended, if to more."""
+
+    frames: int = FRAMES
+    extended: int = 0
+
+
+@dataclass(frozen=True)
 class Judged:
     """A sampled clip, ``f h w c`` in 0..255, and what the rule says of it."""
 
     asked: Asked
     frames: np.ndarray
-    way: Way | None
-    changed: float
+
+    @cached_property
+    def way(self) -> Way | None:
+        return way(self.frames)
+
+    @cached_property
+    def changed(self) -> float:
+        """How far the colours of the thing are from those in frame 0, mean over the frames."""
+        return float(change_of_thing(self.frames).mean())
+
+    @property
+    def turned_back(self) -> float:
+        return turned_back(self.frames, self.asked.direction)
 
     @property
     def right(self) -> bool:
@@ -78,41 +101,51 @@ class Judged:
         return self.way.along(self.asked.direction) if self.way else 0.0
 
 
-def asked_clips(allowed: list[Couple], count: int, first_seed: int = FIRST_SEED) -> list[Asked]:
+def asked_clips(
+    allowed: list[Couple], count: int, rates: Sequence[float] = FRAME_RATES, first_seed: int = FIRST_SEED
+) -> list[Asked]:
     """Every subject before any comes again, and all directions, backgrounds and rates in turn."""
-    rates, made = cycle(FRAME_RATES), []
+    turns, made = cycle(rates), []
     for number in range(count):
         subject = list(SUBJECTS)[number % len(SUBJECTS)]
         turn = number // len(SUBJECTS)
         direction = list(DIRECTIONS)[(number + turn) % len(DIRECTIONS)]
         colours = [colour for name, colour in allowed if name == subject]
         background = colours[(3 * number + turn) % len(colours)]
-        made.append(Asked(subject, background, direction, next(rates), first_seed + number))
+        made.append(Asked(subject, background, direction, next(turns), first_seed + number))
     return made
 
 
-def judged(
-    asked: list[Asked], stock: StockModel, model_for: Callable[[float], ModelPatcher], frames: int = FRAMES
+def sampled(
+    asked: list[Asked], stock: StockModel, model_for: Callable[[float], ModelPatcher], lengths: Lengths
 ) -> Iterator[Judged]:
-    """Samples and judges one clip after the other; ``model_for(fps)`` gives the MODEL."""
+    """One clip after the other; ``model_for(fps)`` gives the MODEL."""
     for clip in asked:
-        drawn = stock.pictures(clip.prompt, clip.seed, frames, STEPS, CFG, model_for(clip.fps))
-        yield Judged(clip, drawn, way(drawn), float(change_of_thing(drawn).mean()))
+        model, start = model_for(clip.fps), empty_latents(lengths.frames)
+        latents = stock.latents(clip.prompt, clip.seed, start, STEPS, CFG, model)
+        if lengths.extended > lengths.frames:
+            start = expand_latent({"samples": latents}, lengths.extended, 0, keep_given=True)
+            latents = stock.latents(clip.prompt, clip.seed + 1, start, STEPS, CFG, model)
+        yield Judged(clip, as_bytes(stock.decoded(latents)))
 
 
 def figures(clips: list[Judged]) -> dict[str, object]:
     """What is reported: shares and means over all clips."""
     moving = [clip for clip in clips if clip.way is not None]
-    by_rate = {fps: [clip for clip in clips if clip.asked.fps == fps] for fps in FRAME_RATES}
+    rates = sorted({clip.asked.fps for clip in clips})
+    by_rate = {fps: [clip for clip in clips if clip.asked.fps == fps] for fps in rates}
+    steps = len(clips[0].frames) - 1
     return {
         "clips": len(clips),
         "right": sum(clip.right for clip in clips),
         "travel along the asked way, pixels": round(fmean(clip.along for clip in clips), 1),
-        "asked travel, pixels": round(fmean(SPEED * (FRAMES - 1) / clip.asked.fps for clip in clips), 1),
+        "asked travel, pixels": round(fmean(SPEED * steps / clip.asked.fps for clip in clips), 1),
         "scatter about the line, pixels": round(fmean(clip.way.scatter for clip in moving), 2) if moving else None,
         "travel by frame rate, pixels": {
-            fps: round(fmean(clip.along for clip in of_rate), 1) for fps, of_rate in by_rate.items() if of_rate
+            fps: round(fmean(clip.along for clip in of_rate), 1) for fps, of_rate in by_rate.items()
         },
+        "turned back, pixels, mean": round(fmean(clip.turned_back for clip in clips), 1),
+        "turned back, pixels, most": round(max(clip.turned_back for clip in clips), 1),
         "change of colours from frame 0, mean": round(fmean(clip.changed for clip in clips), 3),
         "change of colours from frame 0, most": round(max(clip.changed for clip in clips), 3),
     }
@@ -131,8 +164,10 @@ def save_sheet(clips: list[Judged], path: Path, every: int = 1) -> None:
     Image.fromarray(np.concatenate(columns, axis=1)).save(path)
 
 
-def model_maker(image_model: ModelPatcher, adaptor: Path | None) -> Callable[[float], ModelPatcher]:
-    """The image model, or the video model at a frame rate."""
+def model_maker(image_model: ModelPatcher, adaptor: Path | None, chunk: int) -> Callable[[float], ModelPatcher]:
+    """The image model, or the video model at a frame rate; in causal windows of so many frames, if not 0."""
+    if chunk:
+        image_model = with_causal_windows(image_model, chunk)
     if adaptor is None:
         return lambda fps: image_model
     moving = hosted(load(adaptor))
@@ -147,15 +182,19 @@ def main() -> None:
     parser.add_argument("--narrow", type=Path, help="narrow weights in place of the checkpoint's image network")
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--extend-to", type=int, default=0, help="frames to which each clip is extended afterwards")
+    parser.add_argument("--chunk", type=int, default=0, help="frames of a causal window; 0 for none (default)")
+    parser.add_argument("--fps", type=float, nargs="+", default=FRAME_RATES)
     parser.add_argument("--sprites", type=Path, default=Path(".demo/sprites"))
     parser.add_argument("--sheet", type=Path, help="PNG or WebP of all frames")
     parser.add_argument("--every", type=int, default=1, help="show every so many frames on the sheet")
     options = parser.parse_args()
     stock = StockModel(options.checkpoint)
     image_model = narrow_model(load_file(options.narrow)) if options.narrow else stock.model
-    asked = asked_clips(couples(load_sprites(options.sprites)), options.count, options.first_seed)
-    clips = []
-    for clip in judged(asked, stock, model_maker(image_model, options.adaptor)):
+    asked = asked_clips(couples(load_sprites(options.sprites)), options.count, options.fps, options.first_seed)
+    lengths, clips = Lengths(options.frames, options.extend_to), []
+    for clip in sampled(asked, stock, model_maker(image_model, options.adaptor, options.chunk), lengths):
         clips.append(clip)
         found = f"{clip.way.x:+6.1f} {clip.way.y:+6.1f}, scatter {clip.way.scatter:.1f}" if clip.way else "nothing seen"
         print(f"{'right' if clip.right else 'WRONG'}  {found}  {clip.asked.fps:g} fps  {clip.asked.prompt}", flush=True)

@@ -73,6 +73,13 @@ def way(frames: np.ndarray) -> Way | None:
     return Way(float(x), float(y), float(np.sqrt((apart**2).sum(axis=1).mean())))
 
 
+def turned_back(frames: np.ndarray, direction: str) -> float:
+    """f h w c in 0..255 -> pixels: the most that the thing ever went back on its way in a direction."""
+    found = places(frames) @ np.array(DIRECTIONS[direction], float)
+    found = found[np.isfinite(found)]
+    return float((np.maximum.accumulate(found) - found).max()) if len(found) else 0.0
+
+
 def change_of_thing(frames: np.ndarray) -> np.ndarray:
     """f h w c in 0..255 -> f: how far the thing's colours are from those in frame 0.
 

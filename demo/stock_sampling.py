@@ -6,6 +6,7 @@ Axes: b pictures, h height, w width, c colours.
 import host_in_process  # noqa: F401  # isort: skip - first, because it puts the host on the path
 
 from pathlib import Path
+from typing import Any
 
 import comfy.sd
 import nodes
@@ -32,23 +33,33 @@ class StockModel:
         self, prompt: str, seed: int, count: int, steps: int, cfg: float, model: ModelPatcher | None = None
     ) -> np.ndarray:
         """b h w c in 0..255: one batch of the stock KSampler, with another MODEL than the loaded one if given."""
-        return as_bytes(self.decoded(self.latents(prompt, seed, count, steps, cfg, model)))
+        return as_bytes(self.decoded(self.latents(prompt, seed, empty_latents(count), steps, cfg, model)))
 
     @torch.inference_mode()
     def latents(
-        self, prompt: str, seed: int, count: int, steps: int, cfg: float, model: ModelPatcher | None = None
+        self,
+        prompt: str,
+        seed: int,
+        start: dict[str, Any],
+        steps: int,
+        cfg: float,
+        model: ModelPatcher | None = None,
     ) -> Tensor:
-        """b c h w, an eighth as high and wide"""
+        """b c h w, an eighth as high and wide; ``start`` is what a LATENT wire holds."""
         positive, negative = (self.clip.encode_from_tokens_scheduled(self.clip.tokenize(t)) for t in (prompt, ""))
-        empty = {"samples": torch.zeros(count, LATENT_CHANNELS, SIDE // DOWNSCALING, SIDE // DOWNSCALING)}
         model = model or self.model
-        (sampled,) = nodes.common_ksampler(model, seed, steps, cfg, SAMPLER, SCHEDULER, positive, negative, empty)
+        (sampled,) = nodes.common_ksampler(model, seed, steps, cfg, SAMPLER, SCHEDULER, positive, negative, start)
         return sampled["samples"]
 
     @torch.inference_mode()
     def decoded(self, latents: Tensor) -> Tensor:
         """b c h w -> b h w c in 0..1"""
         return self.vae.decode(latents)
+
+
+def empty_latents(count: int) -> dict[str, Tensor]:
+    """What Empty Latent Image gives."""
+    return {"samples": torch.zeros(count, LATENT_CHANNELS, SIDE // DOWNSCALING, SIDE // DOWNSCALING)}
 
 
 def as_bytes(pictures: Tensor) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motion_rule import Way, change_of_thing, places, way
+from motion_rule import Way, change_of_thing, places, turned_back, way
 from sprite_painter import Painter
 from sprite_scene import FRAMES, SIDE, Scene
 from subjects import DIRECTIONS, SUBJECTS
@@ -70,3 +70,11 @@ def test_the_thing_stays_itself_wherever_it_goes_and_another_one_does_not(painte
     other[6] = frames[6, 0, 0]
     changed = change_of_thing(other)
     assert changed[5] > 0.5 and changed[6] == 1 and changed[4] < 0.15
+
+
+def test_how_far_a_thing_turns_back_is_told(painter: Painter) -> None:
+    frames = painter.clip(scene("right", 20))
+    assert turned_back(frames, "right") < 0.5
+    assert turned_back(frames, "left") == pytest.approx(22.5, abs=1.5)
+    there_and_back = np.concatenate([frames, frames[:7:-1]])
+    assert turned_back(there_and_back, "right") == pytest.approx(22.5 * 7 / 15, abs=1.5)

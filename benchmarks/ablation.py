@@ -1,0 +1,239 @@
+"""What each part of the method is worth: the same short training with and without it, on the demo's narrow network.
+
+    .venv/bin/python benchmarks/ablation.py [--steps 150] [--seeds 3] [--rows "S, B only" ...]
+    .venv/bin/python benchmarks/ablation.py --table        only prints what was measured
+
+demo/README.md says how the clips are made. Every row has the same clips, steps and seeds; the trained part is measured
+on clips that were held out and on directions that are asked for, always from the same noise. Each result is a line in
+``--results``; what stands there is not measured again, and a run that was cut off goes on.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "bin"), str(ROOT / "demo")]
+# The first puts the pack and the host within reach.
+# isort: off
+import train_motion  # noqa: E402
+import torch  # noqa: E402
+from einops import rearrange  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+
+from ablation_parts import (  # noqa: E402
+    masked_after,
+    temporal_convolutions_at_work,
+    two_way,
+    with_attention_weights,
+    with_temporal_convolutions,
+)
+from encode_stills import word_numbers, word_table  # noqa: E402
+from magicvideo.adaptor_unet.adaptor import VideoAdaptor  # noqa: E402
+from magicvideo.adaptor_unet.host.fresh import adaptor_for  # noqa: E402
+from magicvideo.adaptor_unet.host.train_sample import SampleSettings, sample_latents  # noqa: E402
+from magicvideo.adaptor_unet.training.latent_clip import TrainingClips  # noqa: E402
+from magicvideo.adaptor_unet.training.loop import TrainingRun  # noqa: E402
+from magicvideo.adaptor_unet.training.settings import TrainingSettings  # noqa: E402
+from magicvideo.adaptor_unet.training.validation import validation_loss  # noqa: E402
+from measure_motion import FRAME_RATES, Asked, Judged, asked_clips  # noqa: E402
+from narrow_unet import NARROW_HEADS, narrow_model  # noqa: E402
+from small_autoencoder import SmallAutoencoder, load_autoencoder  # noqa: E402
+from sprite_painter import couples, load_sprites  # noqa: E402
+from sprite_scene import FRAMES  # noqa: E402
+# isort: on
+
+ASKED, SAMPLE_STEPS, CFG = 32, 12, 3.0
+LATENT = (FRAMES, 4, 8, 8)
+
+
+@dataclass(frozen=True)
+class Row:
+    """``adaptor``: fields of its settings; ``training``: of the trainer's; ``change``: what is built in afterwards."""
+
+    name: str
+    adaptor: dict[str, object] = field(default_factory=dict)
+    init: str = "spatial"
+    training: dict[str, object] = field(default_factory=dict)
+    change: Callable[[VideoAdaptor], VideoAdaptor] = lambda adaptor: adaptor
+    trained: bool = True
+
+
+ROWS = (
+    Row("no adaptor", trained=False),
+    Row("all of it: S, B, T-Attn, fps"),
+    Row("S, B only", adaptor={"parts": ("frame", "spatial", "fps")}),
+    Row("T-Attn only", adaptor={"parts": ("temporal", "fps")}),
+    Row(
+        "convolution over time for S, B",
+        adaptor={"parts": ("temporal", "fps")},
+        change=with_temporal_convolutions,
+    ),
+    Row("two-way attention", change=lambda adaptor: with_attention_weights(adaptor, two_way)),
+    Row("masked after the softmax", change=lambda adaptor: with_attention_weights(adaptor, masked_after)),
+    Row("no fps embedding", adaptor={"parts": ("frame", "spatial", "temporal")}),
+    Row("rotary encoding", adaptor={"rotary": True}),
+    Row("rank 8", adaptor={"rank": 8}),
+    Row("rank 64", adaptor={"rank": 64}),
+    Row("T-Attn from random weights", init="random"),
+    Row("plain noise loss", training={"weighting": "none"}),
+    Row("min-SNR loss", training={"weighting": "min_snr", "weighting_cap": 5.0}),
+    Row("base tuned along", training={"base_tuning": "full"}),
+)
+
+
+class StepTimes:
+    """A watcher that keeps the seconds of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
+        if "seconds" in values:
+            self.seconds.append(values["seconds"])
+
+    def clip(self, done: int, name: str, frames: torch.Tensor) -> None:
+        pass
+
+    def stop(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What all rows share."""
+
+    base: dict[str, torch.Tensor]
+    clips: TrainingClips
+    autoencoder: SmallAutoencoder
+    asked: list[Asked]
+    steps: int
+    folder: Path
+
+    def measure(self, row: Row, seed: int) -> dict[str, object]:
+        """Trains and measures one row with one seed."""
+        run, times = self._run(row, seed)
+        at_work = self._at_work(run)
+        with at_work, sdpa_kernel(SDPBackend.MATH):
+            if row.trained:
+                run.resume()
+                run.train()
+            adaptor = run.trainables.adaptor if row.trained else None
+            with run.averages.in_place(), run.autocast():
+                losses = validation_loss(run.objective, self.clips.held_out, adaptor)
+                judged = [self._sampled(run, adaptor, asked) for asked in self.asked]
+        trained = sum(parameter.numel() for parameter in run.trainables.adaptor.parameters()) if row.trained else 0
+        return {
+            "row": row.name,
+            "seed": seed,
+            "steps": self.steps,
+            "right": sum(clip.right for clip in judged) / len(judged),
+            "travel": statistics.fmean(clip.along for clip in judged),
+            "val_high": losses["val_high"],
+            "val_low": losses["val_low"],
+            "parameters": trained,
+            "seconds": statistics.median(times.seconds) if times.seconds else None,
+        }
+
+    def _run(self, row: Row, seed: int) -> tuple[TrainingRun, StepTimes]:
+        fixed = {"steps": self.steps, "base_tuning": "frozen", "base_still_share": 0.0, "validate_every": 0}
+        fixed |= {"seed": seed, "save_every": self.steps, "warm_up": 20, "ema": 0.98}
+        settings = TrainingSettings(**{**vars(train_motion.SETTINGS), **fixed, **row.training})
+        model = narrow_model(self.base)
+        adaptor = row.change(adaptor_for(model, row.init, seed, heads=NARROW_HEADS, **row.adaptor))
+        folder = self.folder / f"{ROWS.index(row):02}_{seed}"
+        run, times = train_motion.training_run(model, adaptor, self.clips, settings, folder), StepTimes()
+        run.publish = lambda step, final: None
+        run.watcher = times
+        return run, times
+
+    def _at_work(self, run: TrainingRun) -> AbstractContextManager[None]:
+        adaptor = run.trainables.adaptor
+        if not hasattr(adaptor, "over_time"):
+            return nullcontext()
+        return temporal_convolutions_at_work(run.denoiser.unet, adaptor, FRAMES)
+
+    def _sampled(self, run: TrainingRun, adaptor: VideoAdaptor | None, asked: Asked) -> Judged:
+        text = word_table()[word_numbers(asked.prompt)]
+        how = SampleSettings(LATENT, asked.fps, SAMPLE_STEPS, CFG, asked.seed)
+        latents = sample_latents(run.denoiser, adaptor, text, self.clips.empty_text, how)
+        pictures = self.autoencoder.decode(latents.float())
+        pixels = rearrange((pictures * 255).round().clamp(0, 255), "f c h w -> f h w c").to(torch.uint8)
+        return Judged(asked, pixels.numpy())
+
+
+def read_results(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def table(results: list[dict[str, object]]) -> str:
+    """Markdown: the mean over the seeds, and the spread from the least to the most."""
+    lines = [
+        "| | direction right | travel, pixels | high-noise loss | low-noise loss | parameters | step, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        found = [result for result in results if result["row"] == row.name]
+        if found:
+            cells = [
+                spread([100 * result["right"] for result in found], "{:.0f} %"),
+                spread([result["travel"] for result in found], "{:.1f}"),
+                spread([result["val_high"] for result in found], "{:.5f}"),
+                spread([result["val_low"] for result in found], "{:.4f}"),
+                f"{found[0]['parameters']:,}",
+                spread([result["seconds"] for result in found if result["seconds"]], "{:.2f}"),
+            ]
+            lines.append(f"| {row.name} ({len(found)}) | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float], form: str) -> str:
+    if not values:
+        return "-"
+    least, mean, most = (form.format(value) for value in (min(values), statistics.fmean(values), max(values)))
+    return mean if least == most else f"{mean} ({least} to {most})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Trains and measures with and without each part of the method.")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="+", default=[row.name for row in ROWS], choices=[row.name for row in ROWS])
+    parser.add_argument("--asked", type=int, default=ASKED, help="clips that are sampled to judge directions")
+    parser.add_argument("--base", type=Path, default=ROOT / "demo/weights/base.safetensors")
+    parser.add_argument("--clips", type=Path, default=Path(".demo/training/clips.safetensors"))
+    parser.add_argument("--sprites", type=Path, default=Path(".demo/sprites"))
+    parser.add_argument("--results", type=Path, default=Path(".demo/ablation/results.jsonl"))
+    parser.add_argument("--table", action="store_true", help="only print what was measured")
+    options = parser.parse_args()
+    results = read_results(options.results)
+    if not options.table:
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        ablation = Ablation(
+            load_file(options.base),
+            train_motion.training_clips([options.clips]),
+            load_autoencoder(ROOT / "demo/weights/autoencoder.safetensors"),
+            asked_clips(couples(load_sprites(options.sprites)), options.asked, FRAME_RATES, first_seed=90_000),
+            options.steps,
+            options.results.parent,
+        )
+        # All rows with one seed before the next one, so that a table can be read early.
+        for seed in range(options.seeds):
+            for row in (row for row in ROWS if row.name in options.rows):
+                if any(done["row"] == row.name and done["seed"] == seed for done in results):
+                    continue
+                results.append(ablation.measure(row, seed))
+                with options.results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(results[-1]) + "\n")
+                print(json.dumps(results[-1]), flush=True)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
