@@ -123,11 +123,12 @@ def train(run: ResumableTraining, stills: Stills, held_out: Tensor) -> None:
             report(run, run.mean, held_out, loss.item())
 
 
-def report(run: ResumableTraining, network: SmallAutoencoder, held_out: Tensor, loss: float) -> None:
+def report(run: ResumableTraining, network: SmallAutoencoder, held_out: Tensor, loss: float | None = None) -> None:
     quality = psnr(held_out, reconstructed(network, held_out))
     latents = encoded(network, held_out)
+    told = "" if loss is None else f"loss {loss:.5f}  "
     print(
-        f"{run.seconds / 60:6.1f} min  step {run.steps}  loss {loss:.5f}  held out {quality.mean():.2f} dB "
+        f"{run.seconds / 60:6.1f} min  step {run.steps}  {told}held out {quality.mean():.2f} dB "
         f"(worst {quality.min():.2f})  latents {latents.mean():+.2f} +- {latents.std():.2f}, "
         f"beyond 2.5: {(latents.abs() > 2.5).float().mean():.1%}",
         flush=True,
@@ -150,7 +151,7 @@ def main() -> None:
     run = ResumableTraining(network, settings, options.state)
     train(run, stills, held_out)
     run.save()
-    report(run, run.mean, held_out, float("nan"))
+    report(run, run.mean, held_out)
     save_weights(run.mean, options.weights)
     save_sheet(run.mean, held_out[:16], options.state.with_suffix(".png"))
 

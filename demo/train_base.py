@@ -73,7 +73,7 @@ def train(run: ResumableTraining, denoiser: Denoiser, stills: dict[str, Tensor],
 
 
 @torch.no_grad()
-def report(run: ResumableTraining, denoiser: Denoiser, held_out: dict[str, Tensor], loss: float) -> None:
+def report(run: ResumableTraining, denoiser: Denoiser, held_out: dict[str, Tensor], loss: float | None = None) -> None:
     """Loss since the last report, and of the running mean on held-out pictures with the same noise each time."""
     generator = torch.Generator().manual_seed(0)
     latents, words = held_out["latents"][:256].float(), held_out["words"][:256].long()
@@ -83,7 +83,8 @@ def report(run: ResumableTraining, denoiser: Denoiser, held_out: dict[str, Tenso
         for step in TESTED_STEPS
     ]
     figures = "  ".join(f"{step}: {value:.4f}" for step, value in zip(TESTED_STEPS, tested, strict=True))
-    print(f"{run.seconds / 60:6.1f} min  step {run.steps}  loss {loss:.4f}  held out {figures}", flush=True)
+    told = "" if loss is None else f"loss {loss:.4f}  "
+    print(f"{run.seconds / 60:6.1f} min  step {run.steps}  {told}held out {figures}", flush=True)
 
 
 def main() -> None:
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--stills", type=Path, default=Path(".demo/training"))
     parser.add_argument("--state", type=Path, default=Path(".demo/training/base.pt"))
-    parser.add_argument("--weights", type=Path, default=Path("demo/weights/base.safetensors"))
+    parser.add_argument("--weights", type=Path, default=Path(".demo/training/stills_base.safetensors"))
     options = parser.parse_args()
     print(f"ComfyUI in {host_in_process.HOST}")
     stills, held_out = (load_file(options.stills / f"stills_{name}.safetensors") for name in ("training", "held_out"))
@@ -104,7 +105,7 @@ def main() -> None:
     denoiser = Denoiser(model.model_sampling.sigmas)
     train(run, denoiser, stills, held_out)
     run.save()
-    report(run, denoiser, held_out, float("nan"))
+    report(run, denoiser, held_out)
     options.weights.parent.mkdir(parents=True, exist_ok=True)
     weights = half_precision(run.mean.state_dict().items())
     save_file(weights, options.weights, metadata={"format": "pt", "title": "image network of the demo model, narrow"})

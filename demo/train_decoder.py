@@ -73,7 +73,7 @@ def main() -> None:
     run = ResumableTraining(decoder, TrainingSettings(options.steps, 1e-3, ema=0.999, weight_decay=0), options.state)
     train(run, network, stills, held_out)
     run.save()
-    report(run, with_decoder(network, run.mean), held_out, float("nan"))
+    report(run, with_decoder(network, run.mean), held_out)
     save_weights(network, options.weights)
     save_sheet(network, held_out[:16], options.state.with_suffix(".png"))
 

@@ -147,7 +147,7 @@ def main() -> int:
     parser.add_argument("--base-tuning", choices=("full", "frozen"), default=SETTINGS.base_tuning)
     parser.add_argument("--name", default="tuned")
     parser.add_argument("--rank", type=int, default=0, help="of T-Attn; 0 for full (default)")
-    parser.add_argument("--base", type=Path, default=Path("demo/weights/base.safetensors"))
+    parser.add_argument("--base", type=Path, default=Path(".demo/training/stills_base.safetensors"))
     parser.add_argument("--folder", type=Path, default=Path(".demo/training/motion"))
     clips = [Path(".demo/training") / name for name in ("clips.safetensors", "long_clips.safetensors")]
     parser.add_argument("--clips", type=Path, nargs="+", default=clips)
