@@ -36,6 +36,12 @@ class FrameLayout:
         """The row of S and B for each row of the batch, ``(b f)``: frames past the trained length use the last one."""
         return torch.tensor(self.positions).clamp(max=trained_frames - 1).repeat(self.runs)
 
+    def first_rows(self) -> list[int]:
+        """For each row of the batch, ``(b f)``, the row of the first frame of its clip in its run."""
+        own = list(zip(self.clip_of, self.positions, range(self.frames), strict=True))
+        first = {clip: row for clip, _, row in sorted(own, reverse=True)}
+        return [run * self.frames + first[clip] for run in range(self.runs) for clip in self.clip_of]
+
     def directed_mask(self, span: int, past: tuple[int, ...] = ()) -> Tensor | None:
         """Where frame f may look at frame k of ``past + positions``, ``f k``; None where plain causal order says it.
 

@@ -1,4 +1,4 @@
-"""Binds adaptors to a clone of an image model, by the host's wrappers alone.
+"""Binds adaptors, and what needs none, to a clone of an image model, by the host's wrappers alone.
 
 Nothing is attached to the UNet but during a call of it from our own clone: hooks and patches are set by ``around_unet``
 and taken away in its ``finally``.  So there is nothing that another branch of the graph, an interrupt or a crash could
@@ -6,20 +6,23 @@ find in the image model.
 """
 
 import logging
-import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import Sampler
-from torch import Tensor
+from torch import Tensor, nn
 
+from .acting import Acting, noise_levels
+from .alignment import Alignment, AlignmentCall
 from .base_model import check_fit
 from .causal_windows import CausalWindows
-from .frame_cache import OPTION, Past, no_past
+from .directed_attention import DirectedAttention, DirectedCall, left_to_others
+from .frame_cache import past_of
 from .hints import own_hints
 from .kept_frames import with_kept_frames
 from .layout import check_batch, clip_layout, window_places
@@ -35,20 +38,36 @@ Options = dict[str, Any]
 KEY = "magicvideo"
 
 
+class CallPart(Protocol):
+    """Something that acts during one call of the UNet."""
+
+    def hooks(self, unet: nn.Module) -> AbstractContextManager[None]:
+        """Hooks on the UNet's modules, for as long as the context lasts."""
+
+    def patched(self, transformer_options: Options) -> Options:
+        """The options with its patches added; the caller's dicts and lists stay as they are."""
+
+
 @dataclass(frozen=True)
 class Binding:
-    """All motions bound to one clone of a model, and what the host calls while it samples with it."""
+    """All that is bound to one clone of a model, and what the host calls while it samples with it."""
 
     motions: tuple[Motion, ...] = ()
+    looks: tuple[DirectedAttention, ...] = ()
+    alignments: tuple[Alignment, ...] = ()
+
+    @property
+    def bound(self) -> tuple[Acting, ...]:
+        return (*self.motions, *self.looks, *self.alignments)
 
     @property
     def clip_lengths(self) -> tuple[int, ...]:
         """Lengths of the clips in a batch; none where the whole batch is one."""
-        return tuple(sorted({motion.frames_per_clip for motion in self.motions} - {0}))
+        return tuple(sorted({one.frames_per_clip for one in self.bound} - {0}))
 
     def acts(self, model_options: Options) -> bool:
         """Whether sampling is the pack's at all; if not, it stays the host's bit for bit."""
-        return windows_of(model_options) is not None or any(motion.strength for motion in self.motions)
+        return windows_of(model_options) is not None or any(one.strength for one in self.bound)
 
     def around_sampling(
         self,
@@ -65,11 +84,14 @@ class Binding:
 
         Where noise is to be left, kept frames have theirs too.
         """
-        for motion in self.motions:
-            check_batch(noise.shape[0], motion.frames_per_clip)
+        for one in self.bound:
+            check_batch(noise.shape[0], one.frames_per_clip, one.node)
+        model_options = executor.class_obj.model_options
+        if others := left_to_others(self.looks, model_options.get("transformer_options", {})):
+            logger.warning("Directed Attention leaves self-attention to another node at: %s.", ", ".join(others))
         ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
-        if not (ends_clean and self.acts(executor.class_obj.model_options)):
+        if not (ends_clean and self.acts(model_options)):
             return samples
         return with_kept_frames(samples, latent_image, denoise_mask)
 
@@ -83,7 +105,7 @@ class Binding:
     ) -> tuple:
         """Lets the host plan memory for the temporal activations too, and for a chunk where there are chunks."""
         windows = windows_of(kwargs.get("model_options") or model.model_options)
-        return executor(model, planned_shape(model, noise_shape, self.motions, windows), *args, **kwargs)
+        return executor(model, planned_shape(model, noise_shape, self.motions, self.looks, windows), *args, **kwargs)
 
     def around_conditionings(
         self,
@@ -113,28 +135,37 @@ class Binding:
         transformer_options: Options,
         **kwargs: object,
     ) -> Tensor:
-        """One call of the UNet, ``(b f) c h w -> (b f) c h w``, with the motions that act at its noise level."""
+        """One call of the UNet, ``(b f) c h w -> (b f) c h w``, with all that acts at its noise level."""
+        with ExitStack() as stack:
+            for part in self.parts_of_call(x.shape[0], transformer_options):
+                stack.enter_context(part.hooks(executor.class_obj))
+                transformer_options = part.patched(transformer_options)
+            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+
+    def parts_of_call(self, rows: int, transformer_options: Options) -> list[CallPart]:
+        """Motions first, because alignment has the last word on what they make; in which order the nodes came is one.
+
+        The past is asked for once a call, because it counts the calls.
+        """
         sigmas = transformer_options.get("sigmas")
         sigma = float(sigmas.flatten()[0]) if sigmas is not None else None
-        acting = [motion for motion in self.motions if motion.acts_at(sigma)]
-        if not acting:
-            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        layouts = [clip_layout(x.shape[0], transformer_options, motion.frames_per_clip) for motion in acting]
-        logger.debug("frames %s, runs %s", layouts[0].positions, layouts[0].runs)
-        call = UnetCall(list(zip(acting, layouts, strict=True)), past_of(transformer_options))
-        with call.convolution_hooks(executor.class_obj):
-            return executor(x, timesteps, context, y, control, call.patched(transformer_options), **kwargs)
-
-
-def past_of(transformer_options: Options) -> Past:
-    """The frames before a chunk, as the conditionings of this call have them.
-
-    A uuid alone does not name a conditioning: the host gives an area's to the part of the other side that it cuts out.
-    """
-    cache = transformer_options.get(OPTION)
-    if cache is None:
-        return no_past
-    return cache.of_call(list(zip(transformer_options["uuids"], transformer_options["cond_or_uncond"], strict=True)))
+        layouts = {
+            one: clip_layout(rows, transformer_options, one.frames_per_clip) for one in self.bound if one.acts_at(sigma)
+        }
+        if not layouts:
+            return []
+        past = past_of(transformer_options)
+        first = next(iter(layouts.values()))
+        logger.debug("frames %s, runs %s", first.positions, first.runs)
+        parts: list[CallPart] = []
+        if motions := [(motion, layouts[motion]) for motion in self.motions if motion in layouts]:
+            parts.append(UnetCall(motions, past))
+        if looks := [(look, layouts[look]) for look in self.looks if look in layouts]:
+            parts.append(DirectedCall(looks, past))
+        for number, alignment in enumerate(self.alignments):
+            if alignment in layouts and alignment.sites:
+                parts.append(AlignmentCall(number, alignment, layouts[alignment], past))
+        return parts
 
 
 def windows_of(model_options: Options) -> CausalWindows | None:
@@ -189,14 +220,22 @@ def bind(
     ValueError when the model or the settings do not fit.
     """
     check_fit(model, adaptor.model.config)
-    if not (0.0 <= start_percent <= 1.0 and 0.0 <= end_percent <= 1.0):
-        raise ValueError(f"start_percent and end_percent must lie in 0 to 1, found {start_percent} and {end_percent}.")
-    sampling = model.get_model_object("model_sampling")
-    start, end = (float(sampling.percent_to_sigma(p)) for p in (start_percent, end_percent))
-    motion = Motion(adaptor.model, strength, fps, frames_per_clip, start if start_percent > 0 else math.inf, end)
-    bound = model.clone()
-    before = bound.get_attachment(KEY) or Binding()
-    install(bound, Binding((*before.motions, motion)))
+    motion = Motion(
+        adaptor=adaptor.model,
+        strength=strength,
+        fps=fps,
+        frames_per_clip=frames_per_clip,
+        levels=noise_levels(model, start_percent, end_percent),
+    )
+    bound = with_more(model, motions=(motion,))
     others = [patcher for patcher in bound.get_additional_models_with_key(KEY) if patcher.model is not adaptor.model]
     bound.set_additional_models(KEY, [*others, adaptor])
+    return bound
+
+
+def with_more(model: ModelPatcher, **added: tuple[Acting, ...]) -> ModelPatcher:
+    """A clone of the model with more in its binding, by the names of its fields."""
+    bound = model.clone()
+    before = bound.get_attachment(KEY) or Binding()
+    install(bound, replace(before, **{name: (*getattr(before, name), *more) for name, more in added.items()}))
     return bound

@@ -1,4 +1,4 @@
-"""Keys and values of the frames before, kept from chunk to chunk of one denoising call.
+"""What chunks know of the frames before: keys and values, and statistics, kept for one denoising call.
 
 An object of a class on purpose: the host copies the dicts of its options on the way to the UNet, so that each chunk
 would find an empty one.
@@ -7,27 +7,30 @@ would find an empty one.
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
-from ..temporal_attention import PastFrames
-
-Past = Callable[[int, str, int], Sequence[PastFrames]]
+Kept = TypeVar("Kept")
+Past = Callable[[Hashable, str, int, Callable[..., Kept]], Sequence[Kept]]
 # Where the options of a chunk hold the cache.
 OPTION = "magicvideo_frames"
 
 
-def no_past(motion: int, site: str, clip: int) -> Sequence[PastFrames]:
+def no_past(owner: Hashable, site: str, clip: int, kind: Callable[..., Kept]) -> Sequence[Kept]:
     """What a UNet call outside of chunks sees."""
     return ()
 
 
 class FrameCache:
-    """One denoising call's past, by motion, site and conditioning; ``device`` is where it waits, None for in place."""
+    """One denoising call's past, by owner, site and conditioning; ``device`` is where it waits, None for in place.
+
+    An owner is what looks back: a motion, or another part of a binding.  ``kind(device=...)`` makes what it keeps.
+    """
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device
-        self.entries: dict[Hashable, tuple[int, PastFrames]] = {}
+        self.entries: dict[Hashable, tuple[int, object]] = {}
         self.calls: Counter[Hashable] = Counter()
 
     def begin_chunk(self) -> None:
@@ -35,7 +38,7 @@ class FrameCache:
         self.calls.clear()
 
     def of_call(self, conditionings: Sequence[Hashable]) -> Past:
-        """The past that a UNet call with these conditionings sees: a function of motion, site and clip.
+        """The past that a UNet call with these conditionings sees: a function of owner, site, clip and kind.
 
         A conditioning that comes twice in a chunk, such as tile by tile, is told apart by its turn.
         """
@@ -50,11 +53,24 @@ class FrameCache:
         self.entries.clear()
         self.calls.clear()
 
-    def _past(self, runs: tuple[Hashable, ...], motion: int, site: str, clip: int) -> Sequence[PastFrames]:
-        return [self._entry((motion, site, run), clip) for run in runs]
+    def _past(
+        self, runs: tuple[Hashable, ...], owner: Hashable, site: str, clip: int, kind: Callable[..., Kept]
+    ) -> Sequence[Kept]:
+        return [self._entry((owner, site, run), clip, kind) for run in runs]
 
-    def _entry(self, key: Hashable, clip: int) -> PastFrames:
+    def _entry(self, key: Hashable, clip: int, kind: Callable[..., Kept]) -> Kept:
         """Another clip begins with no past, and the one before is dropped."""
         if key not in self.entries or self.entries[key][0] != clip:
-            self.entries[key] = (clip, PastFrames(device=self.device))
+            self.entries[key] = (clip, kind(device=self.device))
         return self.entries[key][1]
+
+
+def past_of(transformer_options: dict[str, Any]) -> Past:
+    """The frames before a chunk, as the conditionings of this call have them.
+
+    A uuid alone does not name a conditioning: the host gives an area's to the part of the other side that it cuts out.
+    """
+    cache = transformer_options.get(OPTION)
+    if cache is None:
+        return no_past
+    return cache.of_call(list(zip(transformer_options["uuids"], transformer_options["cond_or_uncond"], strict=True)))

@@ -33,11 +33,11 @@ def clip_layout(rows: int, transformer_options: dict[str, Any], frames_per_clip:
     return FrameLayout(conditionings, positions, clips)
 
 
-def check_batch(frames: int, frames_per_clip: int) -> None:
-    """Raises ValueError when the latent batch does not hold whole clips."""
+def check_batch(frames: int, frames_per_clip: int, node: str) -> None:
+    """Raises ValueError when the latent batch does not hold whole clips as ``node`` counts them."""
     if frames_per_clip and frames % frames_per_clip:
         raise ValueError(
-            f"frames_per_clip of Apply MagicVideo is {frames_per_clip}, but the latent batch holds {frames} frames, "
+            f"frames_per_clip of {node} is {frames_per_clip}, but the latent batch holds {frames} frames, "
             f"which is no whole number of clips. Use a batch of {frames_per_clip}, {2 * frames_per_clip}, ... "
             "or set frames_per_clip to 0 to make the whole batch one clip."
         )

@@ -66,8 +66,8 @@ class TrainingUnet:
         options: dict[str, Any] = {**self.options, "cond_or_uncond": [0] * len(fps)}
         if adaptor is not None:
             layout = FrameLayout.whole(len(fps), frames)
-            call = UnetCall([(Motion(adaptor, fps=fps), layout)])
-            self._hooks.enter_context(call.convolution_hooks(self.unet))
+            call = UnetCall([(Motion(adaptor=adaptor, fps=fps), layout)])
+            self._hooks.enter_context(call.hooks(self.unet))
             options = call.patched(options)
         out = self.unet(
             self.sampling.calculate_input(sigma, x).to(self.dtype),

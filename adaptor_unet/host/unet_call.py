@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..frame_adaptor import apply_change
 from ..frame_layout import FrameLayout
+from ..temporal_attention import PastFrames
 from .frame_cache import Past, no_past
 from .motion import Motion
 
@@ -32,7 +33,7 @@ class UnetCall:
         self.held: dict[str, Tensor] = {}
 
     @contextmanager
-    def convolution_hooks(self, unet: nn.Module) -> Iterator[None]:
+    def hooks(self, unet: nn.Module) -> Iterator[None]:
         """``z <- S z + B`` behind every convolution of the adaptors, for as long as the context lasts."""
         handles = []
         try:
@@ -87,7 +88,7 @@ class UnetCall:
             out = apply_change(out, gain, shift, beside=self_attention.to(out))
         for number, (motion, layout) in enumerate(self.motions):
             if "temporal" in motion.adaptor.config.parts:
-                past = self.past(number, name, layout.clip_of[0])
+                past = self.past(("motion", number), name, layout.clip_of[0], PastFrames)
                 out = torch.add(out, motion.adaptor.temporal[name](z, layout, past), alpha=motion.strength)
         return out
 

@@ -1,0 +1,49 @@
+"""S and B of an adaptor in closed form, from a reference clip seen at several noise levels.
+
+Axes: l noise levels, f frames, c channels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .adaptor import VideoAdaptor
+from .frame_alignment import FrameStatistics, alignment
+
+
+def shrunk_mean(changes: Tensor) -> Tensor:
+    """l f c -> f c: ``m w``, m the mean over the levels, ``w = m^2 / (m^2 + var / l)``.
+
+    var / l is the variance of m as the scatter over the levels tells it, so w is the Wiener weight of a change against
+    its uncertainty: what is alike at all levels stays, what changes its sign is dropped, and nothing is to be set.
+    """
+    mean, uncertainty = changes.mean(0), changes.var(0) / len(changes)
+    weight = mean**2 / (mean**2 + uncertainty)
+    return mean * torch.nan_to_num(weight, nan=0.0)  # 0 / 0: no change at any level
+
+
+def calibrated_change(levels: Sequence[FrameStatistics]) -> tuple[Tensor, Tensor]:
+    """``S - 1`` and ``B`` of one site, f c each, 0 in the first frame; from its statistics at each level, f c too."""
+    first = [FrameStatistics(own.mean[:1], own.deviation[:1]) for own in levels]
+    gains, shifts = zip(*(alignment(*pair) for pair in zip(levels, first, strict=True)), strict=True)
+    return shrunk_mean(torch.stack(gains)), shrunk_mean(torch.stack(shifts))
+
+
+@torch.no_grad()
+def calibrate(adaptor: VideoAdaptor, seen: dict[str, Sequence[FrameStatistics]]) -> None:
+    """Sets S and B of every site of the adaptor from what was seen there; the rest of it stays.
+
+    A clip longer than the adaptor gives its first frames.  Raises ValueError for a shorter one.
+    """
+    frames = adaptor.config.frames
+    for part in ("frame", "spatial"):
+        for name, site in getattr(adaptor, part).items() if part in adaptor.config.parts else ():
+            gain, shift = calibrated_change(seen[name])
+            if len(gain) < frames:
+                raise ValueError(
+                    f"The adaptor has {frames} frames, but the reference clip only {len(gain)}. Use a clip of "
+                    f"{frames} frames or more, or an adaptor of {len(gain)}."
+                )
+            site.scale.copy_(1 + gain[:frames])
+            site.shift.copy_(shift[:frames])

@@ -1,0 +1,102 @@
+"""Directed attention without trained weights: the image model's own self-attention, over earlier frames' tokens too.
+
+Axes: b runs, f frames of a run, t tiles of a frame (1 unless another node cuts it), p positions, c channels; g frames
+done together, s frames seen, n = b f t rows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .frame_layout import FrameLayout
+from .look_back import LookBack, seen_frames
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Queries of one attention call: enough to fill a GPU, few enough that the gathered keys and values stay small.
+MOST_QUERIES = 16_384
+
+
+@dataclass
+class SeenFrames:
+    """Keys and values of earlier frames at one site and for one run, ``f p c``; they wait on ``device``."""
+
+    positions: tuple[int, ...] = ()
+    k: Tensor | None = None
+    v: Tensor | None = None
+    device: torch.device | None = None
+
+    def in_front_of(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """f t p c -> f t p c, with the frames before in front."""
+        if self.k is None:
+            return k, v
+        olds = (rearrange(x, "f (t p) c -> f t p c", t=k.shape[1]) for x in (self.k, self.v))
+        return tuple(torch.cat([old.to(new), new]) for old, new in zip(olds, (k, v), strict=True))
+
+    def keep(self, look_back: LookBack, positions: tuple[int, ...], k: Tensor, v: Tensor) -> None:
+        """Remembers what a later frame may look at; positions has f entries, k and v are ``f t p c``."""
+        kept, where = look_back.chosen(positions), self.device or k.device
+        self.positions = tuple(positions[i] for i in kept)
+        self.k, self.v = (rearrange(x[kept], "f t p c -> f (t p) c").to(where, copy=True) for x in (k, v))
+
+
+def directed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: FrameLayout,
+    look_back: LookBack,
+    attention: Attention,
+    strength: float = 1.0,
+    past: Sequence[SeenFrames] = (),
+) -> Tensor:
+    """``(1 - s) Attn(q_i, k_i, v_i) + s Attn(q_i, [k_i, k_j, ...], [v_i, v_j, ...])``, j the frames that i looks at.
+
+    n p c -> n p c; ``attention`` is the host's own.  A frame that looks at none gets just that, so a first frame is
+    what it is alone.  ``past``, if any, has one entry a run: its frames are seen, these added.  Another node may have
+    cut the frames into tiles, with keys and values cut along or left whole.
+    """
+    b, f = layout.runs, layout.frames
+    tiles = len(q) // (b * f)
+    seen = seen_frames(look_back, layout, past[0].positions if past else ())
+    if not past and all(len(frames) == 1 for frames in seen):
+        return attention(q, k, v)
+    out = torch.empty_like(q)
+    cut = tiles * b * f // len(k)  # tiles of a frame that its row of k and v still holds
+    keys, values = (rearrange(x, "(b f r) (s p) c -> b f (r s) p c", b=b, f=f, s=cut) for x in (k, v))
+    queries, results = (rearrange(x, "(b f t) p c -> b f t p c", b=b, f=f) for x in (q, out))
+    for run in range(b):
+        all_k, all_v, positions = keys[run], values[run], layout.positions
+        if past:
+            all_k, all_v = past[run].in_front_of(all_k, all_v)
+            positions = past[run].positions + positions
+        for frames in groups(seen, tiles * q.shape[1]):
+            sees = torch.tensor([seen[i] for i in frames], device=q.device)
+            results[run, frames] = _frames(queries[run, frames], all_k, all_v, sees, attention, strength)
+        if past:
+            past[run].keep(look_back, positions, all_k, all_v)
+    return out
+
+
+def _frames(q: Tensor, k: Tensor, v: Tensor, sees: Tensor, attention: Attention, strength: float) -> Tensor:
+    """g t p c -> g t p c, for frames that see equally many: ``sees``, g s, their own in front."""
+
+    def reading(frames: Tensor) -> Tensor:
+        tokens = (rearrange(x[frames], "g s t p c -> (g t) (s p) c") for x in (k, v))
+        return attention(rearrange(q, "g t p c -> (g t) p c"), *tokens)
+
+    out = reading(sees)
+    if strength != 1 and sees.shape[1] > 1:
+        out = torch.lerp(reading(sees[:, :1]), out, strength)
+    return rearrange(out, "(g t) p c -> g t p c", g=len(q))
+
+
+def groups(seen: Sequence[Sequence[int]], queries: int) -> Iterator[list[int]]:
+    """Frames that see equally many, as many together as the queries of one attention call allow."""
+    most = max(1, MOST_QUERIES // queries)
+    for count in sorted({len(frames) for frames in seen}):
+        alike = [i for i, frames in enumerate(seen) if len(frames) == count]
+        for start in range(0, len(alike), most):
+            yield alike[start : start + most]

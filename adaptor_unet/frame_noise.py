@@ -1,0 +1,47 @@
+"""Noise that the frames of a clip share in part.
+
+A frame's noise depends on the seed and on its place alone, so chunks, extensions and later starts agree.
+Axes: n frames, ... one frame's noise.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Kind = Literal["mixed", "progressive"]
+OwnNoise = Callable[[Sequence[int]], Tensor]
+
+
+def check_noise(share: float, kind: str, frames_per_clip: int) -> None:
+    """Raises ValueError for settings that mean nothing."""
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind of Frame Noise must be {' or '.join(get_args(Kind))}, found {kind!r}.")
+    if not 0 <= share <= 1:
+        raise ValueError(f"share of Frame Noise must lie in 0 to 1, found {share}.")
+    if frames_per_clip < 0:
+        raise ValueError(f"frames_per_clip of Frame Noise must be 0 or more, found {frames_per_clip}.")
+
+
+def frame_noise(own: OwnNoise, places: Sequence[int], share: float, kind: Kind, frames_per_clip: int = 0) -> Tensor:
+    """n ...: the noise of the frames at these places of the batch; ``own`` gives unrelated noise of any places.
+
+    ``x_i = sqrt(r) x_j + sqrt(1 - r) e_i`` for r = share, where x_j is the noise of the clip's first frame (mixed) or
+    of the frame before (progressive): variance 1 is kept.  A first frame's noise is its own.
+    """
+    length = frames_per_clip or max(places) + 1
+    if kind == "mixed":
+        first, noise = own([place - place % length for place in places]), own(places)
+        mixed = share**0.5 * first + (1 - share) ** 0.5 * noise
+        is_first = torch.tensor([place % length == 0 for place in places])
+        mixed[is_first] = noise[is_first]
+        return mixed
+    chains: dict[int, Tensor] = {}
+    for first in sorted({place - place % length for place in places}):
+        last = max(place for place in places if place - place % length == first)
+        before = None
+        for place, noise in zip(range(first, last + 1), own(range(first, last + 1)), strict=True):
+            before = noise if before is None else share**0.5 * before + (1 - share) ** 0.5 * noise
+            chains[place] = before
+    return torch.stack([chains[place] for place in places])
