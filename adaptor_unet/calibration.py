@@ -36,14 +36,15 @@ def calibrate(adaptor: VideoAdaptor, seen: dict[str, Sequence[FrameStatistics]])
 
     A clip longer than the adaptor gives its first frames.  Raises ValueError for a shorter one.
     """
-    frames = adaptor.config.frames
-    for part in ("frame", "spatial"):
-        for name, site in getattr(adaptor, part).items() if part in adaptor.config.parts else ():
+    config = adaptor.config
+    for part, sites in (("frame", config.convolutions), ("spatial", config.transformers)):
+        for name in [site.name for site in sites] if part in config.parts else ():
             gain, shift = calibrated_change(seen[name])
-            if len(gain) < frames:
+            if len(gain) < config.frames:
                 raise ValueError(
-                    f"The adaptor has {frames} frames, but the reference clip only {len(gain)}. Use a clip of "
-                    f"{frames} frames or more, or an adaptor of {len(gain)}."
+                    f"The adaptor has {config.frames} frames, but the reference clip only {len(gain)}. Use a clip of "
+                    f"{config.frames} frames or more, or an adaptor of {len(gain)}."
                 )
-            site.scale.copy_(1 + gain[:frames])
-            site.shift.copy_(shift[:frames])
+            pair = getattr(adaptor, part)[name]
+            pair.scale.copy_(1 + gain[: config.frames])
+            pair.shift.copy_(shift[: config.frames])

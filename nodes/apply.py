@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.host.binding import bind
 from ..adaptor_unet.host.versions import schema
+from .acting import end_percent, frames_per_clip, start_percent
 from .wire import CATEGORY, Adaptor
 
 
@@ -37,29 +38,9 @@ class ApplyMagicVideo(io.ComfyNode):
                     step=0.1,
                     tooltip="Frame rate the clip is meant for. Give the same to Create Video.",
                 ),
-                io.Int.Input(
-                    "frames_per_clip",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    tooltip="0: the whole batch is one clip. Otherwise clips of this length, one after the other.",
-                ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="Where in sampling the motion begins to act.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="Where in sampling the motion stops acting.",
-                ),
+                frames_per_clip(),
+                start_percent("Where in sampling the motion begins to act."),
+                end_percent("Where in sampling the motion stops acting."),
             ],
             outputs=[
                 io.Model.Output(tooltip="A copy of the model that makes clips. The model that came in stays as it was.")

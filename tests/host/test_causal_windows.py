@@ -10,7 +10,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_host import Sampler, build_model, conditioning, trained
+from small_host import Sampler, conditioning, trained
+from ways import Way, directed, features, last_frames, latents, moved, sharp_model, untrained
 
 from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
 from magicvideo.adaptor_unet.host.causal_windows import CausalWindows
@@ -49,10 +50,11 @@ def test_chunks_of_any_size_equal_the_whole_batch(
         assert relative(sample(with_causal_windows(bound, chunk), frames, cfg, sampler=sampler), whole) <= CLOSE, chunk
 
 
+@pytest.mark.parametrize("way", [moved, directed, last_frames, features])
 def test_without_the_past_chunks_would_differ(
-    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+    adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, way: Way
 ) -> None:
-    bound = bind(model, adaptor)
+    bound = way(sharp_model(), adaptor)
     whole = sample(bound)
     begin = FrameCache.begin_chunk
     monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (cache.entries.clear(), begin(cache)))
@@ -70,12 +72,23 @@ def test_without_the_past_chunks_would_differ(
     guided=st.booleans(),
     offload=st.booleans(),
     apart=st.booleans(),
+    more=st.booleans(),
 )
 def test_any_length_chunk_clip_and_conditioning_count_equals_the_whole(
-    sample: Sampler, clip: int, clips: int, chunk: int, positives: int, guided: bool, offload: bool, apart: bool
+    sample: Sampler,
+    clip: int,
+    clips: int,
+    chunk: int,
+    positives: int,
+    guided: bool,
+    offload: bool,
+    apart: bool,
+    more: bool,
 ) -> None:
-    model = build_model()
-    bound = bind(model, trained(fresh_adaptor(model, frames=4), size=1.0), frames_per_clip=clip if clips > 1 else 0)
+    """Of a motion alone, and of all that the pack can do at once."""
+    model, length = sharp_model(), clip if clips > 1 else 0
+    bound = bind(model, trained(fresh_adaptor(model, frames=4), size=1.0), frames_per_clip=length)
+    bound = untrained(bound, clip=length) if more else bound
     text = {"positive": [entry for seed in range(positives) for entry in conditioning(seed + 3, strength=seed + 1.0)]}
     with pytest.MonkeyPatch.context() as patch:
         if apart:
@@ -94,6 +107,19 @@ def test_samplers_of_every_kind_give_the_whole_batch(
     bound = bind(model, adaptor)
     whole, chunked = (sample(one, 10, sampler=sampler, steps=3) for one in (bound, with_causal_windows(bound, 4)))
     assert relative(chunked, whole) <= CLOSE
+
+
+def test_what_needs_no_training_stands_before_or_behind_an_adaptor_and_windows(
+    adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    model = sharp_model()
+    expected = sample(latents(features(directed(with_causal_windows(bind(model, adaptor), 3)))), 7)
+    for first in (directed, features):
+        other = {directed: features, features: directed}[first]
+        between = other(with_causal_windows(first(latents(bind(model, adaptor))), 3))
+        assert torch.equal(sample(between, 7), expected)
+        assert torch.equal(sample(with_causal_windows(bind(other(latents(first(model))), adaptor), 3), 7), expected)
+    assert relative(expected, sample(latents(features(directed(bind(model, adaptor)))), 7)) <= CLOSE
 
 
 def test_the_order_of_the_two_nodes_makes_no_difference(
@@ -144,13 +170,14 @@ def test_a_motion_that_acts_in_some_steps_only_equals_the_whole(
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_areas_and_masks_equal_the_whole_joined_or_apart(
-    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, apart: bool
+    adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, apart: bool
 ) -> None:
     """The host gives the unconditional copy of an area the area's own uuid: two pasts under one name."""
     mask = torch.zeros(1, 64, 64)
     mask[:, :, :32] = 1
     text = {"positive": conditioning(1, area=(8, 4, 0, 0)) + conditioning(3, mask=mask) + conditioning(4)}
-    bound = bind(model, adaptor)
+    model = sharp_model()
+    bound = untrained(bind(model, adaptor))
     whole = sample(bound, 10, **text)
     if apart:
         split_conditionings(monkeypatch, model)
@@ -158,10 +185,11 @@ def test_areas_and_masks_equal_the_whole_joined_or_apart(
 
 
 def test_conditionings_joined_in_one_chunk_and_apart_in_the_next_equal_the_whole(
-    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+    adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = {"positive": conditioning(1, area=(8, 4, 0, 0)) + conditioning(4)}
-    bound = bind(model, adaptor)
+    model = sharp_model()
+    bound = untrained(bind(model, adaptor))
     whole = sample(bound, 12, **text)
     chunks = []
     begin = FrameCache.begin_chunk
@@ -318,6 +346,17 @@ def test_the_host_plans_memory_for_a_chunk_and_its_past_whatever_the_length(
     assert four == off < chunks == longer == first < whole
 
 
+def test_the_host_plans_memory_for_the_tokens_of_earlier_frames_too(
+    model: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = with_causal_windows(directed(model), 4)
+    runs = ((model, 33), (directed(model), 33), (directed(model, strength=0.0), 33), (ours, 33), (ours, 99))
+    plain, whole, none, chunks, longer = planned_bytes(
+        monkeypatch, *(partial(sample, one, frames, cfg=1.0, steps=1) for one, frames in runs)
+    )
+    assert chunks == longer < plain == none < whole
+
+
 @pytest.mark.parametrize("offload", [False, True])
 def test_a_past_in_main_memory_gives_the_same_clip(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, offload: bool
@@ -325,7 +364,7 @@ def test_a_past_in_main_memory_gives_the_same_clip(
     places = set()
     begin = FrameCache.begin_chunk
     monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (places.add(cache.device), begin(cache)))
-    bound = bind(model, adaptor)
+    bound = untrained(bind(model, adaptor))
     assert relative(sample(with_causal_windows(bound, 4, offload), 10), sample(bound, 10)) <= CLOSE
     assert places == {torch.device("cpu") if offload else None}
 

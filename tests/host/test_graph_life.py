@@ -12,6 +12,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, trained
+from stock_windows import with_windows
 
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
@@ -165,28 +166,6 @@ def test_a_latent_noise_mask_keeps_what_it_covers(model: ModelPatcher, adaptor: 
     out = sample(bind(model, adaptor), 6, latent=latent, noise_mask=mask)
     torch.testing.assert_close(out[:, :, :4], latent[:, :, :4])
     assert not torch.allclose(out[:, :, 4:], latent[:, :, 4:])
-
-
-class Windows(comfy.context_windows.IndexListContextHandler):
-    """The host's own handler; its version 0.3.75 cannot compare the noise level of more than one row."""
-
-    def set_step(self, timestep: torch.Tensor, model_options: dict) -> None:
-        super().set_step(timestep[:1], model_options)
-
-
-def with_windows(model: ModelPatcher, length: int, overlap: int, schedule: str, **more: object) -> ModelPatcher:
-    """As the stock Context Windows node does it."""
-    windowed = model.clone()
-    settings = {"context_stride": 1, "closed_loop": False, "dim": 0} | more
-    windowed.model_options["context_handler"] = Windows(
-        context_schedule=comfy.context_windows.get_matching_context_schedule(schedule),
-        fuse_method=comfy.context_windows.get_matching_fuse_method("pyramid"),
-        context_length=length,
-        context_overlap=overlap,
-        **settings,
-    )
-    comfy.context_windows.create_prepare_sampling_wrapper(windowed)
-    return windowed
 
 
 WINDOWS = ["standard_static", "standard_uniform", "looped_uniform", "batched"]

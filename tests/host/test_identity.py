@@ -9,9 +9,12 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, trained
+from ways import UNTRAINED, Way, moved, untrained
 
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+
+each_way = pytest.mark.parametrize("way", [moved, untrained])
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 16, 17, 24, 33])
@@ -30,19 +33,32 @@ def test_an_untrained_adaptor_of_any_kind_changes_nothing(
     assert torch.equal(sample(bind(model, fresh_adaptor(model, rank=rank, init=init))), sample(model))
 
 
+@pytest.mark.parametrize("way", [moved, *UNTRAINED])
 def test_strength_zero_is_the_image_model_bit_for_bit(
-    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way
 ) -> None:
-    assert torch.equal(sample(bind(model, adaptor, strength=0.0)), sample(model))
-    assert not torch.equal(sample(bind(model, adaptor)), sample(model)), "the adaptor should show"
+    assert torch.equal(sample(way(model, adaptor, strength=0.0)), sample(model))
+    assert not torch.equal(sample(way(model, adaptor)), sample(model)), "it should show"
 
 
+@pytest.mark.parametrize("way", UNTRAINED)
+def test_what_is_not_trained_leaves_a_first_frame_bit_for_bit(model: ModelPatcher, sample: Sampler, way: Way) -> None:
+    plain = sample(model, 6)
+    for strength in (0.3, 1.0):
+        assert torch.equal(sample(way(model, strength=strength), 6)[0], plain[0])
+    several = sample(way(model, clip=3), 6)
+    assert torch.equal(several[[0, 3]], plain[[0, 3]])
+    assert not any(torch.equal(several[i], plain[i]) for i in (1, 2, 4, 5))
+    assert torch.equal(sample(way(model), 1), sample(model, 1)), "a still stays as it is"
+
+
+@each_way
 @pytest.mark.parametrize("order", ["bound first", "plain first"])
 def test_another_branch_of_the_graph_sees_a_clean_model(
-    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, order: str
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way, order: str
 ) -> None:
     expected = sample(build_model())
-    bound = bind(model, adaptor)
+    bound = way(model, adaptor)
     if order == "bound first":
         sample(bound)
     assert torch.equal(sample(model), expected)
@@ -50,12 +66,13 @@ def test_another_branch_of_the_graph_sees_a_clean_model(
     assert torch.equal(sample(model), expected)
 
 
+@each_way
 def test_nothing_is_attached_to_the_unet_but_during_a_call(
-    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way
 ) -> None:
     unet = model.model.diffusion_model
     before = {name: value.clone() for name, value in unet.state_dict().items()}
-    sample(bind(model, adaptor))
+    sample(way(model, adaptor))
     assert not [name for name, module in unet.named_modules() if module._forward_hooks]
     assert list(before) == list(unet.state_dict())
     assert all(torch.equal(before[name], value) for name, value in unet.state_dict().items())
@@ -91,7 +108,8 @@ def host_attributes() -> dict[str, dict[str, int]]:
 def test_no_attribute_of_a_host_module_is_replaced(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
     sample(model)
     before = host_attributes()
-    sample(bind(bind(model, adaptor), trained(fresh_adaptor(model), seed=9)))
+    bound = bind(bind(model, adaptor), trained(fresh_adaptor(model), seed=9))
+    sample(untrained(bound))
     after = host_attributes()
     changed = {n: {k for k in v if after[n].get(k) != v[k]} for n, v in before.items() if n in after}
     assert not {n: keys for n, keys in changed.items() if keys}
@@ -102,12 +120,12 @@ class OutOfMemoryError(RuntimeError):
 
 
 @pytest.mark.parametrize("failure", [OutOfMemoryError, comfy.model_management.InterruptProcessingException])
-@pytest.mark.parametrize("where", ["callback", "unet"])
+@pytest.mark.parametrize(("where", "way"), [("callback", moved), ("unet", moved), ("unet", untrained)])
 def test_a_stop_in_the_middle_leaves_everything_as_in_a_fresh_process(
-    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, failure: type[BaseException], where: str
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, failure: type[BaseException], where: str, way: Way
 ) -> None:
-    expected, plain = sample(bind(model, adaptor), steps=3), sample(model, steps=3)
-    bound = bind(model, adaptor)
+    expected, plain = sample(way(model, adaptor), steps=3), sample(model, steps=3)
+    bound = way(model, adaptor)
     calls: list = []
 
     def stop(*args: object) -> None:
@@ -126,8 +144,9 @@ def test_a_stop_in_the_middle_leaves_everything_as_in_a_fresh_process(
     assert torch.equal(sample(bound, steps=3), expected)
 
 
-def test_runs_do_not_colour_one_another(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
-    bound = bind(model, adaptor)
+@each_way
+def test_runs_do_not_colour_one_another(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way) -> None:
+    bound = way(model, adaptor)
     first = sample(bound, seed=1, cfg=7.0)
     for other in ({"seed": 2, "cfg": 7.0}, {"seed": 1, "cfg": 1.0}, {"frames": 3}):
         assert sample(bound, **other).shape[0] == other.get("frames", 16)

@@ -1,0 +1,176 @@
+"""An adaptor whose S and B are computed: one pass of a reference clip through the model, at several noise levels.
+
+Axes: f frames, n rows, c channels, h height, w width.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import latent_preview
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.samplers import CFGGuider, Sampler
+from einops import repeat
+from torch import Tensor
+
+from ..adaptor import AdaptorConfig, VideoAdaptor
+from ..calibration import calibrate
+from ..checkpoint import with_tensors
+from ..frame_alignment import FrameStatistics, frame_statistics
+from ..frame_layout import FrameLayout
+from ..sites import Site
+from .base_model import check_fit, config_for
+from .hosted import hosted
+from .layout import clip_layout
+from .site_call import SiteCall
+
+Options = dict[str, Any]
+
+KEY = "magicvideo_calibration"
+PARTS = ("frame", "spatial")
+# Fewer noise levels do not tell what is alike at all of them.
+FEWEST_LEVELS = 2
+
+
+class Recording:
+    """Statistics of every site, frame by frame, at one noise level after the other."""
+
+    def __init__(self, sites: tuple[Site, ...], frames: int) -> None:
+        self.sites, self.frames = sites, frames
+        self.levels: dict[str, list[FrameStatistics]] = defaultdict(list)
+        self.sums: dict[str, Tensor] = {}
+
+    def around_unet(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor | None,
+        control: dict | None,
+        transformer_options: Options,
+        **kwargs: object,
+    ) -> Tensor:
+        """One call of the UNet, ``n c h w -> n c h w``, as it is; what it holds is recorded."""
+        call = RecordingCall(self, clip_layout(x.shape[0], transformer_options))
+        with call.hooks(executor.class_obj):
+            return executor(x, timesteps, context, y, control, call.patched(transformer_options), **kwargs)
+
+    def add(self, site: str, own: FrameStatistics, layout: FrameLayout) -> None:
+        """Takes in ``n c``; a frame that comes in several runs counts with their mean."""
+        values = torch.stack([*own, torch.ones_like(own.mean)]).cpu()
+        sums = self.sums.setdefault(site, torch.zeros(3, self.frames, values.shape[-1]))
+        sums.index_add_(1, torch.tensor(layout.positions * layout.runs), values)
+
+    def end_level(self) -> None:
+        for site, (mean, deviation, count) in self.sums.items():
+            self.levels[site].append(FrameStatistics(mean / count, deviation / count))
+        self.sums.clear()
+
+
+class RecordingCall(SiteCall):
+    def __init__(self, recording: Recording, layout: FrameLayout) -> None:
+        super().__init__(recording.sites)
+        self.recording, self.layout = recording, layout
+
+    def change(self, site: str, z: Tensor) -> None:
+        self.recording.add(site, frame_statistics(z), self.layout)
+
+
+class ClipAtLevels(Sampler):
+    """In the place of a sampler: shows the model a clip at each noise level, and gives the latents back as they are.
+
+    All frames have the same noise, another at each level, so that frames differ in what they show alone.
+    """
+
+    def __init__(self, end_level: Callable[[], None]) -> None:
+        self.end_level = end_level
+
+    def sample(
+        self,
+        model_wrap: Callable,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Callable | None,
+        noise: Tensor,
+        latent_image: Tensor,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        """f c h w -> f c h w; the last sigma is the end, as in every sampler of the host."""
+        sampling, generator = model_wrap.inner_model.model_sampling, torch.Generator().manual_seed(extra_args["seed"])
+        for level, sigma in enumerate(sigmas[:-1]):
+            one = torch.randn(latent_image[:1].shape, generator=generator)
+            shared = repeat(one, "1 c h w -> f c h w", f=len(latent_image)).to(latent_image)
+            x = sampling.noise_scaling(sigma, shared, latent_image)
+            denoised = model_wrap(x, sigma.expand(len(x)), **extra_args)
+            self.end_level()
+            if callback is not None:
+                callback(level, denoised, x, len(sigmas) - 1)
+        return latent_image
+
+
+def levels_between(model: ModelPatcher, steps: int) -> Tensor:
+    """Sigmas in the middle of ``steps`` equal parts of sampling, falling, and 0."""
+    sampling = model.get_model_object("model_sampling")
+    return torch.tensor([*(sampling.percent_to_sigma((i + 0.5) / steps) for i in range(steps)), 0.0])
+
+
+def calibrated_adaptor(
+    model: ModelPatcher,
+    latent: dict[str, Any],
+    positive: list,
+    steps: int = 4,
+    seed: int = 0,
+    adaptor: ModelPatcher | None = None,
+) -> ModelPatcher:
+    """An adaptor with S and B that give each frame's channels the statistics of the clip's first, and nothing else.
+
+    ``latent`` holds one clip, ``positive`` says what it shows; ``steps`` is the number of noise levels.  A given
+    adaptor's S and B are replaced in a copy; the model and the adaptor stay as they are.  Raises ValueError when the
+    model, the clip or the settings do not fit.
+    """
+    clip = latent["samples"]
+    check_clip(clip, steps)
+    config = adaptor.model.config if adaptor is not None else config_for(model, frames=len(clip), parts=PARTS)
+    check_fit(model, config)
+    made = identity(config) if adaptor is None else own_copy(adaptor.model)
+    recording = Recording(config.sites, len(clip))
+    bound = model.clone()
+    bound.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, recording.around_unet)
+    guider = CFGGuider(bound)
+    guider.inner_set_conds({"positive": positive})
+    guider.sample(
+        torch.zeros_like(clip),
+        clip,
+        ClipAtLevels(recording.end_level),
+        levels_between(model, steps),
+        callback=latent_preview.prepare_callback(bound, steps),
+        disable_pbar=True,
+        seed=seed,
+    )
+    calibrate(made, recording.levels)
+    return hosted(made)
+
+
+def check_clip(clip: Tensor, steps: int) -> None:
+    """Raises ValueError for what holds no clip, or too few noise levels."""
+    if clip.ndim != 4 or len(clip) < 2 or not clip.any():
+        raise ValueError(
+            f"Calibrate Adaptor needs the latents of a clip, two frames or more, from VAE Encode; found "
+            f"{'an empty latent' if not clip.any() else 'a latent'} of shape {tuple(clip.shape)}."
+        )
+    if steps < FEWEST_LEVELS:
+        raise ValueError(f"steps of Calibrate Adaptor must be {FEWEST_LEVELS} or more, found {steps}.")
+
+
+def identity(config: AdaptorConfig) -> VideoAdaptor:
+    return VideoAdaptor(config).requires_grad_(False)
+
+
+def own_copy(adaptor: VideoAdaptor) -> VideoAdaptor:
+    """The same adaptor with tensors of its own, in fp32."""
+    tensors = {name: tensor.float().clone() for name, tensor in adaptor.state_dict().items()}
+    return with_tensors(adaptor.config, tensors, dict(adaptor.metadata))

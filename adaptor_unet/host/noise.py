@@ -1,0 +1,48 @@
+"""Frame noise as the host's samplers take it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.sample
+from torch import Tensor
+
+from ..frame_noise import Kind, check_noise, frame_noise
+from .layout import check_batch
+
+
+@dataclass(frozen=True)
+class FrameNoise:
+    """What the host calls NOISE: a seed, and ``generate_noise``.  Settings as in ``frame_noise``; checks itself."""
+
+    seed: int
+    share: float = 0.5
+    kind: Kind = "mixed"
+    frames_per_clip: int = 0
+
+    def __post_init__(self) -> None:
+        check_noise(self.share, self.kind, self.frames_per_clip)
+
+    def generate_noise(self, latent: dict[str, Any]) -> Tensor:
+        """n c h w, one for each frame of the latent.
+
+        Made of the host's own noise for this seed; its ``batch_index``, if any, says which place each frame has in the
+        whole batch.  With nothing shared it is the host's noise bit for bit.
+        """
+        samples, places = latent["samples"], latent.get("batch_index")
+        check_batch(len(samples) if places is None else 0, self.frames_per_clip, "Frame Noise")
+        if self.share == 0:
+            return comfy.sample.prepare_noise(samples, self.seed, places)
+
+        def own(wanted: Sequence[int]) -> Tensor:
+            if places is not None:
+                return comfy.sample.prepare_noise(samples, self.seed, list(wanted))
+            # One frame more, because torch draws the last few numbers of a batch anew where its size is odd.
+            shape = (max(wanted) + 2, *samples.shape[1:])
+            return comfy.sample.prepare_noise(samples.new_empty(1).expand(shape), self.seed)[list(wanted)]
+
+        return frame_noise(own, range(len(samples)) if places is None else places, *self.settings)
+
+    @property
+    def settings(self) -> tuple[float, Kind, int]:
+        return self.share, self.kind, self.frames_per_clip

@@ -1,0 +1,49 @@
+"""The nodes that act while a model samples, each as a function of model, adaptor and strength."""
+
+from collections.abc import Callable
+
+import small_host  # isort: skip - first, because it puts the host on the path
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from magicvideo.adaptor_unet.host.binding import bind
+from magicvideo.adaptor_unet.host.untrained import with_aligned_frames, with_directed_attention
+
+
+def sharp_model(**changes: object) -> ModelPatcher:
+    """The small model with self-attention that tells tokens apart and weighs much, as trained ones do."""
+    model = small_host.build_model(**changes)
+    with torch.no_grad():
+        for name, parameter in model.model.diffusion_model.named_parameters():
+            if ".attn1." in name:
+                parameter.mul_(4.0)
+    return model
+
+
+def moved(model: ModelPatcher, adaptor: ModelPatcher, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
+    return bind(model, adaptor, strength, frames_per_clip=clip)
+
+
+def directed(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
+    return with_directed_attention(model, where="all", strength=strength, frames_per_clip=clip)
+
+
+def last_frames(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
+    return with_directed_attention(model, "last", 3, strength=strength, frames_per_clip=clip)
+
+
+def features(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
+    return with_aligned_frames(model, "features", strength, frames_per_clip=clip)
+
+
+def latents(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
+    return with_aligned_frames(model, "latent", strength, frames_per_clip=clip)
+
+
+def untrained(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
+    """All that needs nothing trained, together."""
+    return latents(features(last_frames(model, None, strength, clip), None, strength, clip), None, strength, clip)
+
+
+Way = Callable[..., ModelPatcher]
+UNTRAINED: list[Way] = [directed, last_frames, features, latents]
