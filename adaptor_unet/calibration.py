@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .adaptor import VideoAdaptor
-from .frame_alignment import FrameStatistics, alignment
+
+Change = tuple[Tensor, Tensor]
 
 
 def shrunk_mean(changes: Tensor) -> Tensor:
@@ -23,23 +24,19 @@ def shrunk_mean(changes: Tensor) -> Tensor:
     return mean * torch.nan_to_num(weight, nan=0.0)  # 0 / 0: no change at any level
 
 
-def calibrated_change(levels: Sequence[FrameStatistics]) -> tuple[Tensor, Tensor]:
-    """``S - 1`` and ``B`` of one site, f c each, 0 in the first frame; from its statistics at each level, f c too."""
-    first = [FrameStatistics(own.mean[:1], own.deviation[:1]) for own in levels]
-    gains, shifts = zip(*(alignment(*pair) for pair in zip(levels, first, strict=True)), strict=True)
-    return shrunk_mean(torch.stack(gains)), shrunk_mean(torch.stack(shifts))
-
-
 @torch.no_grad()
-def calibrate(adaptor: VideoAdaptor, seen: dict[str, Sequence[FrameStatistics]]) -> None:
-    """Sets S and B of every site of the adaptor from what was seen there; the rest of it stays.
+def calibrate(adaptor: VideoAdaptor, levels: dict[str, Sequence[Change]]) -> None:
+    """Sets S and B of every site of the adaptor from ``S - 1`` and ``B`` there at each level; the rest of it stays.
 
-    A clip longer than the adaptor gives its first frames.  Raises ValueError for a shorter one.
+    A clip longer than the adaptor gives its first frames.  Raises ValueError for a shorter one, and for an adaptor
+    without S and B.
     """
     config = adaptor.config
+    if not {"frame", "spatial"} & set(config.parts):
+        raise ValueError("This adaptor has no S and B to be calibrated. Leave it out to get a new one that has.")
     for part, sites in (("frame", config.convolutions), ("spatial", config.transformers)):
         for name in [site.name for site in sites] if part in config.parts else ():
-            gain, shift = calibrated_change(seen[name])
+            gain, shift = (shrunk_mean(torch.stack(x)) for x in zip(*levels[name], strict=True))
             if len(gain) < config.frames:
                 raise ValueError(
                     f"The adaptor has {config.frames} frames, but the reference clip only {len(gain)}. Use a clip of "

@@ -1,5 +1,8 @@
 """An adaptor whose S and B are computed: one pass of a reference clip through the model, at several noise levels.
 
+In the pass the frames are aligned at each site, and S and B are what that took.  Measured on a model without alignment,
+each site would undo again what the sites before it undo already.
+
 Axes: f frames, n rows, c channels, h height, w width.
 """
 
@@ -10,7 +13,6 @@ from typing import Any
 import latent_preview
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider, Sampler
 from einops import repeat
 from torch import Tensor
@@ -18,65 +20,35 @@ from torch import Tensor
 from ..adaptor import AdaptorConfig, VideoAdaptor
 from ..calibration import calibrate
 from ..checkpoint import with_tensors
-from ..frame_alignment import FrameStatistics, frame_statistics
 from ..frame_layout import FrameLayout
-from ..sites import Site
+from .alignment import Alignment, Change
 from .base_model import check_fit, config_for
+from .binding import with_more
 from .hosted import hosted
-from .layout import clip_layout
-from .site_call import SiteCall
 
-Options = dict[str, Any]
-
-KEY = "magicvideo_calibration"
 PARTS = ("frame", "spatial")
 # Fewer noise levels do not tell what is alike at all of them.
 FEWEST_LEVELS = 2
 
 
 class Recording:
-    """Statistics of every site, frame by frame, at one noise level after the other."""
+    """What alignment does at every site, frame by frame, at one noise level after the other."""
 
-    def __init__(self, sites: tuple[Site, ...], frames: int) -> None:
-        self.sites, self.frames = sites, frames
-        self.levels: dict[str, list[FrameStatistics]] = defaultdict(list)
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+        self.levels: dict[str, list[Change]] = defaultdict(list)
         self.sums: dict[str, Tensor] = {}
 
-    def around_unet(
-        self,
-        executor: WrapperExecutor,
-        x: Tensor,
-        timesteps: Tensor,
-        context: Tensor,
-        y: Tensor | None,
-        control: dict | None,
-        transformer_options: Options,
-        **kwargs: object,
-    ) -> Tensor:
-        """One call of the UNet, ``n c h w -> n c h w``, as it is; what it holds is recorded."""
-        call = RecordingCall(self, clip_layout(x.shape[0], transformer_options))
-        with call.hooks(executor.class_obj):
-            return executor(x, timesteps, context, y, control, call.patched(transformer_options), **kwargs)
-
-    def add(self, site: str, own: FrameStatistics, layout: FrameLayout) -> None:
-        """Takes in ``n c``; a frame that comes in several runs counts with their mean."""
-        values = torch.stack([*own, torch.ones_like(own.mean)]).cpu()
+    def add(self, site: str, layout: FrameLayout, change: Change) -> None:
+        """Takes in ``n c`` twice; a frame that comes in several runs counts with their mean."""
+        values = torch.stack([*change, torch.ones_like(change[0])]).cpu()
         sums = self.sums.setdefault(site, torch.zeros(3, self.frames, values.shape[-1]))
         sums.index_add_(1, torch.tensor(layout.positions * layout.runs), values)
 
     def end_level(self) -> None:
-        for site, (mean, deviation, count) in self.sums.items():
-            self.levels[site].append(FrameStatistics(mean / count, deviation / count))
+        for site, (gain, shift, count) in self.sums.items():
+            self.levels[site].append((gain / count, shift / count))
         self.sums.clear()
-
-
-class RecordingCall(SiteCall):
-    def __init__(self, recording: Recording, layout: FrameLayout) -> None:
-        super().__init__(recording.sites)
-        self.recording, self.layout = recording, layout
-
-    def change(self, site: str, z: Tensor) -> None:
-        self.recording.add(site, frame_statistics(z), self.layout)
 
 
 class ClipAtLevels(Sampler):
@@ -137,9 +109,8 @@ def calibrated_adaptor(
     config = adaptor.model.config if adaptor is not None else config_for(model, frames=len(clip), parts=PARTS)
     check_fit(model, config)
     made = identity(config) if adaptor is None else own_copy(adaptor.model)
-    recording = Recording(config.sites, len(clip))
-    bound = model.clone()
-    bound.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, recording.around_unet)
+    recording = Recording(len(clip))
+    bound = with_more(model, alignments=(Alignment(sites=config.sites, told=recording.add),))
     guider = CFGGuider(bound)
     guider.inner_set_conds({"positive": positive})
     guider.sample(

@@ -13,6 +13,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, trained
 from stock_windows import with_windows
+from ways import untrained
 
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
@@ -56,6 +57,13 @@ def test_a_lora_before_after_or_merged_gives_the_same_clip(
     assert torch.equal(sample(bind(model, adaptor)), plain), "without the LoRA all is as before"
 
 
+def test_a_lora_before_or_after_what_needs_no_training_gives_the_same_clip(
+    model: ModelPatcher, sample: Sampler
+) -> None:
+    before, after = sample(untrained(with_lora(model)), 4), sample(with_lora(untrained(model)), 4)
+    assert relative(after, before) < 1e-5 and relative(before, sample(untrained(model), 4)) > 1e-3
+
+
 def test_a_new_adaptor_starts_from_the_weights_with_the_lora(model: ModelPatcher) -> None:
     name = "input_blocks.1.1.transformer_blocks.0"
     key = f"diffusion_model.{name}.attn1.to_q.weight"
@@ -83,11 +91,14 @@ def test_an_adaptor_and_a_model_of_half_precision_compute_in_it(sample: Sampler,
     model.model.manual_cast_dtype = None
     model.model.model_config.manual_cast_dtype = None
     adaptor = trained(fresh_adaptor(model))
-    untrained = fresh_adaptor(model)
+    fresh = fresh_adaptor(model)
     adaptor.model.to(dtype)
     out = sample(bind(model, adaptor))
     assert out.isfinite().all() and not torch.equal(out, sample(model))
-    assert torch.equal(sample(bind(model, untrained)), sample(model)), "identity in half precision too"
+    assert torch.equal(sample(bind(model, fresh)), sample(model)), "identity in half precision too"
+    steadied = sample(untrained(model), 4)
+    assert steadied.isfinite().all() and torch.equal(steadied[0], sample(model, 4)[0])
+    assert not torch.equal(steadied, sample(model, 4))
 
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m", "dpmpp_sde", "heun", "lcm", "uni_pc", "ddim"])

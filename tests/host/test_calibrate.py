@@ -1,0 +1,151 @@
+"""An adaptor computed from a reference clip."""
+
+from pathlib import Path
+
+import comfy.model_management
+import comfy.samplers
+import comfy.supported_models
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from small_host import Sampler, build_model, conditioning, trained
+from torch import Tensor
+
+from magicvideo.adaptor_unet.checkpoint import load, save
+from magicvideo.adaptor_unet.frame_alignment import frame_statistics
+from magicvideo.adaptor_unet.host.base_model import config_for
+from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
+from magicvideo.adaptor_unet.host.calibrate import ClipAtLevels, calibrated_adaptor, levels_between
+from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from measures import relative
+
+TEXT = conditioning(1)
+
+
+def clip(frames: int = 5, flicker: float = 0.5) -> dict[str, Tensor]:
+    """One picture whose frames differ in contrast and tone alone."""
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randn(1, 4, 8, 8, generator=generator)
+    contrast, tone = (flicker * torch.randn(frames, 4, 1, 1, generator=generator) for _ in range(2))
+    return {"samples": picture * contrast.exp() + tone}
+
+
+def spread_of_last_features(model: ModelPatcher, latent: dict[str, Tensor]) -> float:
+    """How far apart the frames' statistics lie behind the last block, when the model sees the noised clip."""
+    caught = []
+    handle = model.model.diffusion_model.out[0].register_forward_pre_hook(lambda layer, args: caught.append(args[0]))
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"positive": TEXT})
+    samples = latent["samples"]
+    sampler = ClipAtLevels(lambda: None)
+    guider.sample(torch.zeros_like(samples), samples, sampler, levels_between(model, 3), disable_pbar=True, seed=5)
+    handle.remove()
+    return float(sum(x.std(0).mean() for z in caught for x in frame_statistics(z)))
+
+
+def test_the_clip_it_was_made_from_gets_frames_that_are_alike(model: ModelPatcher) -> None:
+    latent = clip()
+    before, after = (
+        spread_of_last_features(bound, latent)
+        for bound in (model, bind(model, calibrated_adaptor(model, latent, TEXT)))
+    )
+    assert after < 0.7 * before
+
+
+def test_a_clip_of_one_picture_gives_the_identity(model: ModelPatcher, sample: Sampler) -> None:
+    adaptor = calibrated_adaptor(model, clip(flicker=0.0), TEXT)
+    for name, value in adaptor.model.state_dict().items():
+        torch.testing.assert_close(value, torch.full_like(value, float(name.endswith("scale"))), atol=1e-4, rtol=0)
+    assert relative(sample(bind(model, adaptor), 5), sample(model, 5)) < 1e-3
+
+
+def test_it_has_s_and_b_alone_with_the_clips_frames_and_leaves_the_first_frame(
+    model: ModelPatcher, sample: Sampler
+) -> None:
+    adaptor = calibrated_adaptor(model, clip(5), TEXT).model
+    assert adaptor.config == config_for(model, frames=5, parts=("frame", "spatial"))
+    for name, value in adaptor.state_dict().items():
+        identity = torch.full_like(value, float(name.endswith("scale")))
+        assert torch.equal(value[0], identity[0]) and not torch.equal(value, identity), name
+    bound = bind(model, calibrated_adaptor(model, clip(5), TEXT))
+    assert torch.equal(sample(bound, 5)[0], sample(model, 5)[0]) and not torch.equal(sample(bound, 5), sample(model, 5))
+
+
+def test_the_same_inputs_give_the_same_adaptor_and_other_seeds_another(model: ModelPatcher) -> None:
+    first, again, other = (calibrated_adaptor(model, clip(), TEXT, seed=seed).model.state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_given_adaptor_keeps_all_but_s_and_b(model: ModelPatcher, adaptor: ModelPatcher) -> None:
+    given = trained(fresh_adaptor(model, frames=4))
+    before = {name: value.clone() for name, value in given.model.state_dict().items()}
+    made = calibrated_adaptor(model, clip(5), TEXT, adaptor=given).model
+    assert made.config == given.model.config
+    for name, value in made.state_dict().items():
+        assert torch.equal(before[name], given.model.state_dict()[name]), "the given one stays as it was"
+        assert torch.equal(value, before[name]) == (not name.startswith(("frame.", "spatial."))), name
+
+
+def test_saved_and_loaded_it_is_the_same(model: ModelPatcher, tmp_path: Path) -> None:
+    made = calibrated_adaptor(model, clip(), TEXT).model
+    loaded = load(save(made, tmp_path / "calibrated.safetensors"))
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made.state_dict().items())
+
+
+def test_chunks_give_the_adaptor_of_the_whole_clip(model: ModelPatcher) -> None:
+    whole = calibrated_adaptor(model, clip(7), TEXT).model.state_dict()
+    chunks = calibrated_adaptor(with_causal_windows(model, 3), clip(7), TEXT).model.state_dict()
+    for name, value in whole.items():
+        torch.testing.assert_close(chunks[name], value, atol=1e-3, rtol=1e-3)
+
+
+def test_several_conditionings_and_areas_count_with_their_mean(model: ModelPatcher) -> None:
+    text = conditioning(1, area=(8, 4, 0, 0)) + conditioning(2)
+    made = calibrated_adaptor(model, clip(), text).model.state_dict()
+    assert all(value.isfinite().all() for value in made.values())
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_model_and_the_clip_stay_as_they_were(
+    model: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    plain, latent = sample(model), clip()
+    before = latent["samples"].clone()
+    if stopped:
+        calls = []
+
+        def stop(*args: object) -> None:
+            calls.append(args)
+            if len(calls) == 2:
+                raise comfy.model_management.InterruptProcessingException
+
+        handle = model.model.diffusion_model.middle_block[0].register_forward_hook(stop)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            calibrated_adaptor(model, latent, TEXT)
+        handle.remove()
+    else:
+        calibrated_adaptor(model, latent, TEXT)
+    assert torch.equal(latent["samples"], before) and torch.equal(sample(model), plain)
+    assert not [name for name, module in model.model.diffusion_model.named_modules() if module._forward_hooks]
+
+
+@pytest.mark.parametrize(
+    ("latent", "steps", "told"),
+    [
+        ({"samples": torch.zeros(5, 4, 8, 8)}, 4, r"needs the latents of a clip.*found an empty latent of shape \(5, "),
+        (clip(1), 4, r"two frames or more.*found a latent of shape \(1, 4, 8, 8\)"),
+        ({"samples": torch.ones(1, 16, 5, 8, 8)}, 4, r"needs the latents of a clip.*\(1, 16, 5, 8, 8\)"),
+        (clip(), 1, "steps of Calibrate Adaptor must be 2 or more, found 1"),
+    ],
+)
+def test_what_is_no_clip_is_refused(model: ModelPatcher, latent: dict, steps: int, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        calibrated_adaptor(model, latent, TEXT, steps)
+
+
+def test_an_adaptor_of_more_frames_and_another_family_of_models_are_refused(model: ModelPatcher) -> None:
+    with pytest.raises(ValueError, match="adaptor has 16 frames, but the reference clip only 5"):
+        calibrated_adaptor(model, clip(), TEXT, adaptor=fresh_adaptor(model))
+    with pytest.raises(ValueError, match="works with Stable Diffusion 1.5 models, but this model is SD20"):
+        calibrated_adaptor(build_model(comfy.supported_models.SD20), clip(), TEXT)

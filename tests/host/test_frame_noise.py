@@ -1,0 +1,106 @@
+"""Shared noise as the host's samplers take it."""
+
+import comfy.sample
+import comfy.samplers
+import nodes
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_custom_sampler import AddNoise, BasicScheduler, Noise_RandomNoise, SamplerCustomAdvanced
+from small_host import conditioning
+from torch import Tensor
+
+from magicvideo.adaptor_unet.expand_latent import expand_latent
+from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
+from magicvideo.adaptor_unet.host.noise import FrameNoise
+from measures import relative
+
+KINDS = ["mixed", "progressive"]
+
+
+def latent(frames: int = 16, height: int = 8, width: int = 8, **more: object) -> dict:
+    return {"samples": torch.zeros(frames, 4, height, width), **more}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("given", [latent(5), latent(5, 7, 9), latent(2, batch_index=[3, 1])])
+def test_with_nothing_shared_it_is_the_stock_random_noise_bit_for_bit(kind: str, given: dict) -> None:
+    assert torch.equal(FrameNoise(7, 0.0, kind).generate_noise(given), Noise_RandomNoise(7).generate_noise(given))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (65, 49)])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_the_first_frame_keeps_the_stock_noise_and_extending_leaves_all_there_are(
+    kind: str, size: tuple[int, int], indexed: bool
+) -> None:
+    more = [{"batch_index": list(range(n))} if indexed else {} for n in (16, 32)]
+    short, long = (
+        FrameNoise(7, 0.5, kind).generate_noise(latent(n, *size, **m)) for n, m in zip((16, 32), more, strict=True)
+    )
+    assert torch.equal(long[:16], short)
+    assert torch.equal(short[0], Noise_RandomNoise(7).generate_noise(latent(16, *size, **more[0]))[0])
+    assert not torch.equal(short[1], Noise_RandomNoise(7).generate_noise(latent(16, *size, **more[0]))[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_latent_cut_out_of_a_batch_gets_the_noise_of_its_places(kind: str) -> None:
+    noise = FrameNoise(7, 0.6, kind, frames_per_clip=8)
+    whole = noise.generate_noise(latent(16))
+    assert torch.equal(noise.generate_noise(latent(3, batch_index=[9, 2, 15])), whole[[9, 2, 15]])
+
+
+def test_a_clip_that_expand_latent_lengthens_keeps_its_noise() -> None:
+    noise = FrameNoise(7, 0.6, "progressive")
+    given = {"samples": torch.ones(4, 4, 8, 8)}
+    longer = expand_latent(given, 9, 4, keep_given=True)
+    assert torch.equal(noise.generate_noise(longer)[:4], noise.generate_noise(given))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clips_of_a_batch_share_nothing(kind: str) -> None:
+    noise = FrameNoise(7, 0.9, kind, frames_per_clip=4).generate_noise(latent(8, 64, 64))
+    plain = Noise_RandomNoise(7).generate_noise(latent(8, 64, 64))
+    assert torch.equal(noise[[0, 4]], plain[[0, 4]])
+    assert abs(float((noise[3] * noise[4]).mean())) < 0.05 and float((noise[0] * noise[1]).mean()) > 0.9
+
+
+def test_a_batch_of_no_whole_clips_and_unusable_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="frames_per_clip of Frame Noise is 3, but the latent batch holds 4 frames"):
+        FrameNoise(7, 0.5, frames_per_clip=3).generate_noise(latent(4))
+    with pytest.raises(ValueError, match="share of Frame Noise must lie in 0 to 1, found 2"):
+        FrameNoise(7, 2.0)
+
+
+def sigmas_of(model: ModelPatcher) -> Tensor:
+    made = BasicScheduler().execute(model, "normal", 4, 1.0)
+    return getattr(made, "result", made)[0]
+
+
+def custom_sampled(model: ModelPatcher, noise: object, given: dict) -> Tensor:
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(conditioning(1), conditioning(2))
+    guider.set_cfg(5.0)
+    with torch.inference_mode():
+        sampler = comfy.samplers.sampler_object("euler")
+        out = SamplerCustomAdvanced().execute(noise, guider, sampler, sigmas_of(model), given)
+    return getattr(out, "result", out)[0]["samples"]
+
+
+def test_the_stock_custom_sampler_takes_it_whole_or_in_chunks(model: ModelPatcher, adaptor: ModelPatcher) -> None:
+    bound, noise = bind(model, adaptor), FrameNoise(3, 0.7, "progressive")
+    whole = custom_sampled(bound, noise, latent(6))
+    assert relative(custom_sampled(with_causal_windows(bound, 2), noise, latent(6)), whole) < 1e-4
+    assert not torch.equal(whole, custom_sampled(bound, Noise_RandomNoise(3), latent(6)))
+
+
+def test_add_noise_and_the_advanced_ksampler_come_to_nearly_the_same(model: ModelPatcher) -> None:
+    """The host scales noise by sigma there, and by the root of 1 + sigma squared where a sampler begins at the top."""
+    noise = FrameNoise(3, 0.7)
+    with torch.inference_mode():
+        noised = AddNoise().execute(model, noise, sigmas_of(model), latent(4))
+        noised = getattr(noised, "result", noised)[0]
+        sampler = nodes.KSamplerAdvanced()
+        settings = (model, "disable", 3, 4, 5.0, "euler", "normal", conditioning(1), conditioning(2), noised, 0, 4)
+        (out,) = sampler.sample(*settings, "disable")
+    assert relative(out["samples"], custom_sampled(model, noise, latent(4))) < 0.02
