@@ -9,9 +9,7 @@ memory of the steps (Linux; loading, where two copies of the UNet lie in memory,
 """
 
 import argparse
-import gc
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -34,6 +32,7 @@ from magicvideo.adaptor_unet.training.objective import Objective, clip_noise  # 
 from magicvideo.adaptor_unet.training.settings import TrainingSettings  # noqa: E402
 from magicvideo.adaptor_unet.training.trainables import Trainables  # noqa: E402
 from overhead import FULL  # noqa: E402
+from peak_memory import forget_peak, peak_mebibytes  # noqa: E402
 # isort: on
 
 WAYS = {
@@ -54,17 +53,6 @@ def random_autoencoder() -> comfy.sd.VAE:
         for parameter in made.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.02)
     return made.eval().requires_grad_(False)
-
-
-def forget_peak() -> None:
-    """Begins to count the peak of this process anew."""
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_mebibytes() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024
 
 
 def measure(way: str, options: argparse.Namespace) -> dict[str, float]:

@@ -1,0 +1,267 @@
+"""How steady frames get without trained weights, and with: real clips, noised and denoised with any checkpoint.
+
+    COMFYUI_PATH=.hosts/0.30.0 .venv/bin/python benchmarks/consistency.py --checkpoint MODEL --clips FILE@SECONDS ...
+
+Each clip is encoded, noised as far as ``--denoise`` says, and sampled once for each row, so that its structure comes
+from the clip.  A clip is a video file, with the second at which to begin behind an @, or a folder of clips; a text file
+of the same name holds its prompt, else ``--prompt`` does.  Prints a table for each denoise: means over the clips.
+``--strips`` names a folder for pictures: source, frames alone, and each other row below.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests" / "support")]
+# The first two put the pack and the host within reach.
+# isort: off
+import pack  # noqa: E402, F401
+import host_in_process  # noqa: E402, F401
+import comfy.sample  # noqa: E402
+import comfy.sd  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from comfy.model_patcher import ModelPatcher  # noqa: E402
+from PIL import Image, ImageDraw  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from clip_measures import neighbour_similarity, sharpness, warp_error  # noqa: E402
+from magicvideo.adaptor_unet.checkpoint import load  # noqa: E402
+from magicvideo.adaptor_unet.frame_noise import Kind  # noqa: E402
+from magicvideo.adaptor_unet.host.binding import bind  # noqa: E402
+from magicvideo.adaptor_unet.host.calibrate import calibrated_adaptor  # noqa: E402
+from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
+from magicvideo.adaptor_unet.host.noise import FrameNoise  # noqa: E402
+from magicvideo.adaptor_unet.host.untrained import with_aligned_frames, with_directed_attention  # noqa: E402
+from magicvideo.adaptor_unet.training.clip_files import find_clips  # noqa: E402
+from magicvideo.adaptor_unet.training.framing import Framing, framed  # noqa: E402
+from magicvideo.adaptor_unet.training.video_file import VideoFile  # noqa: E402
+from peak_memory import forget_peak, peak_mebibytes  # noqa: E402
+# isort: on
+
+ALONE = "frames alone"
+LABEL = 14  # pixels
+
+
+@dataclass(frozen=True)
+class Clip:
+    """``frames`` f h w 3 in 0..1, their latents, and what they show."""
+
+    name: str
+    frames: np.ndarray
+    latent: dict[str, Tensor]
+    positive: list
+    negative: list
+
+
+@dataclass(frozen=True)
+class Row:
+    """``model`` makes of the checkpoint's model what samples; ``share`` of the noise is shared."""
+
+    model: Callable[[ModelPatcher, Clip], ModelPatcher] = lambda model, clip: model
+    share: float = 0.0
+    kind: Kind = "mixed"
+
+
+def directed(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]:  # noqa: ANN401 - the node's own
+    return lambda model, clip: with_directed_attention(model, **settings)
+
+
+def aligned(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]:  # noqa: ANN401 - the node's own
+    return lambda model, clip: with_aligned_frames(model, **settings)
+
+
+def both(first: Callable, second: Callable) -> Callable[[ModelPatcher, Clip], ModelPatcher]:
+    return lambda model, clip: second(first(model, clip), clip)
+
+
+def calibrated(model: ModelPatcher, clip: Clip) -> ModelPatcher:
+    return bind(model, calibrated_adaptor(model, clip.latent, clip.positive))
+
+
+FIRST_AND_PREVIOUS = directed()
+ROWS = {
+    ALONE: Row(),
+    "first": Row(directed(look_back="first")),
+    "first and previous": Row(FIRST_AND_PREVIOUS),
+    "align features": Row(aligned()),
+    "align latent": Row(aligned(at="latent")),
+    "first and previous, align features": Row(both(FIRST_AND_PREVIOUS, aligned())),
+    "first and previous, align latent": Row(both(FIRST_AND_PREVIOUS, aligned(at="latent"))),
+    "shared noise": Row(share=0.5),
+    "first and previous, shared noise": Row(FIRST_AND_PREVIOUS, 0.5),
+    "calibrated": Row(calibrated),
+    "first and previous, calibrated": Row(both(FIRST_AND_PREVIOUS, calibrated)),
+}
+VARIANTS = {
+    "last 3": Row(directed(look_back="last", last_frames=3)),
+    "all before": Row(directed(look_back="last", last_frames=4096)),
+    "first and previous, all blocks": Row(directed(where="all")),
+    "first and previous, strength 0.5": Row(directed(strength=0.5)),
+    "align features, strength 0.5": Row(aligned(strength=0.5)),
+    "align features, first half": Row(aligned(end_percent=0.5)),
+    "align features, second half": Row(aligned(start_percent=0.5)),
+    "align latent, strength 0.5": Row(aligned(at="latent", strength=0.5)),
+    "align latent, second half": Row(aligned(at="latent", start_percent=0.5)),
+    "shared noise 0.9": Row(share=0.9),
+    "shared noise 1": Row(share=1.0),
+    "progressive noise 0.5": Row(share=0.5, kind="progressive"),
+    "progressive noise 0.9": Row(share=0.9, kind="progressive"),
+    "first and previous, align latent, shared noise 0.9": Row(both(FIRST_AND_PREVIOUS, aligned(at="latent")), 0.9),
+}
+
+
+def with_adaptor(path: Path) -> dict[str, Row]:
+    """The rows of a trained adaptor."""
+    adaptor = hosted(load(path))
+
+    def moved(model: ModelPatcher, clip: Clip) -> ModelPatcher:
+        return bind(model, adaptor)
+
+    return {"trained adaptor": Row(moved), "trained adaptor, first and previous": Row(both(moved, FIRST_AND_PREVIOUS))}
+
+
+def read(path: Path, start: float, options: argparse.Namespace) -> np.ndarray:
+    """f h w 3 in 0..1: the frames from ``start`` on, at ``--fps``, cut to a square in the middle."""
+    file = VideoFile(path)
+    later = [moment for moment in file.times if moment >= start - 1e-6]
+    if options.fps:
+        wanted = [later[0] + i / options.fps for i in range(options.frames)] if later else []
+        later = [max(moment for moment in file.times if moment <= time + 1e-6) for time in wanted if time < file.end]
+    if len(later) < options.frames:
+        raise SystemExit(f"{path} has {len(later)} frames from {start:g} s on, fewer than {options.frames}.")
+    times = later[: options.frames]
+    return torch.stack(list(framed(file.read(times), (options.size, options.size), Framing()))).numpy()
+
+
+def sources(options: argparse.Namespace) -> list[tuple[Path, float, str]]:
+    """File, second to begin at, and prompt of each clip."""
+    found = []
+    for given in options.clips:
+        name, _, start = given.partition("@")
+        if Path(name).is_dir():
+            clips = [clip for clip in find_clips(Path(name)) if clip.kind == "video"]
+            found += [(clip.path, 0.0, clip.caption or options.prompt) for clip in clips]
+        else:
+            text = Path(name).with_suffix(".txt")
+            prompt = text.read_text(encoding="utf-8").strip() if text.is_file() else options.prompt
+            found.append((Path(name), float(start or 0), prompt))
+    return found
+
+
+def clips_of(options: argparse.Namespace, text: comfy.sd.CLIP, vae: comfy.sd.VAE) -> list[Clip]:
+    def encoded(words: str) -> list:
+        return text.encode_from_tokens_scheduled(text.tokenize(words))
+
+    made = []
+    for path, start, prompt in sources(options):
+        frames = read(path, start, options)
+        latent = {"samples": vae.encode(torch.from_numpy(frames))}
+        made.append(Clip(f"{path.stem}_{start:g}", frames, latent, encoded(prompt), encoded(options.negative)))
+    return made
+
+
+def sampled(
+    model: ModelPatcher, row: Row, clip: Clip, denoise: float, steps: int, options: argparse.Namespace
+) -> Tensor:
+    """f c h w, as the stock KSampler makes them from this noise."""
+    noise = FrameNoise(options.seed, row.share, row.kind).generate_noise(clip.latent)
+    text, latents = (clip.positive, clip.negative), clip.latent["samples"]
+    return comfy.sample.sample(
+        row.model(model, clip), noise, steps, options.cfg, "euler", "normal", *text, latents,
+        denoise=denoise, disable_pbar=True, seed=options.seed,
+    )  # fmt: skip
+
+
+def measured(frames: np.ndarray, clip: Clip) -> dict[str, float]:
+    return {
+        "warp": warp_error(frames, clip.frames),
+        "alike": neighbour_similarity(frames),
+        "sharp": sharpness(frames),
+    }
+
+
+def strip(rows: dict[str, np.ndarray], shown: int) -> Image.Image:
+    """One line a row with its name above: ``shown`` frames, evenly taken."""
+    lines = []
+    for name, frames in rows.items():
+        chosen = frames[np.linspace(0, len(frames) - 1, shown).round().astype(int)]
+        line = Image.fromarray((np.concatenate(chosen, axis=1).clip(0, 1) * 255).round().astype(np.uint8))
+        lines.append((name, line))
+    width, height = lines[0][1].size
+    sheet = Image.new("RGB", (width, len(lines) * (height + LABEL)), "white")
+    for number, (name, line) in enumerate(lines):
+        top = number * (height + LABEL)
+        ImageDraw.Draw(sheet).text((2, top + 1), name, fill="black")
+        sheet.paste(line, (0, top + LABEL))
+    return sheet
+
+
+def table(results: dict[str, list[dict[str, float]]]) -> str:
+    """Means over the clips in Markdown; the times of each clip against its plain batch."""
+    lines = ["| | warp error | neighbours alike | sharpness | time | peak MiB |", "|---|---|---|---|---|---|"]
+    for name, found in results.items():
+        mean = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
+        if "seconds" in mean:
+            against = [one["seconds"] / plain["seconds"] for one, plain in zip(found, results[ALONE], strict=True)]
+            cost = f"{np.median(against):.2f} | {mean['peak']:.0f}"
+        else:
+            cost = "| "
+        lines.append(f"| {name} | {mean['warp']:.2f} | {mean['alike']:.3f} | {mean['sharp']:.2f} | {cost} |")
+    return "\n".join(lines)
+
+
+@torch.inference_mode()
+def run(options: argparse.Namespace) -> None:
+    model, text, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
+    rows = ROWS | (VARIANTS if options.variants else {}) | (with_adaptor(options.adaptor) if options.adaptor else {})
+    rows = {name: row for name, row in rows.items() if name == ALONE or not options.rows or name in options.rows}
+    clips = clips_of(options, text, vae)
+    size = f"{options.frames} frames, {options.size}x{options.size}"
+    print(f"{len(clips)} clips of {size}, {options.steps} steps, cfg {options.cfg}, seed {options.seed}")
+    for denoise in options.denoise:
+        sampled(model, Row(), clips[0], denoise, 1, options)  # warms up
+        results: dict[str, list[dict[str, float]]] = {"the source itself": [measured(c.frames, c) for c in clips]}
+        for clip in clips:
+            pictures = {"source": clip.frames}
+            for name, row in rows.items():
+                forget_peak()
+                began = time.perf_counter()
+                latents = sampled(model, row, clip, denoise, options.steps, options).cpu()
+                cost = {"seconds": time.perf_counter() - began, "peak": peak_mebibytes()}
+                pictures[name] = vae.decode(latents).cpu().numpy()
+                results.setdefault(name, []).append(measured(pictures[name], clip) | cost)
+            if options.strips:
+                options.strips.mkdir(parents=True, exist_ok=True)
+                strip(pictures, options.shown).save(options.strips / f"{clip.name}_{round(100 * denoise)}.png")
+        print(f"\ndenoise {denoise}\n\n{table(results)}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="any SD1.5 checkpoint")
+    parser.add_argument("--clips", nargs="+", required=True, metavar="FILE[@SECONDS]", help="video files, or a folder")
+    parser.add_argument("--adaptor", type=Path, help="a trained adaptor, for two more rows")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--fps", type=float, default=8.0, help="frames a second of a clip; 0: all it has")
+    parser.add_argument("--size", type=int, default=512, help="width and height in pixels")
+    parser.add_argument("--denoise", type=float, nargs="+", default=[0.5, 0.65, 0.8])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--cfg", type=float, default=7.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prompt", default="")
+    parser.add_argument("--negative", default="")
+    parser.add_argument("--rows", nargs="+", help="these alone, besides frames alone")
+    parser.add_argument("--variants", action="store_true", help="other settings too, from which the defaults follow")
+    parser.add_argument("--strips", type=Path, help="a folder for pictures of the frames")
+    parser.add_argument("--shown", type=int, default=8, help="frames in such a picture")
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
