@@ -1,4 +1,4 @@
-"""What the adaptor costs: a full-size SD1.5 UNet with random weights, plain batch against Apply, in turn.
+"""What the pack's nodes cost: a full-size SD1.5 UNet with random weights, plain batch against each, in turn.
 
     COMFYUI_PATH=.hosts/0.30.0 .venv/bin/python benchmarks/overhead.py [--size 16] [--rounds 5] [--dtype float32]
 
@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,10 +22,12 @@ sys.path[:0] = [str(ROOT / "bin"), str(ROOT / "tests" / "support")]
 import pack  # noqa: E402, F401
 import small_host  # noqa: E402
 import torch  # noqa: E402
+from comfy.model_patcher import ModelPatcher  # noqa: E402
 
 from magicvideo.adaptor_unet.host.base_model import config_for  # noqa: E402
 from magicvideo.adaptor_unet.host.binding import bind  # noqa: E402
 from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
+from magicvideo.adaptor_unet.host.untrained import with_aligned_frames, with_directed_attention  # noqa: E402
 from magicvideo.adaptor_unet.initialisation import new_adaptor  # noqa: E402
 # isort: on
 
@@ -36,30 +39,44 @@ FULL = {
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
     "context_dim": 768,
 }
-ROWS = {
-    "plain batch": None,
-    "S, B": {"parts": ("frame", "spatial")},
-    "S, B, T-Attn rank 64": {"rank": 64},
-    "S, B, T-Attn full": {},
+Row = Callable[[ModelPatcher, torch.dtype], ModelPatcher]
+
+
+def adapted(**settings: object) -> Row:
+    """The adaptor of these settings, as training might leave it."""
+
+    def bound(base: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:
+        adaptor = new_adaptor(config_for(base, **settings), "random").to(dtype)
+        return bind(base, small_host.trained(hosted(adaptor)))
+
+    return bound
+
+
+PLAIN = "plain batch"
+ROWS: dict[str, Row] = {
+    PLAIN: lambda base, dtype: base,
+    "S, B": adapted(parts=("frame", "spatial")),
+    "S, B, T-Attn rank 64": adapted(rank=64),
+    "S, B, T-Attn full": adapted(),
+    "directed attention, first": lambda base, dtype: with_directed_attention(base, "first"),
+    "directed attention, first and previous": lambda base, dtype: with_directed_attention(base),
+    "directed attention, first and previous, all blocks": lambda base, dtype: with_directed_attention(
+        base, where="all"
+    ),
+    "align features": lambda base, dtype: with_aligned_frames(base, "features"),
+    "align latent": lambda base, dtype: with_aligned_frames(base, "latent"),
 }
 
 
-def models(dtype: torch.dtype, names: list[str]) -> dict[str, object]:
-    """The rows' models: one UNet, and clones of it with an adaptor."""
+def models(dtype: torch.dtype, names: Sequence[str]) -> dict[str, ModelPatcher]:
+    """The rows' models: one UNet, and clones of it."""
     small_host.SMALL.update(FULL)
     base = small_host.build_model(dtype=dtype)
     base.model.manual_cast_dtype = None
-    made = {}
-    for name in names:
-        if ROWS[name] is None:
-            made[name] = base
-            continue
-        adaptor = new_adaptor(config_for(base, **ROWS[name]), "random").to(dtype)
-        made[name] = bind(base, small_host.trained(hosted(adaptor)))
-    return made
+    return {name: ROWS[name](base, dtype) for name in names}
 
 
-def seconds(model: object, frames: int, size: int) -> float:
+def seconds(model: ModelPatcher, frames: int, size: int) -> float:
     """One sampling step without guidance: one call of the UNet with all frames."""
     began = time.perf_counter()
     small_host.sample(model, frames, cfg=1.0, steps=1, size=size)
@@ -88,6 +105,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=16, help="latent height and width")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
@@ -96,7 +114,7 @@ def main() -> None:
         seconds(model, options.frames, options.size)
         print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
         return
-    rows = models(dtype, list(ROWS))
+    rows = models(dtype, [PLAIN, *(name for name in options.rows if name != PLAIN)])
     taken: dict[str, list[float]] = {name: [] for name in rows}
     for turn in range(options.rounds + 1):
         for name, model in rows.items():
@@ -104,11 +122,11 @@ def main() -> None:
             if turn:  # the first warms up
                 taken[name].append(spent)
     peaks = {name: peak_mebibytes(name, options) for name in rows}
-    plain, plain_peak = statistics.median(taken["plain batch"]), peaks["plain batch"]
+    plain, plain_peak = statistics.median(taken[PLAIN]), peaks[PLAIN]
     print(f"{options.frames} frames, {options.size}x{options.size} latents, {options.dtype}, {options.rounds} rounds")
     print("| | median s | ratio | spread of ratio | peak MiB | ratio |\n|---|---|---|---|---|---|")
     for name, values in taken.items():
-        ratios = sorted(v / p for v, p in zip(values, taken["plain batch"], strict=True))
+        ratios = sorted(v / p for v, p in zip(values, taken[PLAIN], strict=True))
         median = statistics.median(values)
         print(
             f"| {name} | {median:.2f} | {median / plain:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} "
