@@ -2,6 +2,7 @@
 
     python demo/train_motion.py                              the base tuned along
     python demo/train_motion.py --base-tuning frozen --name frozen
+    python demo/train_motion.py --base demo/weights/base.safetensors --start demo/weights/motion.safetensors --name more
 
 The clips are those of make_sprite_clips.py. Stopped at any time, the same command goes on; with more steps it goes on
 for longer, at the rate that the longer run has there. What comes of it lies in ``FOLDER/NAME``: ``adaptor.safetensors``
@@ -30,7 +31,7 @@ import pack  # noqa: E402, F401
 from encode_stills import word_numbers, word_table  # noqa: E402
 from few_tokens import few_token_options  # noqa: E402
 from magicvideo.adaptor_unet.adaptor import VideoAdaptor  # noqa: E402
-from magicvideo.adaptor_unet.checkpoint import save  # noqa: E402
+from magicvideo.adaptor_unet.checkpoint import load, save  # noqa: E402
 from magicvideo.adaptor_unet.host.fresh import adaptor_for  # noqa: E402
 from magicvideo.adaptor_unet.host.train_unet import TrainingUnet, training_dtype  # noqa: E402
 from magicvideo.adaptor_unet.training.latent_clip import LatentClip, TrainingClips  # noqa: E402
@@ -147,6 +148,7 @@ def main() -> int:
     parser.add_argument("--base-tuning", choices=("full", "frozen"), default=SETTINGS.base_tuning)
     parser.add_argument("--name", default="tuned")
     parser.add_argument("--rank", type=int, default=0, help="of T-Attn; 0 for full (default)")
+    parser.add_argument("--start", type=Path, help="narrow adaptor to begin from; without it, a new one")
     parser.add_argument("--base", type=Path, default=Path(".demo/training/stills_base.safetensors"))
     parser.add_argument("--folder", type=Path, default=Path(".demo/training/motion"))
     clips = [Path(".demo/training") / name for name in ("clips.safetensors", "long_clips.safetensors")]
@@ -157,7 +159,7 @@ def main() -> int:
     changed = {"steps": options.steps, "base_tuning": options.base_tuning, "base_still_share": still_share}
     settings = TrainingSettings(**{**vars(SETTINGS), **changed})
     model = narrow_model(load_file(options.base))
-    adaptor = adaptor_for(model, heads=NARROW_HEADS, rank=options.rank)
+    adaptor = load(options.start) if options.start else adaptor_for(model, heads=NARROW_HEADS, rank=options.rank)
     run = training_run(model, adaptor, training_clips(options.clips), settings, options.folder / options.name)
     return 0 if train(run, run.clips.held_out[0].fps) else 130
 

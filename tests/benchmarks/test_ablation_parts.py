@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+
 from ablation_parts import (
     masked_after,
     temporal_convolutions_at_work,
@@ -9,8 +11,6 @@ from ablation_parts import (
     with_attention_weights,
     with_temporal_convolutions,
 )
-from torch import nn
-
 from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.sites import Site
