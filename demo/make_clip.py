@@ -1,4 +1,4 @@
-"""Makes a short clip through a real ComfyUI server: text to video with the workflow that the pack ships."""
+"""Makes a short clip of the demo model through a real ComfyUI server, with the text-to-video workflow of the pack."""
 
 import argparse
 import os
@@ -11,26 +11,34 @@ from types import FrameType
 
 import torch
 
+from demo_models import ADAPTOR, CHECKPOINT, ensure_models
 from host_server import PACK, HostError, HostServer, Prompt
-from make_random_checkpoint import write_random
-from prompt_edits import read_prompt, with_animated_picture, with_inputs, with_new_adaptors, with_text
+from prompt_edits import (
+    read_prompt,
+    with_adaptor_file,
+    with_animated_picture,
+    with_enlarged,
+    with_inputs,
+    with_text,
+)
+from sprite_scene import FRAME_RATES, FRAMES, SIDE
+from wishes import PromptError, check_prompt
 
 BASE = PACK / ".demo"
 WORKFLOW = PACK / "workflows" / "api" / "text_to_video.json"
-CHECKPOINT = "magicvideo_random.safetensors"
 NEWEST_HOST = PACK / ".hosts" / "0.30.0"
 LOG_TAIL = 30
+ENLARGED = 512  # pixels
+SAMPLING = {"sampler_name": "dpmpp_2m", "scheduler": "karras", "steps": 20, "cfg": 3.0}
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bin/demo", description=__doc__)
-    parser.add_argument("prompt", nargs="?", default="a red balloon moving left, blue background")
+    parser.add_argument("prompt", nargs="?", default="a rocket moving left on a blue background")
     parser.add_argument("--seed", type=int, help="same seed, same clip; without it, one is drawn and shown")
-    parser.add_argument("--frames", type=_positive, default=16)
+    parser.add_argument("--frames", type=_positive, default=FRAMES, help=f"length of the clip (default {FRAMES})")
     parser.add_argument("--fps", type=_rate, default=8.0, help="frames a second (default 8)")
     parser.add_argument("--output", type=Path, default=BASE / "output", help="folder (default .demo/output)")
-    parser.add_argument("--size", type=_size, default=96, help="width and height in pixels (default 96)")
-    parser.add_argument("--steps", type=_positive, default=20, help="sampling steps (default 20)")
     return parser.parse_args()
 
 
@@ -48,29 +56,27 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _size(text: str) -> int:
-    size = int(text)
-    if size < 64 or size % 8:
-        raise argparse.ArgumentTypeError(f"must be a multiple of 8, 64 or more, got {size}")
-    return size
-
-
-def ensure_checkpoint() -> None:
-    path = BASE / "models" / "checkpoints" / CHECKPOINT
-    if not path.is_file():
-        print("Writing a compact, randomly initialised model (once) ...", flush=True)
-        write_random(path)
-
-
 def filled_in(options: argparse.Namespace) -> Prompt:
     """The shipped workflow with the person's wishes and the demo's model in it."""
-    prompt = with_new_adaptors(read_prompt(WORKFLOW), options.frames)
+    prompt = with_adaptor_file(read_prompt(WORKFLOW), ADAPTOR)
     prompt = with_text(prompt, options.prompt)
-    prompt = with_inputs(prompt, ckpt_name=CHECKPOINT, seed=options.seed, noise_seed=options.seed, steps=options.steps)
-    prompt = with_inputs(prompt, width=options.size, height=options.size, batch_size=options.frames)
-    prompt = with_inputs(prompt, frames=options.frames, fps=options.fps)
+    prompt = with_inputs(prompt, ckpt_name=CHECKPOINT, seed=options.seed, **SAMPLING)
+    prompt = with_inputs(prompt, width=SIDE, height=SIDE, batch_size=options.frames, fps=options.fps)
     prompt = with_inputs(prompt, "SaveVideo", filename_prefix="magicvideo")
-    return with_animated_picture(prompt, "magicvideo", options.fps)
+    return with_animated_picture(with_enlarged(prompt, ENLARGED), "magicvideo", options.fps)
+
+
+def remarks(options: argparse.Namespace) -> list[str]:
+    """What a person may want to know before.  Raises PromptError for a prompt that makes no sense to the model."""
+    told = check_prompt(options.prompt)
+    if not min(FRAME_RATES) <= options.fps <= max(FRAME_RATES):
+        rates = f"{min(FRAME_RATES):g} to {max(FRAME_RATES):g}"
+        told.append(f"The demo model has seen {rates} frames a second; at {options.fps:g} the speed may be off.")
+    return told
+
+
+def comfyui() -> Path:
+    return Path(os.environ.get("COMFYUI_PATH") or NEWEST_HOST)
 
 
 def host_flags() -> tuple[str, ...]:
@@ -84,8 +90,7 @@ def show(progress: str) -> None:
 
 
 def make_clip(options: argparse.Namespace) -> list[Path]:
-    comfyui = Path(os.environ.get("COMFYUI_PATH") or NEWEST_HOST)
-    server = HostServer(comfyui, BASE, options.output, host_flags())
+    server = HostServer(comfyui(), BASE, options.output, host_flags())
     try:
         print("Starting ComfyUI ...", flush=True)
         with server:
@@ -111,8 +116,13 @@ def main() -> int:
         signal.signal(number, stop_in_order)
     began = time.monotonic()
     try:
-        ensure_checkpoint()
+        for remark in remarks(options):
+            print(remark, end="\n\n")
+        ensure_models(BASE, comfyui())
         files = make_clip(options)
+    except PromptError as error:
+        print(f"bin/demo: {error}", file=sys.stderr)
+        return 2
     except HostError as error:
         print(f"\nbin/demo: {error}", file=sys.stderr)
         return 1
@@ -120,10 +130,6 @@ def main() -> int:
         print("\nStopped.", file=sys.stderr)
         return 130
     print(f"\nDone in {time.monotonic() - began:.0f} s:", *files, sep="\n  ")
-    print(
-        "\nThe model is randomly initialised, so the picture is noise and does not follow the prompt. It shows that the"
-        "\nwhole way works: load, adapt, sample, decode, save. A trained demo model is to come."
-    )
     return 0
 
 

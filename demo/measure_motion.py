@@ -124,7 +124,7 @@ def sampled(
         model, start = model_for(clip.fps), empty_latents(lengths.frames)
         latents = stock.latents(clip.prompt, clip.seed, start, STEPS, CFG, model)
         if lengths.extended > lengths.frames:
-            start = expand_latent({"samples": latents}, lengths.extended, 0, keep_given=True)
+            start = expand_latent({"samples": latents}, lengths.extended, lengths.frames, keep_given=True)
             latents = stock.latents(clip.prompt, clip.seed + 1, start, STEPS, CFG, model)
         yield Judged(clip, as_bytes(stock.decoded(latents)))
 

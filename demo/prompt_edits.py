@@ -38,13 +38,23 @@ def with_text(prompt: Prompt, text: str) -> Prompt:
     return changed
 
 
-def with_new_adaptors(prompt: Prompt, frames: int) -> Prompt:
-    """A copy in which each adaptor from a file is an untrained one, for when no trained file exists."""
+def with_adaptor_file(prompt: Prompt, name: str) -> Prompt:
+    """A copy in which each adaptor, new or from a file, comes from this file."""
     changed = copy.deepcopy(prompt)
-    for number in nodes_of(prompt, "MagicVideo_LoadAdaptor"):
-        user = next(node for node in prompt.values() if node["inputs"].get("adaptor", [None])[0] == number)
-        settings = {"model": user["inputs"]["model"], "frames": frames, "rank": 0, "init": "spatial", "seed": 0}
-        changed[number] = {"class_type": "MagicVideo_NewAdaptor", "inputs": settings}
+    for class_type in ("MagicVideo_NewAdaptor", "MagicVideo_LoadAdaptor"):
+        for number in nodes_of(prompt, class_type):
+            changed[number] = {"class_type": "MagicVideo_LoadAdaptor", "inputs": {"adaptor_name": name}}
+    return changed
+
+
+def with_enlarged(prompt: Prompt, side: int) -> Prompt:
+    """A copy in which the frames of each video are enlarged to so many pixels, each pixel a sharp square."""
+    changed = copy.deepcopy(prompt)
+    for number in nodes_of(prompt, "CreateVideo"):
+        frames = prompt[number]["inputs"]["images"]
+        settings = {"upscale_method": "nearest-exact", "width": side, "height": side, "crop": "disabled"}
+        changed[f"{number}_large"] = {"class_type": "ImageScale", "inputs": {"image": frames, **settings}}
+        changed[number]["inputs"]["images"] = [f"{number}_large", 0]
     return changed
 
 
@@ -53,7 +63,7 @@ def with_animated_picture(prompt: Prompt, prefix: str, fps: float) -> Prompt:
     changed = copy.deepcopy(prompt)
     for number in nodes_of(prompt, "CreateVideo"):
         frames = prompt[number]["inputs"]["images"]
-        settings = {"filename_prefix": prefix, "fps": fps, "lossless": False, "quality": 90, "method": "default"}
+        settings = {"filename_prefix": prefix, "fps": fps, "lossless": True, "quality": 90, "method": "default"}
         changed[f"{number}_webp"] = {"class_type": "SaveAnimatedWEBP", "inputs": {"images": frames, **settings}}
     return changed
 

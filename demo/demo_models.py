@@ -1,0 +1,27 @@
+"""The demo model's files in ComfyUI's folders, written from the small weights that are shipped."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from make_demo_checkpoint import BASE, VAE, WEIGHTS, write_demo_checkpoint
+from pad_adaptor import pad_adaptor_file
+
+CHECKPOINT = ADAPTOR = "magicvideo_demo.safetensors"
+MOTION = WEIGHTS / "motion.safetensors"
+
+
+def ensure_models(base_directory: Path, host: Path) -> None:
+    """Writes checkpoint and adaptor into a ComfyUI base directory where they are missing or older than the weights."""
+    models = base_directory / "models"
+    ensure_file(models / "checkpoints" / CHECKPOINT, [BASE, VAE], partial(write_demo_checkpoint, host=host))
+    ensure_file(models / "magicvideo" / ADAPTOR, [MOTION], partial(pad_adaptor_file, MOTION))
+
+
+def ensure_file(path: Path, sources: list[Path], write: Callable[[Path], None]) -> None:
+    """Has ``path`` written when it is missing or older than its sources.  Raises FileNotFoundError for one of those."""
+    newest = max(source.stat().st_mtime for source in sources)
+    if not path.is_file() or path.stat().st_mtime < newest:
+        print(f"Writing {path.name} into {path.parent} ...", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)

@@ -1,0 +1,43 @@
+"""The shipped demo model moves things as asked, on the host's own sampler.
+
+A few clips at few steps; docs/demo.md has the whole direction test.  The narrow network computes what the checkpoint
+does (test_narrow_network.py) in a quarter of the time.
+"""
+
+from statistics import fmean
+
+import pytest
+
+import small_host  # isort: skip - first, because it puts the host on the path
+from safetensors.torch import load_file
+
+from demo_models import MOTION
+from make_demo_checkpoint import BASE, write_demo_checkpoint
+from measure_motion import Asked, Judged, Lengths, model_maker, sampled
+from narrow_unet import narrow_model
+from stock_sampling import StockModel
+
+ASKED = tuple(
+    Asked(subject, background, direction, 12.0, 81_000 + number)
+    for number, (subject, background, direction) in enumerate(
+        (("rocket", "purple", "left"), ("car", "green", "right"), ("apple", "blue", "up"), ("star", "black", "down"))
+    )
+)
+LEAST_TRAVEL = 6.0  # pixels along the asked way, mean over the clips
+MOST_CHANGE = 0.35  # of the thing's colours from frame 0, mean over a clip
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Judged]:
+    path = tmp_path_factory.mktemp("demo") / "demo.safetensors"
+    write_demo_checkpoint(path, small_host.HOST)
+    models = model_maker(narrow_model(load_file(BASE)), MOTION, 0)
+    return list(sampled(list(ASKED), StockModel(path), models, Lengths()))
+
+
+def test_things_go_the_way_the_prompt_says(clips: list[Judged]) -> None:
+    assert fmean(clip.along for clip in clips) > LEAST_TRAVEL, [clip.way for clip in clips]
+
+
+def test_a_thing_stays_itself(clips: list[Judged]) -> None:
+    assert max(clip.changed for clip in clips) < MOST_CHANGE

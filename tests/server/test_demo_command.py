@@ -1,0 +1,80 @@
+"""bin/demo as a newcomer runs it: the shipped model, the shipped workflow, the real host."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from host_server import PACK
+from motion_rule import way
+
+ENLARGED, SHOWN = 512, 64
+
+
+def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(PACK / "demo" / "make_clip.py"), *arguments, "--output", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def small(frames: list[np.ndarray]) -> np.ndarray:
+    """f h w c of the size that the model drew."""
+    pictures = [Image.fromarray(frame).resize((SHOWN, SHOWN), Image.Resampling.BOX) for frame in frames]
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def read_video(path: Path) -> tuple[list[np.ndarray], float]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)], float(stream.average_rate)
+
+
+@pytest.mark.slow
+def test_a_prompt_becomes_a_video_in_which_the_thing_moves_as_asked(tmp_path: Path) -> None:
+    done = demo(tmp_path, "blue background, a Star falling", "--seed", "7", "--fps", "12", "--frames", "8")
+    assert done.returncode == 0, done.stderr
+    (video,), (picture,) = tmp_path.glob("*.mp4"), tmp_path.glob("*.webp")
+    assert str(video) in done.stdout and str(picture) in done.stdout
+    frames, fps = read_video(video)
+    assert len(frames) == 8 and fps == 12 and frames[0].shape == (ENLARGED, ENLARGED, 3)
+    assert way(small(frames)).along("down") > 3
+    with Image.open(picture) as animated:
+        assert animated.n_frames == 8 and animated.size == (ENLARGED, ENLARGED)
+        animated.seek(7)
+        last = np.asarray(animated.convert("RGB"))
+        assert animated.info["duration"] == 83
+    # Clean edges: each pixel that the model drew is a square of one colour.
+    squares = last.reshape(SHOWN, ENLARGED // SHOWN, SHOWN, ENLARGED // SHOWN, 3)
+    assert np.array_equal(squares, np.broadcast_to(squares[:, :1, :, :1], squares.shape))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["a dog moving left"], "'dog'"),
+        (["a cat and a fish"], "one subject"),
+        (["a cat", "--fps", "1000"], "from 1 to 120"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_anything_starts(tmp_path: Path, arguments: list[str], told: str) -> None:
+    done = demo(tmp_path, *arguments)
+    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comfyui_that_does_not_start_is_named_with_its_log(tmp_path: Path) -> None:
+    broken = tmp_path / "ComfyUI"
+    broken.mkdir()
+    (broken / "main.py").write_text("raise SystemExit('no such luck')", encoding="utf-8")
+    tokenizer = Path("comfy") / "sd1_tokenizer"
+    shutil.copytree(Path(os.environ["COMFYUI_PATH"]) / tokenizer, broken / tokenizer)
+    command = [sys.executable, str(PACK / "demo" / "make_clip.py"), "a cat", "--output", str(tmp_path / "out")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"COMFYUI_PATH": str(broken)}
+    )
+    assert done.returncode == 1 and str(broken) in done.stderr and "no such luck" in done.stderr
