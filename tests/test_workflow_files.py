@@ -18,6 +18,8 @@ NAMES = (
     "extend_clip",
     "image_to_video",
     "train_motion",
+    "video_to_video_controlnet",
+    "long_video_to_video_controlnet",
 )
 NOTES = {"MarkdownNote", "Note"}
 # Workflows of other people store values by position, so this order never changes; new inputs go to the end.
@@ -58,6 +60,19 @@ INPUTS = {
         "settings",
     ],
     "MagicVideo_SaveAdaptor": ["adaptor", "filename_prefix", "title", "author", "trigger_words", "license"],
+    "MagicVideo_DirectedAttention": [
+        "model",
+        "look_back",
+        "last_frames",
+        "where",
+        "strength",
+        "start_percent",
+        "end_percent",
+        "frames_per_clip",
+    ],
+    "MagicVideo_AlignFrames": ["model", "at", "strength", "start_percent", "end_percent", "frames_per_clip"],
+    "MagicVideo_CalibrateAdaptor": ["model", "latent", "positive", "steps", "seed", "adaptor"],
+    "MagicVideo_FrameNoise": ["noise_seed", "share", "kind", "frames_per_clip"],
 }
 # Values that the page keeps behind a widget's own, and that the server never gets.
 AFTER_WIDGET = {"seed": {"fixed", "randomize", "increment", "decrement"}}
@@ -192,14 +207,25 @@ def test_our_nodes_have_their_inputs_in_the_fixed_order(page: Workflow, prompt: 
         assert list(prompt[str(node["id"])]["inputs"]) == told
 
 
-def test_the_clip_is_saved_at_the_frame_rate_of_the_motion(prompt: Workflow) -> None:
-    rates = {node["inputs"]["fps"] for node in prompt.values() if "fps" in node["inputs"]}
-    assert len(rates) == 1
+def types_of(prompt: Workflow) -> set[str]:
+    return {node["class_type"] for node in prompt.values()}
 
 
-def test_a_note_says_that_the_adaptor_is_untrained_and_what_to_put_in_its_place(page: Workflow) -> None:
+def test_the_clip_is_saved_at_the_frame_rate_of_the_motion_or_else_of_the_source(prompt: Workflow) -> None:
+    rates = [node["inputs"]["fps"] for node in prompt.values() if "fps" in node["inputs"]]
+    if "MagicVideo_Apply" in types_of(prompt) or "MagicVideo_Train" in types_of(prompt):
+        assert len(set(rates)) == 1
+    else:
+        assert [prompt[node]["class_type"] for node, _ in rates] == ["GetVideoComponents"]
+
+
+def test_a_note_says_what_is_not_trained_and_what_follows_from_that(page: Workflow, prompt: Workflow) -> None:
     text = " ".join(node["widgets_values"][0] for node in page["nodes"] if node["type"] in NOTES)
-    assert "untrained" in text and "Load MagicVideo Adaptor" in text
+    assert "Load MagicVideo Adaptor" in text
+    if "MagicVideo_DirectedAttention" in types_of(prompt):
+        assert "nothing trained" in text and "From text alone, frames stay separate pictures" in text
+    else:
+        assert "untrained" in text
 
 
 def test_each_listed_model_file_is_the_one_that_its_node_loads(page: Workflow) -> None:

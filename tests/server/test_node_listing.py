@@ -14,6 +14,10 @@ NODES = {
     "MagicVideo_CausalWindows",
     "MagicVideo_ExpandLatent",
     "MagicVideo_SaveAdaptor",
+    "MagicVideo_DirectedAttention",
+    "MagicVideo_AlignFrames",
+    "MagicVideo_CalibrateAdaptor",
+    "MagicVideo_FrameNoise",
 }
 
 

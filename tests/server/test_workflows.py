@@ -2,37 +2,17 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
 from host_server import PACK, HostServer, Prompt
-from prompt_edits import nodes_of, with_inputs
+from prompt_edits import with_inputs
+from workflow_input import make_input_files
 
 WORKFLOWS = sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
 Small = Callable[..., Prompt]
-
-
-def make_input_files(prompt: Prompt, folder: Path, frames: int = 16, size: int = 64) -> None:
-    """Pictures and videos under the names that the workflow's loaders ask for."""
-    folder.mkdir(exist_ok=True)
-    pictures = np.random.default_rng(0).integers(0, 256, (frames, size, size, 3), dtype=np.uint8)
-    for number in nodes_of(prompt, "LoadImage"):
-        write_frames(folder / prompt[number]["inputs"]["image"], pictures[:1], "png", "rgb24")
-    for number in nodes_of(prompt, "LoadVideo"):
-        write_frames(folder / prompt[number]["inputs"]["file"], pictures, "libx264", "yuv420p")
-
-
-def write_frames(path: Path, pictures: np.ndarray, codec: str, pixels: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="image2" if codec == "png" else None) as container:
-        stream = container.add_stream(codec, rate=8)
-        stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], pixels
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def test_text_to_video_is_among_the_workflows() -> None:

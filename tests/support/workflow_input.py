@@ -1,0 +1,29 @@
+"""Pictures and videos that a workflow's loaders ask for."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from host_server import Prompt
+from prompt_edits import nodes_of
+
+
+def make_input_files(prompt: Prompt, folder: Path, frames: int = 16, size: int = 64) -> None:
+    """Pictures and videos under the names that the workflow's loaders ask for."""
+    folder.mkdir(exist_ok=True)
+    pictures = np.random.default_rng(0).integers(0, 256, (frames, size, size, 3), dtype=np.uint8)
+    for number in nodes_of(prompt, "LoadImage"):
+        write_frames(folder / prompt[number]["inputs"]["image"], pictures[:1], "png", "rgb24")
+    for number in nodes_of(prompt, "LoadVideo"):
+        write_frames(folder / prompt[number]["inputs"]["file"], pictures, "libx264", "yuv420p")
+
+
+def write_frames(path: Path, pictures: np.ndarray, codec: str, pixels: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="image2" if codec == "png" else None) as container:
+        stream = container.add_stream(codec, rate=8)
+        stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], pixels
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
