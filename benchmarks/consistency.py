@@ -4,8 +4,9 @@
 
 Each clip is encoded, noised as far as ``--denoise`` says, and sampled once for each row, so that its structure comes
 from the clip.  A clip is a video file, with the second at which to begin behind an @, or a folder of clips; a text file
-of the same name holds its prompt, else ``--prompt`` does.  Prints a table for each denoise: means over the clips.
-``--strips`` names a folder for pictures: source, frames alone, and each other row below.
+of the same name holds its prompt, else ``--prompt`` does.  Prints a table for each denoise, means over the clips, and
+each measurement to stderr as it is made.  ``--strips`` names a folder for pictures: source, frames alone, and each
+other row below.
 """
 
 import argparse
@@ -89,10 +90,10 @@ ROWS = {
     ALONE: Row(),
     "first": Row(directed(look_back="first")),
     "first and previous": Row(FIRST_AND_PREVIOUS),
-    "align features": Row(aligned()),
-    "align latent": Row(aligned(at="latent")),
-    "first and previous, align features": Row(both(FIRST_AND_PREVIOUS, aligned())),
-    "first and previous, align latent": Row(both(FIRST_AND_PREVIOUS, aligned(at="latent"))),
+    "align features": Row(aligned(at="features")),
+    "align latent": Row(aligned()),
+    "first and previous, align features": Row(both(FIRST_AND_PREVIOUS, aligned(at="features"))),
+    "first and previous, align latent": Row(both(FIRST_AND_PREVIOUS, aligned())),
     "shared noise": Row(share=0.5),
     "first and previous, shared noise": Row(FIRST_AND_PREVIOUS, 0.5),
     "calibrated": Row(calibrated),
@@ -103,19 +104,19 @@ VARIANTS = {
     "all before": Row(directed(look_back="last", last_frames=4096)),
     "first and previous, all blocks": Row(directed(where="all")),
     "first and previous, strength 0.5": Row(directed(strength=0.5)),
-    "align features, strength 0.5": Row(aligned(strength=0.5)),
-    "align features, first half": Row(aligned(end_percent=0.5)),
-    "align features, second half": Row(aligned(start_percent=0.5)),
-    "align features, last quarter": Row(aligned(start_percent=0.75)),
-    "align features, shared noise 1": Row(aligned(), 1.0),
-    "align latent, strength 0.5": Row(aligned(at="latent", strength=0.5)),
-    "align latent, first half": Row(aligned(at="latent", end_percent=0.5)),
-    "align latent, second half": Row(aligned(at="latent", start_percent=0.5)),
+    "align features, strength 0.5": Row(aligned(at="features", strength=0.5)),
+    "align features, first half": Row(aligned(at="features", end_percent=0.5)),
+    "align features, second half": Row(aligned(at="features", start_percent=0.5)),
+    "align features, last quarter": Row(aligned(at="features", start_percent=0.75)),
+    "shared noise 1, align features": Row(aligned(at="features"), 1.0),
+    "align latent, strength 0.5": Row(aligned(strength=0.5)),
+    "align latent, first half": Row(aligned(end_percent=0.5)),
+    "align latent, second half": Row(aligned(start_percent=0.5)),
     "shared noise 0.9": Row(share=0.9),
     "shared noise 1": Row(share=1.0),
     "progressive noise 0.5": Row(share=0.5, kind="progressive"),
     "progressive noise 0.9": Row(share=0.9, kind="progressive"),
-    "first and previous, align latent, shared noise 0.9": Row(both(FIRST_AND_PREVIOUS, aligned(at="latent")), 0.9),
+    "first and previous, align latent, shared noise 0.9": Row(both(FIRST_AND_PREVIOUS, aligned()), 0.9),
 }
 
 
@@ -238,7 +239,9 @@ def run(options: argparse.Namespace) -> None:
                 latents = sampled(model, row, clip, denoise, options.steps, options).cpu()
                 cost = {"seconds": time.perf_counter() - began, "peak": peak_mebibytes()}
                 pictures[name] = vae.decode(latents).cpu().numpy()
-                results.setdefault(name, []).append(measured(pictures[name], clip) | cost)
+                found = measured(pictures[name], clip) | cost
+                results.setdefault(name, []).append(found)
+                print(clip.name, denoise, name, {key: round(value, 3) for key, value in found.items()}, file=sys.stderr)
             if options.strips:
                 options.strips.mkdir(parents=True, exist_ok=True)
                 strip(pictures, options.shown).save(options.strips / f"{clip.name}_{round(100 * denoise)}.png")

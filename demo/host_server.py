@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -153,6 +154,12 @@ class HostServer:
 
     def _address(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
+
+    def view(self, saved: Path) -> str:
+        """Where the page finds a file of the output folder."""
+        place = saved.relative_to(self.output)
+        asked = {"filename": place.name, "subfolder": place.parent.as_posix(), "type": "output"}
+        return f"/view?{urllib.parse.urlencode(asked)}"
 
     def queue(self, prompt: Prompt) -> str:
         """Queues a prompt with the graph that the page would send along, and returns its id."""

@@ -23,10 +23,11 @@ class AlignFrames(io.ComfyNode):
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model, before or after Apply MagicVideo."),
                 io.Combo.Input(
                     "at",
-                    options=["features", "latent"],
-                    default="features",
-                    tooltip="features: at every place of the UNet where an adaptor acts. latent: on the clean latents "
-                    "that the model predicts at each step, which is cheaper and acts on the tone alone.",
+                    options=["latent", "features"],
+                    default="latent",
+                    tooltip="latent: on the clean latents that the model predicts at each step. features: at every "
+                    "place of the UNet where an adaptor acts, which is stronger and wants the same noise for all "
+                    "frames (Frame Noise).",
                 ),
                 io.Float.Input(
                     "strength",

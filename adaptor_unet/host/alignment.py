@@ -31,7 +31,7 @@ class Alignment(PartlyActing):
     """
 
     node: ClassVar[str] = "Align Frames"
-    at: Literal["features", "latent"] = "features"
+    at: Literal["features", "latent"] = "latent"
     sites: tuple[Site, ...] = field(default=(), repr=False)
     told: Callable[[str, FrameLayout, Change], None] | None = None
 

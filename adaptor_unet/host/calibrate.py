@@ -110,7 +110,7 @@ def calibrated_adaptor(
     check_fit(model, config)
     made = identity(config) if adaptor is None else own_copy(adaptor.model)
     recording = Recording(len(clip))
-    bound = with_more(model, alignments=(Alignment(sites=config.sites, told=recording.add),))
+    bound = with_more(model, alignments=(Alignment(at="features", sites=config.sites, told=recording.add),))
     guider = CFGGuider(bound)
     guider.inner_set_conds({"positive": positive})
     guider.sample(

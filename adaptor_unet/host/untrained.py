@@ -38,7 +38,7 @@ def with_directed_attention(
 
 def with_aligned_frames(
     model: ModelPatcher,
-    at: str = "features",
+    at: str = "latent",
     strength: float = 1.0,
     start_percent: float = 0.0,
     end_percent: float = 1.0,

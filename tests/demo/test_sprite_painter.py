@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from sprite_painter import Painter, couples, load_sprites
-from sprite_scene import SIDE, TRAIL, TRAIL_GAP, Scene
+from sprite_scene import CUT, SIDE, TRAIL, TRAIL_GAP, Scene
 from subjects import BACKGROUNDS, SUBJECTS
 
 
@@ -81,11 +81,12 @@ def test_what_looks_left_as_drawn_is_mirrored_when_it_moves_right(painter: Paint
     assert shown["ball", "left"] == shown["ball", "right"] == "left"
 
 
-def test_a_sprite_that_leaves_the_frame_is_cut(painter: Painter) -> None:
-    assert painter.frame(scene(None, x=-100.0), 0).max() == max(BACKGROUNDS["black"])
-    whole, cut = (painter.frame(scene(None, x=x), 0) for x in (32.0, 0.0))
-    assert np.array_equal(cut[:, :14], whole[:, 32:46])
-    assert (cut[:, 14:] == np.array(BACKGROUNDS["black"])).all()
+def test_a_sprite_that_leaves_the_frame_is_cut_and_stops_there(painter: Painter) -> None:
+    whole, cut, far = (painter.frame(scene(None, x=x), 0) for x in (32.0, 14.0 - CUT, -100.0))
+    shown = 28 - int(CUT)
+    assert np.array_equal(cut[:, :shown], whole[:, 46 - shown : 46])
+    assert (cut[:, shown:] == np.array(BACKGROUNDS["black"])).all()
+    assert np.array_equal(far, cut)
 
 
 def test_like_colours_are_no_couple(painter: Painter) -> None:

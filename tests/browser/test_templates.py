@@ -1,0 +1,46 @@
+"""Templates as a newcomer meets them: found in the template browser, opened, run."""
+
+import pytest
+from page import Page
+from playwright.sync_api import expect
+
+from host_server import PACK
+
+TEMPLATES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
+NODE_TYPES = "app.graph._nodes.map(node => [node.type, node.type in LiteGraph.registered_node_types])"
+# Boxes as the page draws them, which may be larger than what the file says; the title is above a node's own box.
+NODES = """() => {
+    const title = LiteGraph.NODE_TITLE_HEIGHT
+    return app.graph._nodes.map(({ id, title: name, pos, size }) =>
+        [`${id} ${name}`, [pos[0], pos[1] - title, size[0], size[1] + title]])
+}"""
+GROUPS = "app.graph._groups.map(group => [...group._bounding])"
+Box = list[float]
+
+
+def inside(box: Box, group: Box) -> bool:
+    return all(group[i] <= box[i] and box[i] + box[i + 2] <= group[i] + group[i + 2] for i in (0, 1))
+
+
+def overlap(a: Box, b: Box) -> bool:
+    return all(a[i] < b[i] + b[i + 2] and b[i] < a[i] + a[i + 2] for i in (0, 1))
+
+
+def test_the_template_browser_shows_a_thumbnail_for_each_template(page: Page) -> None:
+    dialog = page.templates()
+    for name in TEMPLATES:
+        picture = dialog.get_by_test_id(f"template-workflow-{name}").locator("img").first
+        picture.scroll_into_view_if_needed()
+        expect(picture).not_to_have_js_property("naturalWidth", 0)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_each_template_opens_whole_and_tidy(page: Page, name: str) -> None:
+    page.open_template(name)
+    assert [type for type, known in page.run(NODE_TYPES) if not known] == []
+    nodes, groups = page.run(NODES), page.run(GROUPS)
+    boxes = dict(nodes)
+    assert [(a, b) for a in boxes for b in boxes if a < b and overlap(boxes[a], boxes[b])] == []
+    # A note lies in no group; anything else that touches one lies in it.
+    outside = [name for name, box in nodes if not any(inside(box, group) for group in groups)]
+    assert [name for name in outside if any(overlap(boxes[name], group) for group in groups)] == []

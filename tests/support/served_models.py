@@ -1,0 +1,85 @@
+"""Models small enough for a CPU, where a server's loaders look for them: random ones, generated once and kept."""
+
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from host_server import PACK, HostServer, Prompt
+from make_random_checkpoint import write_random
+
+KEPT = PACK / ".demo" / "models"
+CHECKPOINT = "magicvideo_random.safetensors"
+LORA = "magicvideo_random_lora.safetensors"
+CONTROLNET = "magicvideo_random_controlnet.safetensors"
+MODELS = {
+    "checkpoint": f"checkpoints/{CHECKPOINT}",
+    "lora": f"loras/{LORA}",
+    "controlnet": f"controlnet/{CONTROLNET}",
+}
+# The inputs that name a model file, and the kind of model that they name.
+NAMED_BY = {"ckpt_name": "checkpoint", "lora_name": "lora", "control_net_name": "controlnet"}
+ADAPTOR = "moved.safetensors"
+# What lies in the adaptor folder after somebody saved a download page under the name of a model.
+WEB_PAGE = "downloaded.safetensors"
+FRAMES = 16
+
+
+def link_models(base: Path) -> None:
+    """Puts each of MODELS into this base directory, as a link."""
+    for kind in MODELS:
+        _link(kind, base / "models" / MODELS[kind])
+
+
+def link_asked_for(base: Path, prompts: Iterable[Prompt]) -> None:
+    """Puts a random model under every file name that these prompts ask a loader for."""
+    for prompt in prompts:
+        for node in prompt.values():
+            for name, kind in NAMED_BY.items():
+                if name in node["inputs"]:
+                    _link(kind, base / "models" / Path(MODELS[kind]).parent / node["inputs"][name])
+
+
+def _link(kind: str, place: Path) -> None:
+    source = KEPT / MODELS[kind]
+    if not source.is_file():
+        write_random(source, kind)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        place.symlink_to(source)
+
+
+def make_adaptor(server: HostServer, name: str = ADAPTOR) -> str:
+    """An adaptor that changes pictures: saved by the pack's own node, then every value moved as by training."""
+    prompt = {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}},
+        "2": {
+            "class_type": "MagicVideo_NewAdaptor",
+            "inputs": {"model": ["1", 0], "frames": FRAMES, "rank": 8, "init": "random", "seed": 0},
+        },
+        "3": {
+            "class_type": "MagicVideo_SaveAdaptor",
+            "inputs": {"adaptor": ["2", 0], "filename_prefix": "new"}
+            | dict.fromkeys(("title", "author", "trigger_words", "license"), ""),
+        },
+    }
+    server.run(prompt)
+    folder = server.base / "models" / "magicvideo"
+    move_values(next(folder.glob("new_*.safetensors")), folder / name)
+    return name
+
+
+def move_values(source: Path, target: Path) -> None:
+    """Copies a safetensors file with noise added to every float32 value, header and all else as they were."""
+    content = bytearray(source.read_bytes())
+    (header_size,) = struct.unpack("<Q", content[:8])
+    data = 8 + header_size
+    noise = np.random.default_rng(0)
+    for name, entry in json.loads(content[8:data]).items():
+        if name != "__metadata__" and entry["dtype"] == "F32":
+            begin, end = (data + offset for offset in entry["data_offsets"])
+            values = np.frombuffer(content[begin:end], np.float32)
+            content[begin:end] = (values + 0.05 * noise.standard_normal(len(values))).astype(np.float32).tobytes()
+    target.write_bytes(content)
