@@ -1,5 +1,6 @@
 """What the page learns from the server before anybody queues anything."""
 
+import json
 import urllib.request
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from host_server import PACK, PACK_NAME, HostServer
 
+LANGUAGES = sorted(path.name for path in (PACK / "locales").iterdir())
 NODES = {
     "MagicVideo_LoadAdaptor",
     "MagicVideo_NewAdaptor",
@@ -42,6 +44,25 @@ def test_every_input_has_a_tooltip(listed: dict[str, Any]) -> None:
         for name, spec in entry["input"].get(group, {}).items()
     ]
     assert [(node, name) for node, name, spec in inputs if len(spec) < 2 or not spec[1].get("tooltip")] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_node_and_input_has_words_in_each_language(listed: dict[str, Any], language: str) -> None:
+    told = json.loads((PACK / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert {name for name, node in told.items() if node["display_name"] and node["description"]} == set(listed)
+    for name, node in listed.items():
+        inputs = {key for group in ("required", "optional") for key in node["input"].get(group, {})}
+        complete = {key for key, words in told[name]["inputs"].items() if words["name"] and words["tooltip"]}
+        assert complete == inputs, f"{name} in {language}"
+
+
+def test_the_english_words_are_those_of_the_nodes(listed: dict[str, Any]) -> None:
+    told = json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    for name, node in listed.items():
+        assert (told[name]["display_name"], told[name]["description"]) == (node["display_name"], node["description"])
+        for group in ("required", "optional"):
+            for key, spec in node["input"].get(group, {}).items():
+                assert told[name]["inputs"][key]["tooltip"] == spec[1]["tooltip"], f"{key} of {name}"
 
 
 def test_every_node_has_a_help_page_where_the_page_looks_for_it(server: HostServer, listed: dict[str, Any]) -> None:
