@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests" / "support")]
+sys.path[:0] = [str(ROOT / "bin"), str(ROOT / "demo"), str(ROOT / "tests" / "support")]
 # The first two put the pack and the host within reach.
 # isort: off
 import pack  # noqa: E402, F401
