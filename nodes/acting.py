@@ -13,6 +13,11 @@ def frames_per_clip() -> io.Int.Input:
     )
 
 
+def strength(tooltip: str) -> io.Float.Input:
+    """Of something of which there is a whole and no more."""
+    return io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
 def start_percent(tooltip: str) -> io.Float.Input:
     return io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip=tooltip)
 

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.host.untrained import with_aligned_frames
 from ..adaptor_unet.host.versions import schema
-from .acting import end_percent, frames_per_clip, start_percent
+from .acting import end_percent, frames_per_clip, start_percent, strength
 from .wire import CATEGORY
 
 
@@ -29,14 +29,9 @@ class AlignFrames(io.ComfyNode):
                     "place of the UNet where an adaptor acts, which is stronger and wants the same noise for all "
                     "frames (Frame Noise).",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How far each frame goes towards the first frame's mean and spread: 0 leaves the model "
-                    "exactly as it was.",
+                strength(
+                    "How far each frame goes towards the first frame's mean and spread: 0 leaves the model "
+                    "exactly as it was."
                 ),
                 start_percent("Where in sampling frames begin to be aligned."),
                 end_percent("Where in sampling frames stop being aligned."),

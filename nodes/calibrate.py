@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.host.calibrate import calibrated_adaptor
 from ..adaptor_unet.host.versions import schema
-from .wire import CATEGORY, Adaptor
+from .wire import CATEGORY, Adaptor, seed
 
 
 class CalibrateAdaptor(io.ComfyNode):
@@ -30,14 +30,7 @@ class CalibrateAdaptor(io.ComfyNode):
                     max=1000,
                     tooltip="Noise levels at which the clip goes through the model.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise.",
-                ),
+                seed("Seed of the noise."),
                 Adaptor.Input(
                     "adaptor",
                     optional=True,

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.host.untrained import with_directed_attention
 from ..adaptor_unet.host.versions import schema
-from .acting import end_percent, frames_per_clip, start_percent
+from .acting import end_percent, frames_per_clip, start_percent, strength
 from .wire import CATEGORY
 
 
@@ -42,14 +42,9 @@ class DirectedAttention(io.ComfyNode):
                     default="middle and decoder",
                     tooltip="The blocks of the UNet in which frames look back.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much of the attention that looks back goes into the result, the rest being the plain "
-                    "one. 0 leaves the model exactly as it was; 1 takes less time than what lies between.",
+                strength(
+                    "How much of the attention that looks back goes into the result, the rest being the plain "
+                    "one. 0 leaves the model exactly as it was; 1 takes less time than what lies between."
                 ),
                 start_percent("Where in sampling frames begin to look back."),
                 end_percent("Where in sampling frames stop looking back."),

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.host.fresh import fresh_adaptor
 from ..adaptor_unet.host.versions import schema
-from .wire import CATEGORY, Adaptor
+from .wire import CATEGORY, Adaptor, seed
 
 
 class NewAdaptor(io.ComfyNode):
@@ -39,14 +39,7 @@ class NewAdaptor(io.ComfyNode):
                     default="spatial",
                     tooltip="Temporal attention starts from the model's own self-attention, or at random.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the weights that start at random.",
-                ),
+                seed("Seed of the weights that start at random."),
             ],
             outputs=[Adaptor.Output(display_name="adaptor", tooltip="Changes nothing until it is trained.")],
         )

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..adaptor_unet.host.noise import FrameNoise as Noise
 from ..adaptor_unet.host.versions import schema
 from .acting import frames_per_clip
-from .wire import CATEGORY
+from .wire import CATEGORY, seed
 
 
 class FrameNoise(io.ComfyNode):
@@ -19,14 +19,7 @@ class FrameNoise(io.ComfyNode):
             "sampler makes of it differs less from frame to frame.",
             search_aliases=["random noise", "shared noise", "mixed noise", "progressive noise", "consistency"],
             inputs=[
-                io.Int.Input(
-                    "noise_seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The first frame's noise is that of Random Noise with this seed.",
-                ),
+                seed("The first frame's noise is that of Random Noise with this seed.", "noise_seed"),
                 io.Float.Input(
                     "share",
                     default=0.5,
