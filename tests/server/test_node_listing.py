@@ -65,11 +65,15 @@ def test_the_english_words_are_those_of_the_nodes(listed: dict[str, Any]) -> Non
                 assert told[name]["inputs"][key]["tooltip"] == spec[1]["tooltip"], f"{key} of {name}"
 
 
-def test_every_node_has_a_help_page_where_the_page_looks_for_it(server: HostServer, listed: dict[str, Any]) -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_node_has_a_help_page_where_the_page_looks_for_it(
+    server: HostServer, listed: dict[str, Any], language: str
+) -> None:
     for node in listed:
-        # The page asks for the folder of translations first, then for the one file.
-        page = f"{node}/en.md" if (PACK / "web" / "docs" / node).is_dir() else f"{node}.md"
+        # The page asks for the language first, then for the page that serves every other language.
+        page = f"{node}/{language}.md" if language != "en" else f"{node}.md"
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/extensions/{PACK_NAME}/docs/{page}") as answer:
+            assert answer.headers.get_content_type() != "text/html", "the page takes that for a missing file"
             assert len(answer.read()) > 200, f"the help page of {node} is nearly empty"
 
 
