@@ -1,5 +1,9 @@
-"""The demo model's files in ComfyUI's folders, written from the small weights that are shipped."""
+"""The demo model's files in ComfyUI's folders, written from the small weights that are shipped.
 
+    python demo/demo_models.py FOLDER      the folder that holds ComfyUI's models/
+"""
+
+import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,3 +29,15 @@ def ensure_file(path: Path, sources: list[Path], write: Callable[[Path], None]) 
         print(f"Writing {path.name} into {path.parent} ...", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Writes the demo's checkpoint and adaptor where they are missing.")
+    parser.add_argument("folder", type=Path, help="the folder that holds ComfyUI's models/")
+    parser.add_argument("--host", type=Path, default=Path(".hosts/0.30.0"), help="folder of a ComfyUI")
+    options = parser.parse_args()
+    ensure_models(options.folder, options.host)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from served_models import CHECKPOINT, CONTROLNET, LORA, link_models, make_adaptor
+from served_models import CHECKPOINT, CONTROLNET, LORA, link_demo_models, link_models, make_adaptor
 
 from host_server import PACK, Finished, HostServer, Prompt
-from prompt_edits import nodes_of, read_prompt, with_inputs
+from prompt_edits import nodes_of, read_prompt, with_adaptor_file, with_inputs
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
     if "COMFYUI_PATH" not in os.environ:
         pytest.skip("COMFYUI_PATH must name a ComfyUI; bash bin/test sets it")
-    base = tmp_path_factory.mktemp("base")
+    base, comfyui = tmp_path_factory.mktemp("base"), Path(os.environ["COMFYUI_PATH"])
     link_models(base)
+    link_demo_models(base, comfyui)
     # The CPU even where there is a GPU: only there is the same run bit for bit the same.
-    with HostServer(Path(os.environ["COMFYUI_PATH"]), base, flags=("--cpu",)) as running:
+    with HostServer(comfyui, base, flags=("--cpu",)) as running:
         yield running
 
 
@@ -31,14 +32,16 @@ def adaptor_name(server: HostServer) -> str:
 
 @pytest.fixture(scope="session")
 def small(adaptor_name: str) -> Callable[..., Prompt]:
-    """A shipped workflow as a user changes it: the trained adaptor and the models that are there; small for a CPU."""
+    """A shipped workflow as a user changes it: the trained adaptor and the models that are there; small for a CPU.
+
+    Those for the demo model keep its files, which are there.
+    """
 
     def shrink(workflow: str, size: int = 64, steps: int = 2, **values: object) -> Prompt:
         prompt = read_prompt(PACK / "workflows" / "api" / f"{workflow}.json")
-        for number in nodes_of(prompt, "MagicVideo_NewAdaptor"):
-            prompt[number] = {"class_type": "MagicVideo_LoadAdaptor", "inputs": {"adaptor_name": adaptor_name}}
-        prompt = with_inputs(prompt, adaptor_name=adaptor_name)
-        prompt = with_inputs(prompt, ckpt_name=CHECKPOINT, lora_name=LORA, control_net_name=CONTROLNET)
+        if not workflow.startswith("demo_"):
+            prompt = with_adaptor_file(prompt, adaptor_name)
+            prompt = with_inputs(prompt, ckpt_name=CHECKPOINT, lora_name=LORA, control_net_name=CONTROLNET)
         return with_inputs(prompt, width=size, height=size, steps=steps, **values)
 
     return shrink

@@ -1,4 +1,7 @@
-"""Models small enough for a CPU, where a server's loaders look for them: random ones, generated once and kept."""
+"""Models small enough for a CPU, where a server's loaders look for them, generated once and kept.
+
+Random ones, and the demo's under the names that its own workflows ask for.
+"""
 
 import json
 import struct
@@ -7,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from demo_models import ADAPTOR as DEMO_ADAPTOR
+from demo_models import CHECKPOINT as DEMO_CHECKPOINT
+from demo_models import ensure_models
 from host_server import PACK, HostServer, Prompt
 from make_random_checkpoint import write_random
 
@@ -33,6 +39,13 @@ def link_models(base: Path) -> None:
         _link(kind, base / "models" / MODELS[kind])
 
 
+def link_demo_models(base: Path, host: Path) -> None:
+    """Puts the demo's checkpoint and adaptor into this base directory, as links."""
+    ensure_models(KEPT.parent, host)
+    for name in (f"checkpoints/{DEMO_CHECKPOINT}", f"magicvideo/{DEMO_ADAPTOR}"):
+        _place(KEPT / name, base / "models" / name)
+
+
 def link_asked_for(base: Path, prompts: Iterable[Prompt]) -> None:
     """Puts a random model under every file name that these prompts ask a loader for."""
     for prompt in prompts:
@@ -46,6 +59,10 @@ def _link(kind: str, place: Path) -> None:
     source = KEPT / MODELS[kind]
     if not source.is_file():
         write_random(source, kind)
+    _place(source, place)
+
+
+def _place(source: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists():
         place.symlink_to(source)
