@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..adaptor_unet.host.untrained import with_aligned_frames
 from ..adaptor_unet.host.versions import schema
 from .acting import end_percent, frames_per_clip, start_percent, strength
-from .wire import CATEGORY
+from .wire import UNTRAINED
 
 
 class AlignFrames(io.ComfyNode):
@@ -15,7 +15,7 @@ class AlignFrames(io.ComfyNode):
         return schema(
             node_id="MagicVideo_AlignFrames",
             display_name="Align Frames",
-            category=CATEGORY,
+            category=UNTRAINED,
             description="Keeps tone and colours of a clip together with nothing trained: each frame's channels get the "
             "mean and spread of the first frame's.",
             search_aliases=["adain", "color match", "consistency", "flicker", "video to video"],

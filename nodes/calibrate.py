@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.host.calibrate import calibrated_adaptor
 from ..adaptor_unet.host.versions import schema
-from .wire import CATEGORY, Adaptor, seed
+from .wire import UNTRAINED, Adaptor, seed
 
 
 class CalibrateAdaptor(io.ComfyNode):
@@ -14,7 +14,7 @@ class CalibrateAdaptor(io.ComfyNode):
         return schema(
             node_id="MagicVideo_CalibrateAdaptor",
             display_name="Calibrate MagicVideo Adaptor",
-            category=CATEGORY,
+            category=UNTRAINED,
             description="Computes an adaptor's S and B from a reference clip, without training: what brings each "
             "frame's channels to the mean and spread of the clip's first frame, as far as it is alike at all noise "
             "levels. Made for sampling that clip anew, or as the start of training.",

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..adaptor_unet.host.untrained import with_directed_attention
 from ..adaptor_unet.host.versions import schema
 from .acting import end_percent, frames_per_clip, start_percent, strength
-from .wire import CATEGORY
+from .wire import UNTRAINED
 
 
 class DirectedAttention(io.ComfyNode):
@@ -15,7 +15,7 @@ class DirectedAttention(io.ComfyNode):
         return schema(
             node_id="MagicVideo_DirectedAttention",
             display_name="Directed Attention",
-            category=CATEGORY,
+            category=UNTRAINED,
             description="Makes the frames of a batch look alike with nothing trained: each reads earlier frames too, "
             "with the model's own self-attention. For clips whose structure comes from a source video or a "
             "ControlNet; from text alone, frames stay separate pictures.",

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.host.folders import adaptor_names, load_adaptor, save_adaptor
 from ..adaptor_unet.host.versions import schema
-from .wire import CATEGORY, Adaptor
+from .wire import ADAPTORS, Adaptor
 
 
 class LoadAdaptor(io.ComfyNode):
@@ -16,7 +16,7 @@ class LoadAdaptor(io.ComfyNode):
         return schema(
             node_id="MagicVideo_LoadAdaptor",
             display_name="Load MagicVideo Adaptor",
-            category=CATEGORY,
+            category=ADAPTORS,
             description="Loads a trained video adaptor from the folder models/magicvideo.",
             search_aliases=["motion module", "motion model", "animate", "text to video"],
             inputs=[
@@ -40,8 +40,9 @@ class SaveAdaptor(io.ComfyNode):
         return schema(
             node_id="MagicVideo_SaveAdaptor",
             display_name="Save MagicVideo Adaptor",
-            category=CATEGORY,
+            category=ADAPTORS,
             description="Saves a video adaptor into models/magicvideo. Never overwrites: the number goes up.",
+            search_aliases=["export motion", "save motion module"],
             is_output_node=True,
             inputs=[
                 Adaptor.Input("adaptor", tooltip="The adaptor to save."),

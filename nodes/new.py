@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.host.fresh import fresh_adaptor
 from ..adaptor_unet.host.versions import schema
-from .wire import CATEGORY, Adaptor, seed
+from .wire import ADAPTORS, Adaptor, seed
 
 
 class NewAdaptor(io.ComfyNode):
@@ -14,7 +14,7 @@ class NewAdaptor(io.ComfyNode):
         return schema(
             node_id="MagicVideo_NewAdaptor",
             display_name="New MagicVideo Adaptor",
-            category=CATEGORY,
+            category=ADAPTORS,
             description="Makes an untrained video adaptor for a model. It changes nothing until it is trained.",
             search_aliases=["motion module", "train motion"],
             inputs=[

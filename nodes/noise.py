@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..adaptor_unet.host.noise import FrameNoise as Noise
 from ..adaptor_unet.host.versions import schema
 from .acting import frames_per_clip
-from .wire import CATEGORY, seed
+from .wire import UNTRAINED, seed
 
 
 class FrameNoise(io.ComfyNode):
@@ -14,7 +14,7 @@ class FrameNoise(io.ComfyNode):
         return schema(
             node_id="MagicVideo_FrameNoise",
             display_name="Frame Noise",
-            category=CATEGORY,
+            category=UNTRAINED,
             description="Noise for Sampler Custom Advanced that the frames of a clip share in part, so that what the "
             "sampler makes of it differs less from frame to frame.",
             search_aliases=["random noise", "shared noise", "mixed noise", "progressive noise", "consistency"],

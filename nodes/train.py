@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..adaptor_unet.host.versions import schema
 from .training.graph import GraphTraining, encoders_of
 from .training.request import clips_asked_for, options_asked_for
-from .wire import CATEGORY, Adaptor
+from .wire import ADAPTORS, Adaptor
 
 
 class TrainAdaptor(io.ComfyNode):
@@ -16,7 +16,7 @@ class TrainAdaptor(io.ComfyNode):
         return schema(
             node_id="MagicVideo_Train",
             display_name="Train MagicVideo Adaptor",
-            category=CATEGORY,
+            category=ADAPTORS,
             description="Trains a motion on clips: a folder of them, or images, videos or latents from other nodes. "
             "Stopped and queued again with the same inputs, it goes on where it was. The adaptor is also saved in "
             "models/magicvideo under its name.",

@@ -1,9 +1,12 @@
-"""What many nodes have: the pack's own type on the wire, a ModelPatcher around a video adaptor, and the seed."""
+"""What many nodes have: the type of an adaptor on the wire, a ModelPatcher around it; seed; place in the menu."""
 
 from comfy_api.latest import io
 
 Adaptor = io.Custom("MAGICVIDEO_ADAPTOR")
+# Where the nodes stand in the menu; locales/*/main.json has each part's name.
 CATEGORY = "magicvideo"
+ADAPTORS = f"{CATEGORY}/adaptors"
+UNTRAINED = f"{CATEGORY}/without training"
 
 
 def seed(tooltip: str, name: str = "seed") -> io.Int.Input:

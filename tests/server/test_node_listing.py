@@ -46,6 +46,21 @@ def test_every_input_has_a_tooltip(listed: dict[str, Any]) -> None:
     assert [(node, name) for node, name, spec in inputs if len(spec) < 2 or not spec[1].get("tooltip")] == []
 
 
+def test_every_node_is_found_by_words_that_are_not_its_name(listed: dict[str, Any]) -> None:
+    aliases = {name: node["search_aliases"] for name, node in listed.items() if "search_aliases" in node}
+    # The oldest hosts know no such words; whoever knows them for one node knows them for all.
+    assert set(aliases) in (set(), set(listed))
+    assert [name for name, words in aliases.items() if len(words or []) < 2] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_nodes_stand_in_one_menu_whose_parts_have_names(listed: dict[str, Any], language: str) -> None:
+    places = {node["category"] for node in listed.values()}
+    assert places == {"magicvideo", "magicvideo/adaptors", "magicvideo/without training"}
+    told = json.loads((PACK / "locales" / language / "main.json").read_text(encoding="utf-8"))["nodeCategories"]
+    assert set(told) == {part for place in places for part in place.split("/")} and all(told.values())
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_node_and_input_has_words_in_each_language(listed: dict[str, Any], language: str) -> None:
     told = json.loads((PACK / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
