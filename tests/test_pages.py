@@ -12,6 +12,7 @@ from pack import ROOT
 
 from shipped import read, shipped_files
 
+HELP = Path("web/docs")
 PAGES = shipped_files(".md")
 # What codespell takes for mistakes and is none: a file name that was cut in two.
 RIGHT_WORDS = {"caf"}
@@ -52,7 +53,12 @@ def broken(page: Path, text: str) -> list[str]:
         if re.match(r"[a-z]+:", link):
             wrong += [] if re.match(r"(https://[\w.-]+\.[a-z]+(/|$)|mailto:)", link) else [f"{link}: no https address"]
             continue
-        place = (ROOT / page.parent / unquote(target)).resolve() if target else ROOT
+        if page.is_relative_to(HELP) and not target.startswith("pictures/"):
+            wrong.append(f"{link}: ComfyUI opens links of help pages from its own address")
+            continue
+        # ComfyUI looks for the pictures of all help pages, also of those in a folder of their own, from the same place.
+        folder = HELP if page.is_relative_to(HELP) else page.parent
+        place = (ROOT / folder / unquote(target)).resolve() if target else ROOT
         if not place.exists() or not place.is_relative_to(ROOT):
             wrong.append(f"{link}: no such file")
         elif anchor and anchor not in anchors(place.read_text(encoding="utf-8") if target else text):
@@ -92,6 +98,12 @@ def test_the_pages_that_people_read_are_among_those_tested() -> None:
 )
 def test_a_broken_link_is_found_and_a_sound_one_is_not(text: str, found: int) -> None:
     assert len(broken(Path("page.md"), text)) == found
+
+
+def test_links_of_help_pages_are_taken_as_comfyui_takes_them() -> None:
+    page = HELP / "NODE" / "ko.md"
+    assert broken(page, "![a](pictures/causal_windows.svg)") == []
+    assert len(broken(page, "![a](../pictures/causal_windows.svg) [a](../../../README.md) ![a](pictures/no.svg)")) == 3
 
 
 def misspelled(*paths: str, text: str | None = None) -> list[str]:
