@@ -26,6 +26,7 @@ RUN = {
     "demo/make_clip.py": "tests/server/test_demo_command.py",
     "bin/train.py": "tests/server/test_train_command.py",
     "demo/make_demo_checkpoint.py": "tests/host/test_demo_checkpoint.py",
+    "demo/demo_workflows.py": "tests/demo/test_demo_workflows.py",
     "demo/pad_adaptor.py": "tests/demo/test_pad_adaptor.py",
     "demo/make_sprite_clips.py": "tests/demo/test_make_sprite_clips.py",
     "demo/train_autoencoder.py": "tests/demo/test_train_autoencoder.py",
@@ -42,7 +43,7 @@ NOT_RUN = {
     "benchmarks/training.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/consistency.py": "a full-size UNet for hours; its measures are tested in tests/benchmarks",
 }
-# Commands that start no script of ours with a parser.
+# Commands that start no script of ours, or one that takes no words.
 OTHERS = {
     r"(COMFYUI_PATH=\S+ )?bash bin/test( -k \w+)?": "it is what runs this test",
     r"cd ComfyUI/custom_nodes": "the reader's folder",
@@ -69,7 +70,7 @@ for script, words in json.loads(sys.argv[1]):
     sys.path[0] = script.rpartition("/")[0]
     try:
         runpy.run_path(script, run_name="__main__")
-        refused.append([script, words, "it has no parser"])
+        refused.append([script, words, "it reads no words"])
     except Taken:
         pass
     except SystemExit as end:
@@ -79,11 +80,11 @@ print(json.dumps(refused))
 
 
 def script_of(command: str) -> tuple[str, list[str]] | None:
-    """The Python script that a command starts, and its words; None if it starts none."""
+    """The Python script that a command starts, and its words; None if it starts none that takes any."""
     words = shlex.split(command)
     for place, word in enumerate(words):
         script = STARTS.get(word, word)
-        if re.fullmatch(r"(bin|demo|benchmarks)/\w+\.py", script):
+        if re.fullmatch(r"(bin|demo|benchmarks)/\w+\.py", script) and "argparse" in read(Path(script)):
             return script, words[place + 1 :]
     return None
 
