@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from pack import ROOT
-
 from shipped import read
 
 PAGES = Path("web/docs")

@@ -9,7 +9,6 @@ from urllib.parse import unquote
 
 import pytest
 from pack import ROOT
-
 from shipped import read, shipped_files
 
 HELP = Path("web/docs")

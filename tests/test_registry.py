@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from pack import ROOT
-
 from shipped import read, shipped_files
 
 if sys.version_info >= (3, 11):

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from pack import ROOT
-
 from shipped import bash_commands, read, shipped_files
 
 PAGES = [path for path in shipped_files(".md") if path.parts[0] in ("docs", "demo") or len(path.parts) == 1]
