@@ -27,6 +27,16 @@ def with_inputs(prompt: Prompt, class_type: str | None = None, **values: object)
     return changed
 
 
+def with_at_most(prompt: Prompt, **limits: int) -> Prompt:
+    """A copy in which numbers of these names are no greater than this; smaller ones and links stay."""
+    changed = copy.deepcopy(prompt)
+    for node in changed.values():
+        for name in limits.keys() & node["inputs"].keys():
+            if not _is_link(node["inputs"][name]):
+                node["inputs"][name] = min(node["inputs"][name], limits[name])
+    return changed
+
+
 def with_text(prompt: Prompt, text: str) -> Prompt:
     """A copy with another positive prompt: the text that the samplers' positive input leads back to."""
     changed = copy.deepcopy(prompt)

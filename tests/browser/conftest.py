@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from page import Page, frontend_flags, launch
 from playwright.sync_api import Browser, sync_playwright
-from served_models import ADAPTOR, WEB_PAGE, link_asked_for, link_models, make_adaptor
+from served_models import WEB_PAGE, link_asked_for, link_demo_models, link_models, make_adaptor
 
-from host_server import PACK, HostServer, Prompt
-from prompt_edits import nodes_of, read_prompt
+from host_server import PACK, HostServer
+from prompt_edits import read_prompt
 from workflow_input import make_input_files
 
 PROMPTS = [read_prompt(path) for path in sorted((PACK / "workflows" / "api").glob("*.json"))]
@@ -18,29 +18,24 @@ PROMPTS = [read_prompt(path) for path in sorted((PACK / "workflows" / "api").glo
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
-    """With all that the workflows ask for: models, adaptors, pictures and videos, all made of random numbers."""
+    """With all that the workflows ask for: the demo's models, all else made of random numbers."""
     if "COMFYUI_PATH" not in os.environ:
         pytest.skip("COMFYUI_PATH must name a ComfyUI; bash bin/test sets it")
     comfyui = Path(os.environ["COMFYUI_PATH"])
     base = tmp_path_factory.mktemp("base")
     link_models(base)
+    link_demo_models(base, comfyui)
     link_asked_for(base, PROMPTS)
     for prompt in PROMPTS:
         make_input_files(prompt, base / "input")
-    (base / "models" / "magicvideo").mkdir()
     (base / "models" / "magicvideo" / WEB_PAGE).write_text("<!doctype html><html></html>")
     # Otherwise the page opens the template browser by itself, at a moment that no test can know.
     (base / "user" / "default").mkdir(parents=True)
     (base / "user" / "default" / "comfy.settings.json").write_text('{"Comfy.TutorialCompleted": true}')
     flags = ("--cpu", "--preview-method", "latent2rgb", *frontend_flags(comfyui))
     with HostServer(comfyui, base, flags=flags) as running:
-        for name in {ADAPTOR} | {p[n]["inputs"]["adaptor_name"] for p in PROMPTS for n in adaptor_loaders(p)}:
-            make_adaptor(running, name)
+        make_adaptor(running)
         yield running
-
-
-def adaptor_loaders(prompt: Prompt) -> list[str]:
-    return nodes_of(prompt, "MagicVideo_LoadAdaptor")
 
 
 @pytest.fixture(scope="session")

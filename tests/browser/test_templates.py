@@ -2,6 +2,7 @@
 
 import pytest
 from page import Page
+from playwright.sync_api import expect
 
 from host_server import PACK
 
@@ -23,6 +24,14 @@ def inside(box: Box, group: Box) -> bool:
 
 def overlap(a: Box, b: Box) -> bool:
     return all(a[i] < b[i] + b[i + 2] and b[i] < a[i] + a[i + 2] for i in (0, 1))
+
+
+def test_the_template_browser_shows_a_picture_for_each_template(page: Page) -> None:
+    dialog = page.templates()
+    for name in TEMPLATES:
+        picture = page.template_card(dialog, name).locator("img").first
+        # The width of what the browser has decoded, whatever the card makes of it.
+        expect(picture).to_have_js_property("naturalWidth", 256)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

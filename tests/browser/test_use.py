@@ -61,6 +61,16 @@ def test_run_shows_whole_previews_and_a_video_that_plays(page: Page) -> None:
     assert frames_of(address).shape == (FRAMES, 64, 128, 3)
 
 
+def test_the_demo_model_makes_a_video_as_its_template_is(page: Page) -> None:
+    page.open_template("demo_text_to_video")
+    seen = page.queue(seconds=120)
+    assert seen["failed"] is None and seen["broken"] == 0
+    (address,) = page.videos()
+    frames = frames_of(address)
+    assert frames.shape == (16, 512, 512, 3)
+    assert np.abs(frames[15].astype(float) - frames[0]).mean() > 1, "nothing moves"
+
+
 def test_a_saved_graph_makes_the_same_video_when_it_is_opened_by_somebody_else(
     page: Page, fresh_page: Page, server: HostServer
 ) -> None:

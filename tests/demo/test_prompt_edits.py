@@ -3,7 +3,15 @@
 import copy
 
 from host_server import PACK
-from prompt_edits import nodes_of, read_prompt, with_adaptor_file, with_animated_picture, with_enlarged, with_text
+from prompt_edits import (
+    nodes_of,
+    read_prompt,
+    with_adaptor_file,
+    with_animated_picture,
+    with_at_most,
+    with_enlarged,
+    with_text,
+)
 
 PROMPT = read_prompt(PACK / "workflows" / "api" / "text_to_video.json")
 
@@ -32,6 +40,14 @@ def test_the_text_goes_where_the_sampler_takes_its_positive_prompt_from() -> Non
     (sampler,) = nodes_of(changed, "KSampler")
     texts = {side: changed[changed[sampler]["inputs"][side][0]]["inputs"]["text"] for side in ("positive", "negative")}
     assert texts["positive"] == "a fish" != texts["negative"]
+
+
+def test_limits_lower_what_is_above_them_and_nothing_else() -> None:
+    (latent,) = nodes_of(PROMPT, "EmptyLatentImage")
+    sizes = {**PROMPT[latent]["inputs"], "width": 48, "height": 256, "batch_size": [latent, 0]}
+    prompt = {latent: {"class_type": "EmptyLatentImage", "inputs": sizes}}
+    changed = with_at_most(prompt, width=64, height=64, batch_size=8)
+    assert changed[latent]["inputs"] == {"width": 48, "height": 64, "batch_size": [latent, 0]}
 
 
 def test_the_shipped_workflow_itself_stays_as_it_is() -> None:

@@ -132,7 +132,7 @@ class Page:
     def picture(self, name: str) -> None:
         """A screenshot for people to look at."""
         self.pictures.mkdir(parents=True, exist_ok=True)
-        self.tab.screenshot(path=self.pictures / f"{name}.png")
+        self.tab.screenshot(path=self.pictures / f"{name.replace('/', '_')}.png")
 
     def command(self, name: str) -> None:
         # Not awaited: some commands end only when the dialog that they open is closed.
@@ -143,16 +143,37 @@ class Page:
         self.command("Comfy.BrowseTemplates")
         dialog = self.tab.get_by_role("dialog")
         dialog.get_by_role("button", name=PACK_NAME).click()
-        expect(dialog.get_by_test_id("template-workflow-text_to_video")).to_be_visible()
+        # These names are nobody else's, and there are enough of them for one to be among the first cards.
+        expect(dialog.get_by_test_id(re.compile("^template-workflow-demo_")).first).to_be_visible()
         return dialog
+
+    def template_card(self, dialog: Locator, name: str) -> Locator:
+        """A template in the open browser, scrolled to; the page makes the cards only as somebody comes to them."""
+        card = dialog.get_by_test_id(f"template-workflow-{name}")
+        last = dialog.get_by_test_id(re.compile("^template-workflow-")).last
+        for _ in range(20):
+            last.scroll_into_view_if_needed()
+            try:
+                card.wait_for(timeout=SECOND)
+                break
+            except TimeoutError:
+                continue
+        card.scroll_into_view_if_needed()
+        return card
 
     def open_template(self, name: str) -> None:
         self.run("app.graph.clear()")
-        card = self.templates().get_by_test_id(f"template-workflow-{name}")
-        card.scroll_into_view_if_needed()
-        card.click()
+        self.template_card(self.templates(), name).click()
         self.wait("app.graph._nodes.length > 2")
         expect(self.tab.get_by_role("dialog")).to_have_count(0)
+
+    def open_graph(self, graph: dict[str, Any]) -> None:
+        """Opens a graph as if its file had been chosen."""
+        self.run("async graph => { await app.loadGraphData(graph) }", graph)
+
+    def prompt(self) -> dict[str, Any]:
+        """What Run would send to the server."""
+        return self.run("async () => (await app.graphToPrompt()).output")
 
     def set_widgets(self, type: str | None = None, **values: object) -> None:
         self.run(SET_WIDGETS, [type, values])
