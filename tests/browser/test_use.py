@@ -61,8 +61,9 @@ def test_run_shows_whole_previews_and_a_video_that_plays(page: Page) -> None:
     assert frames_of(address).shape == (FRAMES, 64, 128, 3)
 
 
-def test_the_demo_model_makes_a_video_as_its_template_is(page: Page) -> None:
+def test_the_template_for_the_demo_model_makes_a_video_that_moves(page: Page) -> None:
     page.open_template("demo_text_to_video")
+    page.set_widgets(steps=6)  # enough to see it move
     seen = page.queue(seconds=120)
     assert seen["failed"] is None and seen["broken"] == 0
     (address,) = page.videos()

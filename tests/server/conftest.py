@@ -37,8 +37,10 @@ def small(adaptor_name: str) -> Callable[..., Prompt]:
     Those for the demo model keep its files, which are there.
     """
 
-    def shrink(workflow: str, size: int = 64, steps: int = 2, **values: object) -> Prompt:
-        prompt = read_prompt(PACK / "workflows" / "api" / f"{workflow}.json")
+    def shrink(
+        workflow: str, size: int = 64, steps: int = 2, folder: Path = PACK / "workflows", **values: object
+    ) -> Prompt:
+        prompt = read_prompt(folder / "api" / f"{workflow}.json")
         if not workflow.startswith("demo_"):
             prompt = with_adaptor_file(prompt, adaptor_name)
             prompt = with_inputs(prompt, ckpt_name=CHECKPOINT, lora_name=LORA, control_net_name=CONTROLNET)

@@ -1,6 +1,5 @@
 """Each shipped workflow, from the loader to the file."""
 
-import copy
 import json
 from collections.abc import Callable
 
@@ -10,23 +9,10 @@ import pytest
 
 from host_server import PACK, HostServer, Prompt
 from prompt_edits import with_inputs
-from workflow_input import make_input_files
+from workflow_input import make_input_files, short
 
 WORKFLOWS = sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
 Small = Callable[..., Prompt]
-
-
-# The long workflows ask for many more frames; their chunks have 8.
-MORE_THAN_TWO_CHUNKS = 20
-
-
-def at_most(prompt: Prompt, **limits: int) -> Prompt:
-    """A copy in which numbers of these names are no greater, and smaller ones, as a still's, stay as they are."""
-    changed = copy.deepcopy(prompt)
-    for node in changed.values():
-        for name in limits.keys() & node["inputs"].keys():
-            node["inputs"][name] = min(node["inputs"][name], limits[name])
-    return changed
 
 
 def test_text_to_video_is_among_the_workflows() -> None:
@@ -35,8 +21,7 @@ def test_text_to_video_is_among_the_workflows() -> None:
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
 def test_each_workflow_runs_to_the_end(server: HostServer, small: Small, workflow: str) -> None:
-    prompt = at_most(small(workflow), batch_size=MORE_THAN_TWO_CHUNKS, frames=MORE_THAN_TWO_CHUNKS)
-    prompt = with_inputs(prompt, "MagicVideo_Train", frames=8, settings="sample_every = 0\nrank = 4\ninit = 'random'")
+    prompt = short(small(workflow))
     make_input_files(prompt, server.base / "input")
     files = server.run(prompt).files()
     assert files and all((server.output / name).stat().st_size for name in files)

@@ -1,4 +1,4 @@
-"""Pictures and videos that a workflow's loaders ask for."""
+"""Workflows cut short for a CPU, and the pictures and videos that their loaders ask for."""
 
 from pathlib import Path
 
@@ -6,7 +6,17 @@ import av
 import numpy as np
 
 from host_server import Prompt
-from prompt_edits import nodes_of
+from prompt_edits import nodes_of, with_at_most, with_inputs
+
+# The long workflows ask for many more frames; their chunks have 8.
+MORE_THAN_TWO_CHUNKS = 20
+
+
+def short(prompt: Prompt) -> Prompt:
+    """A copy with few frames and little training; a still stays one picture."""
+    prompt = with_at_most(prompt, batch_size=MORE_THAN_TWO_CHUNKS, frames=MORE_THAN_TWO_CHUNKS)
+    settings = "sample_every = 0\nrank = 4\ninit = 'random'"
+    return with_inputs(prompt, "MagicVideo_Train", frames=8, settings=settings)
 
 
 def make_input_files(prompt: Prompt, folder: Path, frames: int = 16, size: int = 64) -> None:
