@@ -29,6 +29,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from clip_measures import neighbour_similarity, sharpness, warp_error  # noqa: E402
@@ -42,6 +43,7 @@ from magicvideo.adaptor_unet.host.untrained import with_aligned_frames, with_dir
 from magicvideo.adaptor_unet.training.clip_files import find_clips  # noqa: E402
 from magicvideo.adaptor_unet.training.framing import Framing, framed  # noqa: E402
 from magicvideo.adaptor_unet.training.video_file import VideoFile  # noqa: E402
+from narrow_unet import narrow_model  # noqa: E402
 from peak_memory import forget_peak, peak_mebibytes  # noqa: E402
 # isort: on
 
@@ -223,6 +225,8 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
 @torch.inference_mode()
 def run(options: argparse.Namespace) -> None:
     model, text, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
+    if options.narrow:
+        model = narrow_model(load_file(options.narrow))
     rows = ROWS | (VARIANTS if options.variants else {}) | (with_adaptor(options.adaptor) if options.adaptor else {})
     rows = {name: row for name, row in rows.items() if name == ALONE or not options.rows or name in options.rows}
     clips = clips_of(options, text, vae)
@@ -251,6 +255,7 @@ def run(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, help="any SD1.5 checkpoint")
+    parser.add_argument("--narrow", type=Path, help="narrow weights of the demo model, which cost a quarter")
     parser.add_argument("--clips", nargs="+", required=True, metavar="FILE[@SECONDS]", help="video files, or a folder")
     parser.add_argument("--adaptor", type=Path, help="a trained adaptor, for two more rows")
     parser.add_argument("--frames", type=int, default=16)

@@ -24,6 +24,7 @@ from PIL import Image
 
 from make_sprite_clips import write_video
 from motion_rule import thing
+from sampling_settings import CFG, STEPS
 from sprite_scene import FRAMES, SIDE
 from subjects import BACKGROUNDS
 
@@ -77,7 +78,7 @@ def make_clip(folder: Path, emoji: str, caption: str, background: str) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Samples each prompt with and without the adaptor, prints the figures and saves the strips."""
-    from measure_motion import CFG, STEPS, model_maker
+    from measure_motion import model_maker
     from stock_sampling import StockModel
 
     learnt, _ = on_background(fetched(options.folder.parent / "art", options.emoji), BACKGROUND)

@@ -1,6 +1,6 @@
 """The demo model's files in ComfyUI's folders, written from the small weights that are shipped.
 
-    python demo/demo_models.py FOLDER      the folder that holds ComfyUI's models/
+``python demo/demo_models.py FOLDER`` writes them by hand; FOLDER holds ComfyUI's ``models/``.
 """
 
 import argparse

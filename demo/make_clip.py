@@ -21,6 +21,7 @@ from prompt_edits import (
     with_inputs,
     with_text,
 )
+from sampling_settings import CFG, SAMPLER, SCHEDULER, STEPS
 from sprite_scene import FRAME_RATES, FRAMES, SIDE
 from wishes import PromptError, check_prompt
 
@@ -29,7 +30,7 @@ WORKFLOW = PACK / "workflows" / "api" / "text_to_video.json"
 NEWEST_HOST = PACK / ".hosts" / "0.30.0"
 LOG_TAIL = 30
 ENLARGED = 512  # pixels
-SAMPLING = {"sampler_name": "dpmpp_2m", "scheduler": "karras", "steps": 20, "cfg": 3.0}
+SAMPLING = {"sampler_name": SAMPLER, "scheduler": SCHEDULER, "steps": STEPS, "cfg": CFG}
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -38,6 +38,7 @@ from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows  # no
 from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
 from motion_rule import Way, change_of_thing, turned_back, way  # noqa: E402
 from narrow_unet import narrow_model  # noqa: E402
+from sampling_settings import CFG, STEPS  # noqa: E402
 from sprite_painter import couples, load_sprites  # noqa: E402
 from sprite_scene import FRAMES, SPEED, Couple  # noqa: E402
 from stock_sampling import StockModel, as_bytes, empty_latents  # noqa: E402
@@ -45,7 +46,6 @@ from subjects import DIRECTIONS, SUBJECTS  # noqa: E402
 
 FIRST_SEED = 70_000
 FRAME_RATES = (8.0, 12.0, 16.0)
-STEPS, CFG = 20, 3.0
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from compact_checkpoint import LATENT_CHANNELS
+from sampling_settings import SAMPLER, SCHEDULER
 from small_autoencoder import DOWNSCALING
 from sprite_scene import SIDE
-
-SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
 
 
 class StockModel:
