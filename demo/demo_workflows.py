@@ -112,7 +112,7 @@ def train_motion(graph: PageGraph) -> str:
     graph.set(train, name="demo_motion", steps=100, settings=settings)
     graph.set(caption, value=PROMPT)
     group = graph.group("2 ")
-    group["title"] = "2 A clip of the demo model, and what it shows"
+    group["title"] = "2 A clip and what it shows"
     group["bounding"][3] = 1310
     return (
         "## Train a motion, demo model\n\nPress *Run*: a clip is made, an adaptor learns it from nothing, and a clip "

@@ -127,7 +127,11 @@ def save_thumbnail(animation: Path, path: Path, fps: float) -> None:
     step = -(-len(large) // MOST_FRAMES)
     first, *rest = large[::step]
     duration = round(1000 * step / fps)
-    first.save(path, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=QUALITY, method=6)
+    unfinished = path.with_suffix(".unfinished")  # a server that is running may hand it out at any moment
+    first.save(
+        unfinished, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=QUALITY, method=6
+    )
+    unfinished.replace(path)
 
 
 def parse_arguments() -> argparse.Namespace:
