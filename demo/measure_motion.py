@@ -4,7 +4,7 @@
     python demo/measure_motion.py                 without an adaptor: what chance gives
     python demo/measure_motion.py --adaptor narrow/adaptor.safetensors --narrow narrow/base.safetensors
     python demo/measure_motion.py --adaptor ... --frames 64 --fps 32 --chunk 8      long clips, in causal windows
-    python demo/measure_motion.py --adaptor ... --fps 16 --extend-to 32             clips that are extended
+    python demo/measure_motion.py --adaptor ... --frames 8 --fps 16 --extend-to 24  clips that are extended
 
 Each subject moves in all four directions, over backgrounds from which it can be told, at three frame rates in turn. The
 seeds are used for nothing else. The narrow network gives the same figures in a quarter of the time.
@@ -74,10 +74,11 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Judged:
-    """A sampled clip, ``f h w c`` in 0..255, and what the rule says of it."""
+    """A sampled clip, ``f h w c`` in 0..255, and what the rule says of it; ``given``: frames before it was extended."""
 
     asked: Asked
     frames: np.ndarray
+    given: int = 0
 
     @cached_property
     def way(self) -> Way | None:
@@ -99,6 +100,12 @@ class Judged:
     @property
     def along(self) -> float:
         return self.way.along(self.asked.direction) if self.way else 0.0
+
+    @property
+    def along_after(self) -> float:
+        """Pixels from the last given frame on, in the direction that was asked for."""
+        added = way(self.frames[self.given - 1 :])
+        return added.along(self.asked.direction) if added else 0.0
 
 
 def asked_clips(
@@ -126,7 +133,7 @@ def sampled(
         if lengths.extended > lengths.frames:
             start = expand_latent({"samples": latents}, lengths.extended, lengths.frames, keep_given=True)
             latents = stock.latents(clip.prompt, clip.seed + 1, start, STEPS, CFG, model)
-        yield Judged(clip, as_bytes(stock.decoded(latents)))
+        yield Judged(clip, as_bytes(stock.decoded(latents)), lengths.frames if lengths.extended > lengths.frames else 0)
 
 
 def figures(clips: list[Judged]) -> dict[str, object]:
@@ -135,6 +142,10 @@ def figures(clips: list[Judged]) -> dict[str, object]:
     rates = sorted({clip.asked.fps for clip in clips})
     by_rate = {fps: [clip for clip in clips if clip.asked.fps == fps] for fps in rates}
     steps = len(clips[0].frames) - 1
+    added = {}
+    if clips[0].given:
+        added["travel of the added frames, pixels"] = round(fmean(clip.along_after for clip in clips), 1)
+        added["clips that go on by a pixel or more"] = sum(clip.along_after >= 1 for clip in clips)
     return {
         "clips": len(clips),
         "right": sum(clip.right for clip in clips),
@@ -148,6 +159,7 @@ def figures(clips: list[Judged]) -> dict[str, object]:
         "turned back, pixels, most": round(max(clip.turned_back for clip in clips), 1),
         "change of colours from frame 0, mean": round(fmean(clip.changed for clip in clips), 3),
         "change of colours from frame 0, most": round(max(clip.changed for clip in clips), 3),
+        **added,
     }
 
 

@@ -37,6 +37,7 @@ NOT_RUN = {
     "demo/draw_sprites.py": "fetches art and a renderer from the network",
     "demo/encode_stills.py": "needs the sprites that are fetched from the network",
     "demo/train_decoder.py": "trains for hours, on the sprites that are fetched from the network",
+    "demo/make_thumbnails.py": "runs every workflow for minutes; tests/test_thumbnails.py looks at what it has made",
     "benchmarks/overhead.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/long.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/training.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
