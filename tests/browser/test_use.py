@@ -61,7 +61,6 @@ def test_run_shows_whole_previews_and_a_video_that_plays(page: Page) -> None:
     assert frames_of(address).shape == (FRAMES, 64, 128, 3)
 
 
-@pytest.mark.smoke
 def test_the_template_for_the_demo_model_makes_a_video_that_moves(page: Page) -> None:
     page.open_template("demo_text_to_video")
     page.set_widgets(steps=6)  # enough to see it move
@@ -105,7 +104,6 @@ def test_a_result_dropped_onto_the_canvas_brings_back_its_graph(page: Page, serv
     assert page.graph() == before
 
 
-@pytest.mark.smoke
 def test_a_file_that_is_no_adaptor_is_named_on_its_node(page: Page) -> None:
     open_small(page, adaptor=WEB_PAGE)
     failed = page.queue()["failed"]

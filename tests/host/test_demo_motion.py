@@ -53,8 +53,8 @@ def test_things_go_the_way_the_prompt_says(clips: list[Judged]) -> None:
 def test_at_a_higher_frame_rate_things_go_less_far_in_as_many_frames(
     clips: list[Judged], sample: Callable[[Sequence[Asked]], list[Judged]]
 ) -> None:
-    fast = sample([replace(asked, fps=FAST) for asked in ASKED[:2]])
-    assert sum(clip.along for clip in fast) < 0.75 * sum(clip.along for clip in clips[:2])
+    (fast,) = sample([replace(ASKED[0], fps=FAST)])
+    assert fast.along < 0.75 * clips[0].along
 
 
 def test_a_thing_stays_itself(clips: list[Judged]) -> None:
