@@ -30,12 +30,13 @@ WORKFLOW = PACK / "workflows" / "api" / "text_to_video.json"
 NEWEST_HOST = PACK / ".hosts" / "0.30.0"
 LOG_TAIL = 30
 ENLARGED = 512  # pixels
+PROMPT = "a rocket moving left on a blue background"
 SAMPLING = {"sampler_name": SAMPLER, "scheduler": SCHEDULER, "steps": STEPS, "cfg": CFG}
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bin/demo", description=__doc__)
-    parser.add_argument("prompt", nargs="?", default="a rocket moving left on a blue background")
+    parser.add_argument("prompt", nargs="?", default=PROMPT)
     parser.add_argument("--seed", type=int, help="same seed, same clip; without it, one is drawn and shown")
     parser.add_argument("--frames", type=_positive, default=FRAMES, help=f"length of the clip (default {FRAMES})")
     parser.add_argument("--fps", type=_rate, default=8.0, help="frames a second (default 8)")

@@ -101,7 +101,7 @@ class Judged:
     def along(self) -> float:
         return self.way.along(self.asked.direction) if self.way else 0.0
 
-    @property
+    @cached_property
     def along_after(self) -> float:
         """Pixels from the last given frame on, in the direction that was asked for."""
         added = way(self.frames[self.given - 1 :])

@@ -1,6 +1,6 @@
 """The shipped demo model moves things as asked, on the host's own sampler.
 
-A few clips at few steps; docs/demo.md has the whole direction test.  The narrow network computes what the checkpoint
+A few clips; docs/demo.md has the whole direction test.  The narrow network computes what the checkpoint
 does (test_narrow_network.py) in a quarter of the time.
 """
 

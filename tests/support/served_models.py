@@ -68,7 +68,7 @@ def _place(source: Path, place: Path) -> None:
         place.symlink_to(source)
 
 
-def make_adaptor(server: HostServer, name: str = ADAPTOR) -> str:
+def make_adaptor(server: HostServer) -> str:
     """An adaptor that changes pictures: saved by the pack's own node, then every value moved as by training."""
     prompt = {
         "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}},
@@ -84,8 +84,8 @@ def make_adaptor(server: HostServer, name: str = ADAPTOR) -> str:
     }
     server.run(prompt)
     folder = server.base / "models" / "magicvideo"
-    move_values(next(folder.glob("new_*.safetensors")), folder / name)
-    return name
+    move_values(next(folder.glob("new_*.safetensors")), folder / ADAPTOR)
+    return ADAPTOR
 
 
 def move_values(source: Path, target: Path) -> None:
