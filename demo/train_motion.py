@@ -145,6 +145,7 @@ def train(run: TrainingRun, fps: float) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Trains the demo's motion adaptor; goes on where it was stopped.")
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates; less for a second run")
     parser.add_argument("--base-tuning", choices=("full", "frozen"), default=SETTINGS.base_tuning)
     parser.add_argument("--name", default="tuned")
     parser.add_argument("--rank", type=int, default=0, help="of T-Attn; 0 for full (default)")
@@ -157,6 +158,7 @@ def main() -> int:
     full = options.base_tuning == "full"
     still_share = SETTINGS.base_still_share if full else 0.0
     changed = {"steps": options.steps, "base_tuning": options.base_tuning, "base_still_share": still_share}
+    changed |= {name: options.rate * getattr(SETTINGS, name) for name in ("learning_rate", "base_rate")}
     settings = TrainingSettings(**{**vars(SETTINGS), **changed})
     model = narrow_model(load_file(options.base))
     adaptor = load(options.start) if options.start else adaptor_for(model, heads=NARROW_HEADS, rank=options.rank)
