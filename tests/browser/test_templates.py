@@ -26,6 +26,7 @@ def overlap(a: Box, b: Box) -> bool:
     return all(a[i] < b[i] + b[i + 2] and b[i] < a[i] + a[i + 2] for i in (0, 1))
 
 
+@pytest.mark.smoke
 def test_the_template_browser_shows_a_picture_for_each_template(page: Page) -> None:
     dialog = page.templates()
     for name in TEMPLATES:

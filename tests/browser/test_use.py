@@ -61,6 +61,7 @@ def test_run_shows_whole_previews_and_a_video_that_plays(page: Page) -> None:
     assert frames_of(address).shape == (FRAMES, 64, 128, 3)
 
 
+@pytest.mark.smoke
 def test_the_template_for_the_demo_model_makes_a_video_that_moves(page: Page) -> None:
     page.open_template("demo_text_to_video")
     page.set_widgets(steps=6)  # enough to see it move
@@ -70,6 +71,21 @@ def test_the_template_for_the_demo_model_makes_a_video_that_moves(page: Page) ->
     frames = frames_of(address)
     assert frames.shape == (16, 512, 512, 3)
     assert np.abs(frames[15].astype(float) - frames[0]).mean() > 1, "nothing moves"
+
+
+# Frames of the video that each makes; the template above is told apart.
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [("demo_long_video", 64), ("demo_image_to_video", 16), ("demo_extend_clip", 32), ("demo_train_motion", 16)],
+)
+def test_each_template_for_the_demo_model_runs_as_it_is_opened(page: Page, name: str, frames: int) -> None:
+    page.open_template(name)
+    page.set_widgets("KSampler", steps=1)
+    page.set_widgets("MagicVideo_Train", steps=2, settings="rank = 4\nsample_every = 0\nvalidate_every = 0")
+    seen = page.queue(seconds=180)
+    assert seen["failed"] is None and seen["broken"] == 0
+    (address,) = page.videos()
+    assert frames_of(address).shape == (frames, 512, 512, 3)
 
 
 def test_a_saved_graph_makes_the_same_video_when_it_is_opened_by_somebody_else(
@@ -104,6 +120,7 @@ def test_a_result_dropped_onto_the_canvas_brings_back_its_graph(page: Page, serv
     assert page.graph() == before
 
 
+@pytest.mark.smoke
 def test_a_file_that_is_no_adaptor_is_named_on_its_node(page: Page) -> None:
     open_small(page, adaptor=WEB_PAGE)
     failed = page.queue()["failed"]
