@@ -6,7 +6,7 @@ import urllib.request
 import av
 import numpy as np
 import pytest
-from page import Page
+from page import OURS, Page
 from served_models import ADAPTOR, WEB_PAGE
 
 from host_server import HostServer
@@ -81,7 +81,9 @@ def test_the_template_for_the_demo_model_makes_a_video_that_moves(page: Page) ->
 def test_each_template_for_the_demo_model_runs_as_it_is_opened(page: Page, name: str, frames: int) -> None:
     page.open_template(name)
     page.set_widgets("KSampler", steps=1)
-    page.set_widgets("MagicVideo_Train", steps=2, settings="rank = 4\nsample_every = 0\nvalidate_every = 0")
+    page.set_widgets(
+        "MagicVideo_Train", steps=2, settings="rank = 4\nsample_every = 0\nvalidate_every = 0\ndraws_per_clip = 1"
+    )
     seen = page.queue(seconds=180)
     assert seen["failed"] is None and seen["broken"] == 0
     (address,) = page.videos()
@@ -116,7 +118,7 @@ def test_a_result_dropped_onto_the_canvas_brings_back_its_graph(page: Page, serv
     made = max(server.output.rglob(f"*.{kind.split('/')[1]}"), key=lambda path: path.stat().st_mtime)
     page.run("app.graph.clear()")
     page.drop(server.view(made), made.name, kind)
-    page.wait("app.graph._nodes.length > 2")
+    page.wait(OURS)
     assert page.graph() == before
 
 
