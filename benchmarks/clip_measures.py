@@ -45,7 +45,8 @@ def seen_in_both(back: np.ndarray, forth: np.ndarray) -> np.ndarray:
 def warp_error(frames: np.ndarray, source: np.ndarray) -> float:
     """Mean difference, times 100, of each frame from the one before moved as the source moves; f h w 3 both.
 
-    Where the source shows what was not in sight before, nothing is compared.
+    Where the source shows what was not in sight before, nothing is compared; not a number if that is all of it.  A
+    clip of one colour has no error at all, and blur lessens it: both show in ``sharpness``.
     """
     errors = []
     for i in range(len(frames) - 1):
@@ -53,14 +54,18 @@ def warp_error(frames: np.ndarray, source: np.ndarray) -> float:
         seen = seen_in_both(back, forth)
         if seen.any():
             errors.append(np.abs(frames[i + 1] - fetched(frames[i], back))[seen].mean())
-    return 100 * float(np.mean(errors))
+    return 100 * float(np.mean(errors)) if errors else float("nan")
 
 
 def neighbour_similarity(frames: np.ndarray) -> float:
-    """Mean correlation of the pixels of each frame and the next."""
-    return float(
-        np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(frames[:-1], frames[1:], strict=True)])
-    )
+    """Mean correlation of the pixels of each frame and the next; not a number where a frame is of one value alone.
+
+    A still clip reaches 1 whatever its source does, so read it beside the warp error.
+    """
+    flat = frames.reshape(len(frames), -1).astype(np.float64)
+    if not flat.std(axis=1).all():
+        return float("nan")
+    return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(flat[:-1], flat[1:], strict=True)]))
 
 
 def sharpness(frames: np.ndarray) -> float:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+import clip_measures
 from clip_measures import flow, neighbour_similarity, seen_in_both, sharpness, warp_error
 
 SIDE, STEP = 96, 3
@@ -63,3 +64,40 @@ def test_a_blurred_clip_is_less_sharp() -> None:
     clip = panning()
     blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 2) for frame in clip])
     assert sharpness(blurred) < 0.5 * sharpness(clip)
+
+
+def test_what_lowers_the_warp_error_without_steadying_a_clip_shows_in_its_sharpness() -> None:
+    """Of a clip that flickers by grain, blurred frames and black ones differ less, but they are less sharp as well."""
+    source = panning()
+    grain = np.random.default_rng(0).normal(0, 0.1, source.shape).astype(np.float32)
+    flickering = source + grain
+    blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 2) for frame in flickering])
+    black = np.zeros_like(source)
+    errors = [warp_error(clip, source) for clip in (flickering, blurred, black)]
+    sharp = [sharpness(clip) for clip in (flickering, blurred, black)]
+    assert errors[0] > 2 * errors[1] > errors[2] == 0
+    assert sharp[0] > 2 * sharp[1] > sharp[2] == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_likeness_of_frames_of_one_colour_is_not_a_number_rather_than_a_good_one() -> None:
+    clip = panning()
+    clip[2] = 0.3
+    assert np.isnan(neighbour_similarity(clip)) and np.isnan(neighbour_similarity(np.zeros_like(clip)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_source_in_which_nothing_stays_in_sight_gives_no_warp_error() -> None:
+    source = np.stack([texture(), texture(5)])[:, :, :SIDE]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clip_measures, "seen_in_both", lambda back, forth: np.zeros(back.shape[:2], bool))
+        assert np.isnan(warp_error(source, source))
+
+
+def test_warp_error_does_not_depend_on_how_bright_or_long_a_clip_is() -> None:
+    """Errors scale with contrast and are means over frames, so clips of any length stand in one table."""
+    source = panning(9)
+    other = panning(9, seed=1)[::-1]
+    assert warp_error(0.5 * other, source) == pytest.approx(0.5 * warp_error(other, source), rel=1e-4)
+    assert warp_error(other + 0.2, source) == pytest.approx(warp_error(other, source), rel=1e-4)
+    assert warp_error(panning(5), panning(5)) == pytest.approx(warp_error(source, source), abs=0.2)
