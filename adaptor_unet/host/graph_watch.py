@@ -5,7 +5,8 @@ import comfy.utils
 from PIL import Image
 from torch import Tensor
 
-PREVIEW = 512
+# Longest side of a preview: words in it can still be read.
+PREVIEW = 960
 
 
 class GraphWatch:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,13 +23,13 @@ from ...adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ...adaptor_unet.host.hosted import hosted
 from ...adaptor_unet.host.train_encode import HostEncoders
 from ...adaptor_unet.host.train_unet import make_room, training_device
-from ...adaptor_unet.training.contact_sheet import contact_sheet, picture
 from ...adaptor_unet.training.folder_clips import FolderClips
 from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips
 from ...adaptor_unet.training.loss_plot import loss_plot
 from ...adaptor_unet.training.options import Options
 from ...adaptor_unet.training.prepare import clips_of_folder
 from ...adaptor_unet.training.processes import accelerator
+from ...adaptor_unet.training.progress_picture import progress_picture
 from ...adaptor_unet.training.record import Record
 from ...adaptor_unet.training.watch import Watchers
 from .motion import MotionTraining, Output
@@ -36,15 +37,34 @@ from .wired import WiredClips
 
 # Where a run's folder says which run it is.
 RUN = "run.json"
+# Drawing takes a moment, and steps of a small model are quick.
+SECONDS_BETWEEN_LOOKS = 5.0
 PLAIN_NAME = re.compile(r"[^\\/:*?\"<>|.][^\\/:*?\"<>|]*")
 
 
 class PreviewWatch(GraphWatch):
-    """Shows each sample clip on the node, all frames at once."""
+    """Shows the losses on the node as the run goes, and the last sample clip below them, all frames at once.
+
+    What ``record`` holds is drawn, so it must be told before this watcher is.
+    """
+
+    def __init__(self, steps: int, record: Record) -> None:
+        super().__init__(steps)
+        self.record = record
+        self.next_look = 0.0
+
+    def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
+        super().numbers(done, total, values)
+        if time.monotonic() >= self.next_look:
+            self.show()
 
     def clip(self, done: int, name: str, frames: Tensor) -> None:
         super().clip(done, name, frames)
-        self.preview(picture(contact_sheet(frames)))
+        self.show()
+
+    def show(self) -> None:
+        self.preview(progress_picture(self.record.records, self.last_clip))
+        self.next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
 
 
 @dataclass(frozen=True)
@@ -81,7 +101,7 @@ class GraphTraining:
         identity = self._identity(clips)
         output, known = run_files(self.name, identity, settings.base_tuning)
         make_room()
-        watch, watchers = PreviewWatch(settings.steps), Watchers([])
+        watchers = Watchers([])
         training = MotionTraining(
             self.model,
             self._adaptor(),
@@ -98,7 +118,8 @@ class GraphTraining:
         done = training.run.state.step
         record = Record(output.folder, done, clips.held_out[0].fps or STILL_FPS)
         (output.folder / RUN).write_text(json.dumps(identity), encoding="utf-8")
-        watchers.watchers += [watch, record]
+        watch = PreviewWatch(settings.steps, record)
+        watchers.watchers += [record, watch]
         if done < settings.steps and not training.run.train():
             raise_if_stopped()
         if not output.adaptor.exists():  # of a finished run, taken away since

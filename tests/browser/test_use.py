@@ -81,8 +81,11 @@ def test_the_template_for_the_demo_model_makes_a_video_that_moves(page: Page) ->
 def test_each_template_for_the_demo_model_runs_as_it_is_opened(page: Page, name: str, frames: int) -> None:
     page.open_template(name)
     page.set_widgets("KSampler", steps=1)
-    settings = "rank = 4\nsample_every = 0\nsample_steps = 1\nvalidate_every = 0\ndraws_per_clip = 1"
-    page.set_widgets("MagicVideo_Train", steps=2, settings=settings)
+    page.set_widgets(
+        "MagicVideo_Train",
+        steps=2,
+        settings="rank = 4\nsample_every = 0\nsample_steps = 1\nvalidate_every = 0\ndraws_per_clip = 1",
+    )
     seen = page.queue(seconds=180)
     assert seen["failed"] is None and seen["broken"] == 0
     (address,) = page.videos()
