@@ -66,6 +66,7 @@ def test_a_folder_becomes_an_adaptor_with_all_that_a_person_looks_at(folder: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.on_newest
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a word of POSIX")
 def test_killed_at_a_random_moment_and_resumed_it_equals_the_uninterrupted_run(folder: Path, tmp_path: Path) -> None:
     whole = train(folder, "--steps", "5")
