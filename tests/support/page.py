@@ -21,6 +21,8 @@ FLAGS = (
     "--disable-sync",
 )
 SECOND = 1000
+# Seconds; more than a run ever takes on a quiet machine, because a busy one takes several times as long.
+LONGEST_RUN = 300
 
 # Sets widgets by name on all nodes, or on those of one type, as somebody who types into them does.
 SET_WIDGETS = """([type, values]) => {
@@ -180,7 +182,7 @@ class Page:
     def set_widgets(self, type: str | None = None, **values: object) -> None:
         self.run(SET_WIDGETS, [type, values])
 
-    def queue(self, seconds: float = 60) -> dict[str, Any]:
+    def queue(self, seconds: float = LONGEST_RUN) -> dict[str, Any]:
         """Presses Run and waits for the end: previews and progress on the way, and the failing node's message."""
         self.run(WATCH)
         self.tab.get_by_role("button", name="Run", exact=True).first.click()
