@@ -61,6 +61,14 @@ def test_a_help_page_says_what_when_what_comes_out_and_what_goes_wrong(language:
 
 
 @pytest.mark.parametrize(("language", "node"), CASES)
+def test_a_help_page_shows_one_picture_the_same_in_all_languages(language: str, node: str) -> None:
+    (shown,) = re.findall(r"!\[[^\]]{15,}\]\((.+)\)", read(page_of(language, node)))
+    # Links of a translation too are read as if it lay in the folder of the English page.
+    assert (ROOT / PAGES / shown).is_file()
+    assert f"({shown})" in read(page_of("en", node))
+
+
+@pytest.mark.parametrize(("language", "node"), CASES)
 def test_a_help_page_calls_our_nodes_by_their_names(language: str, node: str) -> None:
     names = {words["display_name"] for words in WORDS[language].values()}
     called = re.findall(
