@@ -157,9 +157,9 @@ class TrainingRun:
         """A clip with all that chance gives it, drawn in this order."""
         clip, generator = self.clips.train[draw.item], draw.generator()
         fps = clip.fps or STILL_FPS
+        timestep = int(torch.randint(len(self.denoiser.sigmas), (1,), generator=generator))
         dropped = float(torch.rand(1, generator=generator)) < self.settings.caption_dropout
         noise = clip_noise(tuple(clip.latents.shape), generator, self.settings.shared_noise)
-        timestep = self.objective.timestep(draw.level)
         return Example(clip.latents, noise, timestep, self.clips.empty_text if dropped else clip.text, fps)
 
     def _errors(self, examples: list[Example], kind: Kind) -> Tensor:

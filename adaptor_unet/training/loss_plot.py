@@ -13,7 +13,7 @@ WIDTH, PANEL, MARGIN, LEFT = 960, 300, 46, 84
 INK, GRID, PALE = "#333333", "#dddddd", "#b9cde4"
 COLOURS = {"loss": "#1f5fa8", "val_high": "#c2410c", "val_low": "#15803d"}
 NAMES = {
-    "loss": "training loss (pale: each step, dark: running mean)",
+    "loss": "training loss (weighted; pale: each step, dark: running mean)",
     "val_high": "validation loss, high noise: layout and motion",
     "val_low": "validation loss, low noise: detail",
 }

@@ -59,19 +59,11 @@ def weights(kind: Weighting, sigma: Tensor, slope: Tensor, cap: float) -> Tensor
 
 
 class Objective:
-    """Error of a clip batch, and the timesteps at which to train.
-
-    A level that weighs more is drawn more often, instead of counting for more when it is drawn: the mean is the same,
-    and its steps differ less from each other.
-    """
+    """Weighted error of a clip batch.  The weights are scaled to a mean of 1 over all timesteps."""
 
     def __init__(self, denoiser: Denoiser, settings: TrainingSettings) -> None:
         self.denoiser, self.settings = denoiser, settings
-        self.shares = self._shares()
-
-    def timestep(self, level: float) -> int:
-        """The timestep that lies at ``level``, in [0, 1), of the sum of all weights."""
-        return min(int(torch.searchsorted(self.shares, level, right=True)), len(self.shares) - 1)
+        self.weights = self._weights()
 
     def loss(
         self,
@@ -81,6 +73,7 @@ class Objective:
         text: Tensor,
         fps: tuple[float, ...],
         adaptor: VideoAdaptor | None,
+        weighted: bool = True,
     ) -> Tensor:
         """Error of each clip, ``b``.  latents and noise ``b f c h w``, timesteps ``b`` (one a clip), text ``b n d``."""
         frames = latents.shape[1]
@@ -89,15 +82,15 @@ class Objective:
         x = self.denoiser.add_noise(x0, noise, sigma)
         wanted, _ = target(self.denoiser, x0, x, sigma)
         out = self.denoiser.predict(x, sigma, text, fps, adaptor)
-        return reduce((out.float() - wanted) ** 2, "(b f) c h w -> b", "mean", f=frames)
+        error = reduce((out.float() - wanted) ** 2, "(b f) c h w -> b", "mean", f=frames)
+        return error * self.weights[timesteps] if weighted else error
 
-    def _shares(self) -> Tensor:
-        """Share of each timestep and those before it in the sum of the weights."""
+    def _weights(self) -> Tensor:
         sigma = self.denoiser.sigmas
         like = rearrange(torch.zeros_like(sigma), "n -> n 1 1 1")
         slope = rearrange(target(self.denoiser, like, like, sigma)[1], "n 1 1 1 -> n")
         found = weights(self.settings.weighting, sigma, slope, self.settings.weighting_cap)
-        return (found.double().cumsum(0) / found.double().sum()).cpu()
+        return found / found.mean()
 
 
 def clip_noise(shape: tuple[int, ...], generator: torch.Generator, shared: float) -> Tensor:

@@ -15,24 +15,14 @@ import torch
 from .settings import TrainingSettings
 
 Kind = Literal["clips", "stills", "base_stills"]
-SEED_BYTES = 7
-SEEDS = 256**SEED_BYTES
-# The step around a circle whose multiples, as many as there are, lie the most evenly.
-GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One clip of a step.
-
-    ``item`` numbers the clip in its set.  ``level``, in [0, 1), decides its noise level; the levels of any clips in a
-    row lie evenly (Kingma et al. 2021, section 4), so that no step sees low noise alone.  All else that chance decides
-    comes from ``seed``.
-    """
+    """One clip of a step.  ``item`` numbers the clip in its set; all else that chance decides comes from ``seed``."""
 
     item: int
     seed: int
-    level: float
 
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -56,8 +46,7 @@ def plan_step(step: int, settings: TrainingSettings, groups: tuple[int, ...]) ->
     draws = []
     for place in range(step * settings.batch, (step + 1) * settings.batch):
         order = epoch_order(groups, settings.seed, place // length)
-        level = (number("level", settings.seed) / SEEDS + place * GOLDEN) % 1
-        draws.append(Draw(order[place % length], number("draw", settings.seed, place), level))
+        draws.append(Draw(order[place % length], number("draw", settings.seed, place)))
     return StepPlan(kind, tuple(draws))
 
 
@@ -74,4 +63,4 @@ def epoch_order(groups: tuple[int, ...], seed: int, epoch: int) -> list[int]:
 
 def number(*parts: object) -> int:
     """A seed that depends on all parts and on nothing else, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=SEED_BYTES).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "big")

@@ -20,7 +20,7 @@ LEVELS = 4
 def validation_loss(
     objective: Objective, clips: Sequence[LatentClip], adaptor: VideoAdaptor | None
 ) -> dict[str, float]:
-    """Error in all, at high noise (the later half of the timesteps) and at low noise."""
+    """Unweighted error in all, at high noise (the later half of the timesteps) and at low noise."""
     device = objective.denoiser.sigmas.device
     timesteps = len(objective.denoiser.sigmas)
     high, low = [], []
@@ -31,7 +31,7 @@ def validation_loss(
             at = torch.tensor([timesteps * (2 * level + 1) // (2 * LEVELS)], device=device)
             latents, noise = (rearrange(x.to(device).float(), "f c h w -> 1 f c h w") for x in (clip.latents, noise))
             text = rearrange(clip.text.to(device).float(), "n d -> 1 n d")
-            error = objective.loss(latents, noise, at, text, (clip.fps or STILL_FPS,), adaptor)
+            error = objective.loss(latents, noise, at, text, (clip.fps or STILL_FPS,), adaptor, weighted=False)
             (high if at >= timesteps // 2 else low).append(error.item())
     mean_high, mean_low = sum(high) / len(high), sum(low) / len(low)
     return {"val": (mean_high + mean_low) / 2, "val_high": mean_high, "val_low": mean_low}

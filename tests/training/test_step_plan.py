@@ -46,16 +46,6 @@ def test_the_plan_of_a_step_is_the_same_today_and_tomorrow() -> None:
     assert number("draw", 5, 6) == 47_722_893_419_375_740
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_levels_lie_evenly_in_any_run_of_steps(batch: int) -> None:
-    settings = TrainingSettings(batch=batch, seed=3)
-    for first in (0, 17, 10_000):
-        steps = range(first, first + 64 // batch)
-        levels = [draw.level for step in steps for draw in plan_step(step, settings, (5,)).draws]
-        assert Counter(int(level * 8) for level in levels) == pytest.approx(dict.fromkeys(range(8), 8), abs=1)
-    assert plan_step(0, TrainingSettings(seed=4), (5,)).draws[0].level != plan_step(0, settings, (5,)).draws[0].level
-
-
 @pytest.mark.parametrize(("still", "base"), [(0.0, 0.0), (0.3, 0.2), (1.0, 0.0), (0.0, 1.0)])
 def test_kinds_of_steps_come_in_their_shares(still: float, base: float) -> None:
     settings = TrainingSettings(still_share=still, base_still_share=base, base_tuning="lora")
