@@ -22,7 +22,7 @@ class FrameNoise(io.ComfyNode):
                 seed("The first frame's noise is that of Random Noise with this seed.", "noise_seed"),
                 io.Float.Input(
                     "share",
-                    default=0.5,
+                    default=0.9,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -32,7 +32,7 @@ class FrameNoise(io.ComfyNode):
                 io.Combo.Input(
                     "kind",
                     options=["mixed", "progressive"],
-                    default="mixed",
+                    default="progressive",
                     tooltip="Whose noise is shared. mixed: the first frame's, by all alike. progressive: the frame "
                     "before's, so that frames far apart have little in common.",
                 ),
