@@ -6,17 +6,16 @@ import urllib.request
 import av
 import numpy as np
 import pytest
-from einops import reduce
 from page import OURS, Page
 from served_models import ADAPTOR, WEB_PAGE
 
+from enlarged import as_drawn
 from host_server import HostServer
 from motion_rule import way
 
 # Small enough for a CPU; wider than high, to tell a frame from a sheet of frames.
 SMALL = {"steps": 2, "width": 128, "height": 64, "batch_size": 4}
 FRAMES = SMALL["batch_size"]
-ENLARGED = 8  # times, a pixel of the demo model in its video
 # Puts Load MagicVideo Adaptor in the place of New MagicVideo Adaptor, as the note in the graph says.
 USE_FILE = """name => {
     const before = app.graph._nodes.find(node => node.type === "MagicVideo_NewAdaptor")
@@ -74,8 +73,8 @@ def test_the_template_for_the_demo_model_makes_a_video_that_goes_the_way_its_pro
     frames = frames_of(address)
     assert frames.shape == (16, 512, 512, 3)
     # Separate pictures differ as much from each other; only a motion goes one way.
-    drawn = reduce(frames.astype(float), "f (h y) (w x) c -> f h w c", "mean", y=ENLARGED, x=ENLARGED)
-    assert way(drawn).is_right("left"), way(drawn)
+    found = way(as_drawn(frames))
+    assert found.is_right("left"), found
 
 
 # Frames of the video that each makes; the template above is told apart.

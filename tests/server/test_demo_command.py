@@ -11,21 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from enlarged import SHOWN, as_drawn
 from host_server import PACK
 from motion_rule import way
 
-ENLARGED, SHOWN = 512, 64
+ENLARGED = 512
 
 
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(PACK / "demo" / "make_clip.py"), *arguments, "--output", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
-
-
-def small(frames: list[np.ndarray]) -> np.ndarray:
-    """f h w c of the size that the model drew."""
-    pictures = [Image.fromarray(frame).resize((SHOWN, SHOWN), Image.Resampling.BOX) for frame in frames]
-    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def read_video(path: Path) -> tuple[list[np.ndarray], float]:
@@ -42,7 +37,7 @@ def test_a_prompt_becomes_a_video_in_which_the_thing_moves_as_asked(tmp_path: Pa
     assert str(video) in done.stdout and str(picture) in done.stdout
     frames, fps = read_video(video)
     assert len(frames) == 8 and fps == 12 and frames[0].shape == (ENLARGED, ENLARGED, 3)
-    assert way(small(frames)).along("down") > 3
+    assert way(as_drawn(frames)).along("down") > 3
     with Image.open(picture) as animated:
         assert animated.n_frames == 8 and animated.size == (ENLARGED, ENLARGED)
         animated.seek(7)

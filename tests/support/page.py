@@ -182,11 +182,11 @@ class Page:
     def set_widgets(self, type: str | None = None, **values: object) -> None:
         self.run(SET_WIDGETS, [type, values])
 
-    def queue(self, seconds: float = LONGEST_RUN) -> dict[str, Any]:
+    def queue(self) -> dict[str, Any]:
         """Presses Run and waits for the end: previews and progress on the way, and the failing node's message."""
         self.run(WATCH)
         self.tab.get_by_role("button", name="Run", exact=True).first.click()
-        self.wait("seen.ended || seen.failed !== null", seconds=seconds)
+        self.wait("seen.ended || seen.failed !== null", seconds=LONGEST_RUN)
         self.tab.wait_for_timeout(500)  # for the picture of the last preview to be decoded
         return self.run("seen")
 
