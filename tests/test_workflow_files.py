@@ -80,7 +80,7 @@ INPUTS = {
     "MagicVideo_FrameNoise": ["noise_seed", "share", "kind", "frames_per_clip"],
 }
 # Values that the page keeps behind a widget's own, and that the server never gets.
-AFTER_WIDGET = {"seed": {"fixed", "randomize", "increment", "decrement"}}
+AFTER_WIDGET = dict.fromkeys(("seed", "noise_seed"), {"fixed", "randomize", "increment", "decrement"})
 # Its seed stays as it is: another one would begin another run.
 FIXED_SEED = {"MagicVideo_Train"}
 PAGE_ONLY = {"upload"}

@@ -16,8 +16,8 @@ class FrameNoise:
     """What the host calls NOISE: a seed, and ``generate_noise``.  Settings as in ``frame_noise``; checks itself."""
 
     seed: int
-    share: float = 0.5
-    kind: Kind = "mixed"
+    share: float = 0.9
+    kind: Kind = "progressive"
     frames_per_clip: int = 0
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from small_clips import write_clip
 
 from host_server import PACK, HostServer, Prompt
@@ -99,6 +100,30 @@ def test_changed_inputs_begin_a_new_run_and_the_same_ones_give_the_finished_one(
     server.forget_results()
     server.run(train(name="twice"))
     assert adaptors(server, "twice") == ["twice_00001.safetensors", "twice_00002.safetensors"]
+
+
+def test_training_goes_on_from_a_calibrated_adaptor(server: HostServer, train: Callable[..., Prompt]) -> None:
+    frames, fast = 4, FAST.replace("\nrank = 4\ninit = 'random'", "")
+    prompt = train(name="from calibrated", frames=frames, settings=fast, adaptor=["calibrated", 0])
+    prompt["video"] = {"class_type": "GetVideoComponents", "inputs": {"video": ["2", 0]}}
+    cut = {"image": ["video", 0], "batch_index": 0, "length": frames}
+    prompt["cut"] = {"class_type": "ImageFromBatch", "inputs": cut}
+    prompt["latents"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["cut", 0], "vae": ["1", 2]}}
+    prompt["text"] = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": ["3", 0]}}
+    wired = {"model": ["1", 0], "latent": ["latents", 0], "positive": ["text", 0], "steps": 2, "seed": 0}
+    prompt["calibrated"] = {"class_type": "MagicVideo_CalibrateAdaptor", "inputs": wired}
+    told = dict.fromkeys(("title", "author", "trigger_words", "license"), "")
+    saved = {"adaptor": ["calibrated", 0], "filename_prefix": "calibrated start", **told}
+    prompt["saved"] = {"class_type": "MagicVideo_SaveAdaptor", "inputs": saved}
+    server.run(prompt)
+    folder = server.base / "models" / "magicvideo"
+    start, trained = (load_file(next(folder.glob(f"{name}_*"))) for name in ("calibrated start", "from calibrated"))
+    assert start.keys() == trained.keys()
+    for name, value in start.items():
+        identity = float(name.endswith("scale"))
+        # Three steps change it, and by less than it is away from an adaptor that does nothing.
+        moved, away = (abs(trained[name] - value).mean(), abs(value - identity).mean())
+        assert 0 < moved < 0.5 * away, name
 
 
 def test_a_folder_of_clips_is_taken_and_encoded_once(server: HostServer, train: Callable[..., Prompt]) -> None:

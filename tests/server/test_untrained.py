@@ -17,8 +17,8 @@ Small = Callable[..., Prompt]
 def test_a_calibrated_adaptor_is_saved_and_applied(server: HostServer, small: Small) -> None:
     prompt = small("video_to_video_controlnet", length=4)
     make_input_files(prompt, server.base / "input")
-    (encode,), (text, *_), (sampler,) = (nodes_of(prompt, kind) for kind in ("VAEEncode", "CLIPTextEncode", "KSampler"))
-    model = prompt[sampler]["inputs"]["model"]
+    (encode,), (text, *_), (guider,) = (nodes_of(prompt, kind) for kind in ("VAEEncode", "CLIPTextEncode", "CFGGuider"))
+    model = prompt[guider]["inputs"]["model"]
     settings = {"model": model, "latent": [encode, 0], "positive": [text, 0], "steps": 2, "seed": 0}
     prompt["made"] = {"class_type": "MagicVideo_CalibrateAdaptor", "inputs": settings}
     told = dict.fromkeys(("title", "author", "trigger_words", "license"), "")
@@ -29,30 +29,10 @@ def test_a_calibrated_adaptor_is_saved_and_applied(server: HostServer, small: Sm
         "class_type": "MagicVideo_Apply",
         "inputs": applied | {"start_percent": 0.0, "end_percent": 1.0},
     }
-    prompt[sampler]["inputs"]["model"] = ["applied", 0]
+    prompt[guider]["inputs"]["model"] = ["applied", 0]
     assert server.run(prompt).files()
     path = next((server.base / "models" / "magicvideo").glob("calibrated_*.safetensors"))
     with safe_open(path, framework="np") as file:
         config = json.loads(file.metadata()["magicvideo.config"])
     assert config["frames"] == 4 and config["parts"] == ["frame", "spatial"]
     assert all(np.isfinite(value).all() for value in load_file(path).values())
-
-
-def test_frame_noise_goes_into_the_stock_custom_sampler(server: HostServer, small: Small) -> None:
-    prompt = small("video_to_video_controlnet", length=4)
-    make_input_files(prompt, server.base / "input")
-    (sampler,) = nodes_of(prompt, "KSampler")
-    given = prompt.pop(sampler)["inputs"]
-    noise = {"noise_seed": 3, "share": 0.5, "kind": "mixed", "frames_per_clip": 0}
-    guided = {name: given[name] for name in ("model", "positive", "negative", "cfg")}
-    levels = {name: given[name] for name in ("model", "scheduler", "steps", "denoise")}
-    prompt["noise"] = {"class_type": "MagicVideo_FrameNoise", "inputs": noise}
-    prompt["guider"] = {"class_type": "CFGGuider", "inputs": guided}
-    prompt["sampler"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}}
-    prompt["sigmas"] = {"class_type": "BasicScheduler", "inputs": levels}
-    links = {name: [name, 0] for name in ("noise", "guider", "sampler", "sigmas")}
-    prompt[sampler] = {
-        "class_type": "SamplerCustomAdvanced",
-        "inputs": links | {"latent_image": given["latent_image"]},
-    }
-    assert server.run(prompt).files()
