@@ -1,7 +1,8 @@
 """What each part of the method is worth: the same short training with and without it, on the demo's narrow network.
 
-    .venv/bin/python benchmarks/ablation.py [--steps 100] [--seeds 3] [--rows "S, B only" ...]
+    .venv/bin/python benchmarks/ablation.py [--steps 200] [--seeds 3] [--rows "S, B only" ...]
     .venv/bin/python benchmarks/ablation.py --table        only prints what was measured
+    .venv/bin/python benchmarks/ablation.py --table --picture docs/ablation.svg
 
 demo/README.md says how the clips are made. Every row has the same clips, steps and seeds; the trained part is measured
 on clips that were held out and on directions that are asked for, always from the same noise. Each result is a line in
@@ -34,6 +35,7 @@ from ablation_parts import (  # noqa: E402
     with_attention_weights,
     with_temporal_convolutions,
 )
+from ablation_picture import save_picture  # noqa: E402
 from encode_stills import word_numbers, word_table  # noqa: E402
 from magicvideo.adaptor_unet.adaptor import VideoAdaptor  # noqa: E402
 from magicvideo.adaptor_unet.host.fresh import adaptor_for  # noqa: E402
@@ -67,9 +69,10 @@ class Row:
     trained: bool = True
 
 
+WHOLE = "all of it: S, B, T-Attn, fps"
 ROWS = (
     Row("no adaptor", trained=False),
-    Row("all of it: S, B, T-Attn, fps"),
+    Row(WHOLE),
     Row("S, B only", adaptor={"parts": ("frame", "spatial", "fps")}),
     Row("T-Attn only", adaptor={"parts": ("temporal", "fps")}),
     Row(
@@ -214,7 +217,7 @@ def spread(values: list[float], form: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains and measures with and without each part of the method.")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="+", default=[row.name for row in ROWS], choices=[row.name for row in ROWS])
     parser.add_argument("--asked", type=int, default=ASKED, help="clips that are sampled to judge directions")
@@ -223,6 +226,7 @@ def main() -> None:
     parser.add_argument("--sprites", type=Path, default=Path(".demo/sprites"))
     parser.add_argument("--results", type=Path, default=Path(".demo/ablation/results.jsonl"))
     parser.add_argument("--table", action="store_true", help="only print what was measured")
+    parser.add_argument("--picture", type=Path, help="an SVG file of what was measured")
     options = parser.parse_args()
     results = read_results(options.results)
     if not options.table:
@@ -245,6 +249,8 @@ def main() -> None:
                     file.write(json.dumps(results[-1]) + "\n")
                 print(json.dumps(results[-1]), flush=True)
     print(table(results))
+    if options.picture:
+        save_picture(options.picture, [row.name for row in ROWS], results, compared=WHOLE)
 
 
 if __name__ == "__main__":
