@@ -28,14 +28,27 @@ class AdaptorFileError(ValueError):
 def save(adaptor: VideoAdaptor, path: Path, metadata: dict[str, str] | None = None, overwrite: bool = False) -> Path:
     """Writes the whole file beside ``path``, then moves it there, so that a failure leaves nothing half written.
 
-    Without ``overwrite`` an existing file raises FileExistsError.  ``metadata`` joins the adaptor's own.
+    Without ``overwrite`` an existing file raises FileExistsError.  ``metadata`` joins the adaptor's own; more than
+    ``load`` would take raises ValueError.
     """
     if not overwrite and path.exists():
         raise FileExistsError(f"{path} exists already.")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adaptor.state_dict().items()}
     with written_whole(path, os.replace if overwrite else move_to_new) as partial:
         save_file(tensors, partial, adaptor.metadata | (metadata or {}) | file_metadata(adaptor.config))
+        length = struct.unpack("<Q", start_of(partial)[:8])[0]
+        if length > MOST_HEADER_BYTES:
+            raise ValueError(
+                f"{path.name} would have a header of {length} bytes, and {MOST_HEADER_BYTES} are the most that can be "
+                "loaded. Give it less to say of itself: shorten title, author, trigger words or license."
+            )
     return path
+
+
+def start_of(path: Path) -> bytes:
+    """Of a safetensors file: eight bytes with the header's length, and the header's first."""
+    with path.open("rb") as file:
+        return file.read(9)
 
 
 def move_to_new(written: Path, path: Path) -> None:
@@ -95,9 +108,7 @@ def check_header(path: Path) -> None:
     """Refuses what cannot be a safetensors file by its size and its first bytes."""
     if not path.is_file():
         raise AdaptorFileError(f"{path} is not there. Refresh the list of files, or choose another adaptor.")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(9)
+    size, start = path.stat().st_size, start_of(path)
     length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else None
     if length is not None and start[8:] == b"{" and 8 + length > size:
         raise refusal(path, f"is cut short or damaged: its header wants {length} bytes, the file has {size}")

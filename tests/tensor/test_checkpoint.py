@@ -178,6 +178,17 @@ def test_a_file_made_meanwhile_by_another_is_not_overwritten(
     assert path.read_bytes() == b"somebody else's" and os.listdir(tmp_path) == [path.name]
 
 
+def test_metadata_is_saved_as_long_as_it_can_be_loaded_and_refused_beyond(
+    tmp_path: Path, trained_small: VideoAdaptor
+) -> None:
+    most = checkpoint.MOST_HEADER_BYTES
+    path = save(trained_small, tmp_path / "a.safetensors", {"modelspec.title": "t" * (most - 2**16)})
+    assert load(path).metadata["modelspec.title"] == "t" * (most - 2**16)
+    with pytest.raises(ValueError, match=r"b\.safetensors would have a header of \d+ bytes.*shorten title"):
+        save(trained_small, tmp_path / "b.safetensors", {"modelspec.title": "t" * most})
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def no_links(source: Path, target: Path) -> None:
     raise PermissionError(1, "Operation not permitted")
 
