@@ -175,11 +175,11 @@ def clips_of(options: argparse.Namespace, text: comfy.sd.CLIP, vae: comfy.sd.VAE
 def sampled(
     model: ModelPatcher, row: Row, clip: Clip, denoise: float, steps: int, options: argparse.Namespace
 ) -> Tensor:
-    """f c h w, as the stock KSampler makes them from this noise."""
+    """f c h w, as the stock KSampler makes them from the row's noise; ``model`` is what the row has made of it."""
     noise = FrameNoise(options.seed, row.share, row.kind).generate_noise(clip.latent)
     text, latents = (clip.positive, clip.negative), clip.latent["samples"]
     return comfy.sample.sample(
-        row.model(model, clip), noise, steps, options.cfg, "euler", "normal", *text, latents,
+        model, noise, steps, options.cfg, "euler", "normal", *text, latents,
         denoise=denoise, disable_pbar=True, seed=options.seed,
     )  # fmt: skip
 
@@ -238,9 +238,10 @@ def run(options: argparse.Namespace) -> None:
         for clip in clips:
             pictures = {"source": clip.frames}
             for name, row in rows.items():
+                prepared = row.model(model, clip)
                 forget_peak()
                 began = time.perf_counter()
-                latents = sampled(model, row, clip, denoise, options.steps, options).cpu()
+                latents = sampled(prepared, row, clip, denoise, options.steps, options).cpu()
                 cost = {"seconds": time.perf_counter() - began, "peak": peak_mebibytes()}
                 pictures[name] = vae.decode(latents).cpu().numpy()
                 found = measured(pictures[name], clip) | cost
