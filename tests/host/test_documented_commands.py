@@ -41,6 +41,7 @@ NOT_RUN = {
     "benchmarks/overhead.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/long.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/training.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
+    "benchmarks/ablation.py": "trains for an hour; what it puts in place of parts is tested in tests/benchmarks",
     "benchmarks/consistency.py": "a full-size UNet for hours; its measures are tested in tests/benchmarks",
 }
 # Commands that start no script of ours, or one that takes no words.
