@@ -1,9 +1,9 @@
 """One motion that nobody here drew, to be learnt from a single clip and repeated on other subjects.
 
     python demo/animated_subject.py clip --folder .demo/animated/clips
-    bash bin/train --base .demo/models/checkpoints/magicvideo_demo.safetensors --clips .demo/animated/clips \\
-        --output .demo/animated/swelling.safetensors --width 64 --height 64 --steps 200 ...
     python demo/animated_subject.py show --adaptor .demo/animated/swelling.safetensors --sheet swelling.png
+
+Between the two, bin/train learns it: docs/demo.md has the command, and what came of it.
 
 The clip is an animated emoji of the npm package @lobehub/fluent-emoji-anim-1 (MIT): a blowfish that shrinks and swells.
 What is judged is the size of the thing: how much it changes over a clip, and how well the change follows that of the

@@ -38,6 +38,7 @@ NOT_RUN = {
     "demo/encode_stills.py": "needs the sprites that are fetched from the network",
     "demo/train_decoder.py": "trains for hours, on the sprites that are fetched from the network",
     "demo/make_thumbnails.py": "runs every workflow for minutes; tests/test_thumbnails.py looks at what it has made",
+    "demo/animated_subject.py": "fetches an animated emoji from the network; what it trains with is bin/train",
     "benchmarks/overhead.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/long.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/training.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
