@@ -17,10 +17,7 @@ from ways import untrained
 
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
-
-
-def relative(x: torch.Tensor, y: torch.Tensor) -> float:
-    return float((x - y).abs().max() / y.abs().max())
+from measures import relative
 
 
 def lora_for(model: ModelPatcher) -> dict:
@@ -97,7 +94,8 @@ def test_an_adaptor_and_a_model_of_half_precision_compute_in_it(sample: Sampler,
     assert out.isfinite().all() and not torch.equal(out, sample(model))
     assert torch.equal(sample(bind(model, fresh)), sample(model)), "identity in half precision too"
     steadied = sample(untrained(model), 4)
-    assert steadied.isfinite().all() and torch.equal(steadied[0], sample(model, 4)[0])
+    # Some processors round products of half precision otherwise when the batch has another size.
+    assert steadied.isfinite().all() and relative(steadied[0], sample(model, 4)[0]) < 1e-6
     assert not torch.equal(steadied, sample(model, 4))
 
 
