@@ -56,13 +56,12 @@ def picture(names: Sequence[str], results: Sequence[Result], compared: str) -> s
     for at, panel in enumerate(PANELS):
         left = LABELS + at * (PANEL + GAP)
         parts += _axis(panel, left, below)
-        mean = _mean(panel, results, compared)
-        if mean is not None:
-            x = left + panel.place(mean)
+        found = {name: [panel.value(result) for result in results if result["row"] == name] for name in shown}
+        if compared in found:
+            x = left + panel.place(statistics.fmean(found[compared]))
             parts.append(_line(x, TOP, x, below, MARK, "4 3"))
-        for line, name in enumerate(shown):
+        for line, values in enumerate(found.values()):
             y = TOP + LINE * (line + 0.5)
-            values = [panel.value(result) for result in results if result["row"] == name]
             parts += [_dot(left + panel.place(value), y, 4, PALE) for value in values]
             parts.append(_dot(left + panel.place(statistics.fmean(values)), y, 5, DARK))
     height = below + BOTTOM
@@ -75,11 +74,6 @@ def picture(names: Sequence[str], results: Sequence[Result], compared: str) -> s
 
 def save_picture(path: Path, names: Sequence[str], results: Sequence[Result], compared: str) -> None:
     path.write_text(picture(names, results, compared), encoding="utf-8")
-
-
-def _mean(panel: Panel, results: Sequence[Result], name: str) -> float | None:
-    found = [panel.value(result) for result in results if result["row"] == name]
-    return statistics.fmean(found) if found else None
 
 
 def _axis(panel: Panel, left: float, below: float) -> list[str]:
