@@ -54,16 +54,16 @@ def directed_attention(
 ) -> Tensor:
     """``(1 - s) Attn(q_i, k_i, v_i) + s Attn(q_i, [k_i, k_j, ...], [v_i, v_j, ...])``, j the frames that i looks at.
 
-    n p c -> n p c; ``attention`` is the host's own.  A frame that looks at none gets just that, so a first frame is
-    what it is alone.  ``past``, if any, has one entry a run: its frames are seen, these added.  Another node may have
-    cut the frames into tiles, with keys and values cut along or left whole.
+    n p c -> n p c; ``attention`` is the host's own.  A frame that looks at none gets the very call that there is
+    without us, so it is bit for bit what it is alone: in half precision, attention rounds otherwise in a batch of
+    another size.  ``past``, if any, has one entry a run: its frames are seen, these added.  Another node may have cut
+    the frames into tiles, with keys and values cut along or left whole.
     """
     b, f = layout.runs, layout.frames
     tiles = len(q) // (b * f)
     seen = seen_frames(look_back, layout, past[0].positions if past else ())
-    if not past and all(len(frames) == 1 for frames in seen):
-        return attention(q, k, v)
-    out = torch.empty_like(q)
+    own_is_read = strength != 1 or any(len(frames) == 1 for frames in seen)
+    out = attention(q, k, v) if own_is_read else torch.empty_like(q)
     cut = tiles * b * f // len(k)  # tiles of a frame that its row of k and v still holds
     keys, values = (rearrange(x, "(b f r) (s p) c -> b f (r s) p c", b=b, f=f, s=cut) for x in (k, v))
     queries, results = (rearrange(x, "(b f t) p c -> b f t p c", b=b, f=f) for x in (q, out))
@@ -74,29 +74,23 @@ def directed_attention(
             positions = past[run].positions + positions
         for frames in groups(seen, tiles * q.shape[1]):
             sees = torch.tensor([seen[i] for i in frames], device=q.device)
-            results[run, frames] = _frames(queries[run, frames], all_k, all_v, sees, attention, strength)
+            read = _frames(queries[run, frames], all_k, all_v, sees, attention)
+            results[run, frames] = read if strength == 1 else torch.lerp(results[run, frames], read, strength)
         if past:
             past[run].keep(look_back, positions, all_k, all_v)
     return out
 
 
-def _frames(q: Tensor, k: Tensor, v: Tensor, sees: Tensor, attention: Attention, strength: float) -> Tensor:
+def _frames(q: Tensor, k: Tensor, v: Tensor, sees: Tensor, attention: Attention) -> Tensor:
     """g t p c -> g t p c, for frames that see equally many: ``sees``, g s, their own in front."""
-
-    def reading(frames: Tensor) -> Tensor:
-        tokens = (rearrange(x[frames], "g s t p c -> (g t) (s p) c") for x in (k, v))
-        return attention(rearrange(q, "g t p c -> (g t) p c"), *tokens)
-
-    out = reading(sees)
-    if strength != 1 and sees.shape[1] > 1:
-        out = torch.lerp(reading(sees[:, :1]), out, strength)
-    return rearrange(out, "(g t) p c -> g t p c", g=len(q))
+    tokens = (rearrange(x[sees], "g s t p c -> (g t) (s p) c") for x in (k, v))
+    return rearrange(attention(rearrange(q, "g t p c -> (g t) p c"), *tokens), "(g t) p c -> g t p c", g=len(q))
 
 
 def groups(seen: Sequence[Sequence[int]], queries: int) -> Iterator[list[int]]:
-    """Frames that see equally many, as many together as the queries of one attention call allow."""
+    """Frames that look back at equally many, as many together as the queries of one attention call allow."""
     most = max(1, MOST_QUERIES // queries)
-    for count in sorted({len(frames) for frames in seen}):
+    for count in sorted({len(frames) for frames in seen} - {1}):
         alike = [i for i, frames in enumerate(seen) if len(frames) == count]
         for start in range(0, len(alike), most):
             yield alike[start : start + most]

@@ -107,17 +107,15 @@ def training_run(
     """The pack's training loop around a narrow model, watched by nobody yet."""
     model = model.clone()
     model.model_options["transformer_options"] = few_token_options(model.model.diffusion_model)
-    processes = accelerator(cpu=not torch.cuda.is_available())
+    place = accelerator(cpu=not torch.cuda.is_available())
     dtype = training_dtype(settings.precision)
     weights = torch.float32 if settings.base_tuning == "full" else dtype
-    denoiser = TrainingUnet(model, processes.device, weights, settings.checkpointing)
+    denoiser = TrainingUnet(model, place.device, weights, settings.checkpointing)
     denoiser.unet.to(memory_format=torch.channels_last)
-    adaptor = adaptor.to(processes.device)
+    adaptor = adaptor.to(place.device)
     trainables = Trainables(adaptor, denoiser.unet, settings)
     publish = partial(write, folder, trainables)
-    return TrainingRun(
-        denoiser, trainables, clips, settings, folder / "run", processes, Watchers([]), publish, dtype=dtype
-    )
+    return TrainingRun(denoiser, trainables, clips, settings, folder / "run", place, Watchers([]), publish, dtype=dtype)
 
 
 def write(folder: Path, trainables: Trainables, step: int, final: bool) -> None:
@@ -163,7 +161,9 @@ def main() -> int:
     model = narrow_model(load_file(options.base))
     adaptor = load(options.start) if options.start else adaptor_for(model, heads=NARROW_HEADS, rank=options.rank)
     run = training_run(model, adaptor, training_clips(options.clips), settings, options.folder / options.name)
-    return 0 if train(run, run.clips.held_out[0].fps) else 130
+    finished = train(run, run.clips.held_out[0].fps)
+    run.accelerator.end_training()
+    return 0 if finished else 130
 
 
 if __name__ == "__main__":

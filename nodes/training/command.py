@@ -16,7 +16,7 @@ from ...adaptor_unet.host.train_unet import training_device
 from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips
 from ...adaptor_unet.training.options import Options
 from ...adaptor_unet.training.prepare import clips_of_folder, clips_of_shards
-from ...adaptor_unet.training.processes import accelerator
+from ...adaptor_unet.training.processes import processes
 from ...adaptor_unet.training.record import Record, TensorBoard
 from ...adaptor_unet.training.shards import write_shards
 from ...adaptor_unet.training.terminal import Terminal
@@ -56,12 +56,18 @@ class TrainCommand:
         """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence."""
         output = self._output()
         base = BaseCheckpoint(self.base)
-        processes = accelerator(cpu=training_device().type == "cpu")
-        clips = self._clips(options, base, processes)
-        if self.write_shards:
-            index = write_shards(clips.train, self.write_shards, clips.empty_text)
-            logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
-            return True
+        with processes(cpu=training_device().type == "cpu") as place:
+            clips = self._clips(options, base, place)
+            if self.write_shards:
+                if place.is_main_process:
+                    index = write_shards(clips.train, self.write_shards, clips.empty_text)
+                    logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
+                return True
+            return self._train(options, base, clips, output, place)
+
+    def _train(
+        self, options: Options, base: BaseCheckpoint, clips: TrainingClips, output: Output, place: "Accelerator"
+    ) -> bool:
         used = asdict(options) | {"base_model": base.fingerprint}
         watchers = Watchers([])
         training = MotionTraining(
@@ -70,7 +76,7 @@ class TrainCommand:
             clips,
             options.training,
             output,
-            processes,
+            place,
             watchers,
             lambda: base.encoders,
             used,
@@ -79,7 +85,7 @@ class TrainCommand:
         if self.resume and not resumed:
             logger.info("Nothing to resume in %s: a new run begins.", output.folder)
         finished = self._watched(training, watchers, options)
-        if processes.is_main_process:
+        if place.is_main_process:
             self._tell(finished, options, clips)
         return finished
 
@@ -91,12 +97,12 @@ class TrainCommand:
             raise ValueError(f"{there} is there already: add --resume to go on with it, or choose another --output.")
         return Output(path, path.with_name(f"{path.stem}_base.safetensors"), folder)
 
-    def _clips(self, options: Options, base: BaseCheckpoint, processes: "Accelerator") -> TrainingClips:
+    def _clips(self, options: Options, base: BaseCheckpoint, place: "Accelerator") -> TrainingClips:
         """On the first process first, which fills the cache."""
         if self.shards:
             return clips_of_shards(self.shards, options.training.validation_clips)
-        with processes.main_process_first():
-            bar = tqdm(unit="clip", disable=not processes.is_main_process, dynamic_ncols=True)
+        with place.main_process_first():
+            bar = tqdm(unit="clip", disable=not place.is_main_process, dynamic_ncols=True)
             return clips_of_folder(
                 self.clips,
                 options.clips,

@@ -13,7 +13,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, trained
 from stock_windows import with_windows
-from ways import features, latents, untrained
+from ways import untrained
 
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
@@ -94,10 +94,9 @@ def test_an_adaptor_and_a_model_of_half_precision_compute_in_it(sample: Sampler,
     assert out.isfinite().all() and not torch.equal(out, sample(model))
     assert torch.equal(sample(bind(model, fresh)), sample(model)), "identity in half precision too"
     steadied = sample(untrained(model), 4)
-    # The host's own attention rounds half precision otherwise in a batch of another size; nothing else may differ.
-    assert steadied.isfinite().all() and relative(steadied[0], sample(model, 4)[0]) < 1e-6
-    assert torch.equal(sample(latents(features(model)), 4)[0], sample(model, 4)[0])
-    assert not torch.equal(steadied, sample(model, 4))
+    assert steadied.isfinite().all() and not torch.equal(steadied, sample(model, 4))
+    # The host's own attention rounds half precision otherwise in a batch of another size.
+    assert torch.equal(steadied[0], sample(model, 4)[0])
 
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m", "dpmpp_sde", "heun", "lcm", "uni_pc", "ddim"])

@@ -123,20 +123,19 @@ class Told:
 
 def toy_run(settings: TrainingSettings, folder: Path, watcher: Told | None = None, **others: object) -> object:
     """A training run of the toy; ``others`` go to TrainingRun."""
-    from accelerate import Accelerator
-
     from magicvideo.adaptor_unet.training.loop import TrainingRun
+    from magicvideo.adaptor_unet.training.processes import accelerator
 
     denoiser = others.pop("denoiser", None) or ToyDenoiser()
     trainables = Trainables(others.pop("adaptor", None) or toy_adaptor(), denoiser.unet, settings)
+    place = others.pop("accelerator", None) or accelerator(cpu=True)
     how = {"publish": lambda step, final: None, "clips": toy_data()} | others
-    accelerator = Accelerator(cpu=True)
     return TrainingRun(
         denoiser,
         trainables,
         settings=settings,
         folder=folder,
-        accelerator=accelerator,
+        accelerator=place,
         watcher=watcher or Told(),
         **how,
     )

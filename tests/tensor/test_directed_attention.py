@@ -15,7 +15,8 @@ RULES = [LookBack(), LookBack("first"), LookBack("last", 3)]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return scaled_dot_product_attention(q, k, v)
+    """As the host's: keys and values that are not cut as the queries are, are cut here."""
+    return scaled_dot_product_attention(q, *(x.reshape(*q.shape[:-2], -1, x.shape[-1]) for x in (k, v)))
 
 
 def tokens(rows: int, positions: int = 9, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +72,7 @@ def test_the_past_holds_no_more_than_is_looked_at_and_waits_where_it_is_told() -
 
 @pytest.mark.parametrize("keys_cut", [True, False])
 def test_frames_cut_into_tiles_read_the_same_tile_of_earlier_frames(keys_cut: bool) -> None:
-    """Some nodes cut the queries into tiles and leave keys and values to be cut by the attention's own reshape."""
+    """Some nodes cut the queries into tiles and leave keys and values to the attention's own reshape."""
     q, k, v = tokens(2 * 3 * 4)
     if keys_cut:
         given = (k, v)
@@ -83,22 +84,46 @@ def test_frames_cut_into_tiles_read_the_same_tile_of_earlier_frames(keys_cut: bo
         torch.testing.assert_close(out[tile::4], by_hand(*one, 3, LookBack(), 1.0))
 
 
-def test_a_frame_that_looks_at_none_gets_the_plain_attention_bit_for_bit() -> None:
+@pytest.mark.parametrize("strength", [1.0, 0.7])
+def test_a_frame_that_looks_at_none_gets_the_plain_attention_bit_for_bit(strength: float) -> None:
+    """Also where attention rounds otherwise in a batch of another size, as the host's does in half precision."""
+
+    def rounding(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attention(q, k, v) + 1e-3 * len(q)
+
     q, k, v = tokens(4)
-    out = directed_attention(q, k, v, FrameLayout.whole(2, 2), LookBack(), attention, 0.7)
-    plain = attention(q, k, v)
+    out = directed_attention(q, k, v, FrameLayout.whole(2, 2), LookBack(), rounding, strength)
+    plain = rounding(q, k, v)
     assert torch.equal(out[::2], plain[::2]) and not torch.equal(out[1::2], plain[1::2])
-    calls = []
-    alone = FrameLayout.whole(4, 1)
-    directed_attention(q, k, v, alone, LookBack(), lambda *given: calls.append(given) or attention(*given))
-    assert len(calls) == 1 and all(x is y for x, y in zip(calls[0], (q, k, v), strict=True)), "the host's own call"
 
 
-def test_no_attention_call_holds_more_queries_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("past", [False, True])
+def test_frames_that_all_look_at_none_cost_the_hosts_own_call(past: bool) -> None:
+    q, k, v = tokens(4)
+    calls, before = [], [SeenFrames() for _ in range(4)] if past else []
+    layout = FrameLayout.whole(4, 1)
+    directed_attention(
+        q, k, v, layout, LookBack(), lambda *given: calls.append(given) or attention(*given), past=before
+    )
+    assert len(calls) == 1 and all(x is y for x, y in zip(calls[0], (q, k, v), strict=True))
+
+
+def test_no_attention_call_but_the_hosts_own_holds_more_queries_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_QUERIES", 2 * 9)
     rows = []
     q, k, v = tokens(8)
     directed_attention(
         q, k, v, FrameLayout.whole(1, 8), LookBack(), lambda *given: rows.append(len(given[0])) or attention(*given)
     )
-    assert rows == [1, 1, 2, 2, 2]
+    assert rows == [8, 1, 2, 2, 2]
+
+
+def test_a_chunk_behind_the_first_needs_no_plain_attention() -> None:
+    q, k, v = tokens(3)
+    past, rows = [SeenFrames()], []
+    counted = lambda *given: rows.append(len(given[0])) or attention(*given)  # noqa: E731
+    for start in (0, 3):
+        rows.clear()
+        layout = FrameLayout(1, tuple(range(start, start + 3)), (0,) * 3)
+        directed_attention(q, k, v, layout, LookBack(), counted, past=past)
+    assert rows == [3]

@@ -20,15 +20,19 @@ import pathlib, sys
 sys.path[:0] = sys.argv[1].split(":")
 import pack
 from toy import Told, toy_run
+from magicvideo.adaptor_unet.training.processes import processes
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
 class StopsOne(Told):
     def stop(self):
         return run.accelerator.process_index == 1 and run.state.step == int(sys.argv[4])
 
-run = toy_run(TrainingSettings(**eval(sys.argv[3])), pathlib.Path(sys.argv[2]), StopsOne())
-assert run.accelerator.num_processes == 2
-ended = "finished" if run.train() else "stopped"
+with processes(cpu=True) as place:
+    assert place.num_processes == 2
+    run = toy_run(TrainingSettings(**eval(sys.argv[3])), pathlib.Path(sys.argv[2]), StopsOne(), accelerator=place)
+    ended = "finished" if run.train() else "stopped"
+import torch
+assert not torch.distributed.is_initialized()
 sys.stdout.write(f"{ended} {run.state.step}\\n")  # in one piece: two processes write here
 """
 
