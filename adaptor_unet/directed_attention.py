@@ -54,16 +54,17 @@ def directed_attention(
 ) -> Tensor:
     """``(1 - s) Attn(q_i, k_i, v_i) + s Attn(q_i, [k_i, k_j, ...], [v_i, v_j, ...])``, j the frames that i looks at.
 
-    n p c -> n p c; ``attention`` is the host's own.  A frame that looks at none gets the very call that there is
-    without us, so it is bit for bit what it is alone: in half precision, attention rounds otherwise in a batch of
-    another size.  ``past``, if any, has one entry a run: its frames are seen, these added.  Another node may have cut
-    the frames into tiles, with keys and values cut along or left whole.
+    n p c -> n p c; ``attention`` is the host's own.  A frame that looks at none is bit for bit what it is alone.
+    ``past``, if any, has one entry a run: its frames are seen, these added.  Another node may have cut the frames into
+    tiles, with keys and values cut along or left whole.
     """
     b, f = layout.runs, layout.frames
     tiles = len(q) // (b * f)
     seen = seen_frames(look_back, layout, past[0].positions if past else ())
-    own_is_read = strength != 1 or any(len(frames) == 1 for frames in seen)
-    out = attention(q, k, v) if own_is_read else torch.empty_like(q)
+    alone = [len(frames) == 1 for frames in seen]
+    plain = strength != 1 or all(alone) or (any(alone) and rounds_by_batch(q))
+    out = attention(q, k, v) if plain else torch.empty_like(q)
+    read_here = [i for i in range(f) if not (plain and alone[i])]
     cut = tiles * b * f // len(k)  # tiles of a frame that its row of k and v still holds
     keys, values = (rearrange(x, "(b f r) (s p) c -> b f (r s) p c", b=b, f=f, s=cut) for x in (k, v))
     queries, results = (rearrange(x, "(b f t) p c -> b f t p c", b=b, f=f) for x in (q, out))
@@ -72,7 +73,7 @@ def directed_attention(
         if past:
             all_k, all_v = past[run].in_front_of(all_k, all_v)
             positions = past[run].positions + positions
-        for frames in groups(seen, tiles * q.shape[1]):
+        for frames in groups(read_here, seen, tiles * q.shape[1]):
             sees = torch.tensor([seen[i] for i in frames], device=q.device)
             read = _frames(queries[run, frames], all_k, all_v, sees, attention)
             results[run, frames] = read if strength == 1 else torch.lerp(results[run, frames], read, strength)
@@ -87,10 +88,18 @@ def _frames(q: Tensor, k: Tensor, v: Tensor, sees: Tensor, attention: Attention)
     return rearrange(attention(rearrange(q, "g t p c -> (g t) p c"), *tokens), "(g t) p c -> g t p c", g=len(q))
 
 
-def groups(seen: Sequence[Sequence[int]], queries: int) -> Iterator[list[int]]:
-    """Frames that look back at equally many, as many together as the queries of one attention call allow."""
+def rounds_by_batch(q: Tensor) -> bool:
+    """Whether attention may round otherwise in a batch of another size: float32 on a processor does not.
+
+    Where it may, a frame that looks at none gets the very call that there is without us, which costs a plain attention.
+    """
+    return q.dtype is not torch.float32 or q.device.type != "cpu"
+
+
+def groups(frames: Sequence[int], seen: Sequence[Sequence[int]], queries: int) -> Iterator[list[int]]:
+    """Those of the frames that see equally many, as many together as the queries of one attention call allow."""
     most = max(1, MOST_QUERIES // queries)
-    for count in sorted({len(frames) for frames in seen} - {1}):
-        alike = [i for i, frames in enumerate(seen) if len(frames) == count]
+    for count in sorted({len(seen[i]) for i in frames}):
+        alike = [i for i in frames if len(seen[i]) == count]
         for start in range(0, len(alike), most):
             yield alike[start : start + most]

@@ -85,13 +85,14 @@ def test_frames_cut_into_tiles_read_the_same_tile_of_earlier_frames(keys_cut: bo
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.7])
-def test_a_frame_that_looks_at_none_gets_the_plain_attention_bit_for_bit(strength: float) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_frame_that_looks_at_none_gets_the_plain_attention_bit_for_bit(strength: float, dtype: torch.dtype) -> None:
     """Also where attention rounds otherwise in a batch of another size, as the host's does in half precision."""
 
     def rounding(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention(q, k, v) + 1e-3 * len(q)
+        return attention(q, k, v) + (0.01 * len(q) if dtype is not torch.float32 else 0)
 
-    q, k, v = tokens(4)
+    q, k, v = (x.to(dtype) for x in tokens(4))
     out = directed_attention(q, k, v, FrameLayout.whole(2, 2), LookBack(), rounding, strength)
     plain = rounding(q, k, v)
     assert torch.equal(out[::2], plain[::2]) and not torch.equal(out[1::2], plain[1::2])
@@ -108,18 +109,21 @@ def test_frames_that_all_look_at_none_cost_the_hosts_own_call(past: bool) -> Non
     assert len(calls) == 1 and all(x is y for x, y in zip(calls[0], (q, k, v), strict=True))
 
 
-def test_no_attention_call_but_the_hosts_own_holds_more_queries_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("dtype", "plain"), [(torch.float32, [1]), (torch.float16, [8])])
+def test_no_attention_call_but_the_hosts_own_holds_more_queries_than_it_may(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, plain: list[int]
+) -> None:
     monkeypatch.setattr(module, "MOST_QUERIES", 2 * 9)
     rows = []
-    q, k, v = tokens(8)
+    q, k, v = (x.to(dtype) for x in tokens(8))
     directed_attention(
         q, k, v, FrameLayout.whole(1, 8), LookBack(), lambda *given: rows.append(len(given[0])) or attention(*given)
     )
-    assert rows == [8, 1, 2, 2, 2]
+    assert rows == [*plain, 1, 2, 2, 2]
 
 
 def test_a_chunk_behind_the_first_needs_no_plain_attention() -> None:
-    q, k, v = tokens(3)
+    q, k, v = (x.half() for x in tokens(3))
     past, rows = [SeenFrames()], []
     counted = lambda *given: rows.append(len(given[0])) or attention(*given)  # noqa: E731
     for start in (0, 3):
