@@ -10,10 +10,13 @@ from torch import nn
 
 from .fps_embedding import FpsEmbedding
 from .frame_adaptor import FrameAdaptor
+from .frame_noise import check_shared_noise
 from .sites import Site
 from .temporal_attention import DirectedTemporalAttention
 
 PARTS = ("frame", "spatial", "temporal", "fps")
+# Fields that files of before may lack.
+LATER = {"shared_noise"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class AdaptorConfig:
     frames: trained clip length F.  rank: of the attention's projections, 0 for full.  rotary: relative position
     encoding in the attention.  parts: ``frame`` (S and B behind the convolutions), ``spatial`` (the second set, behind
     spatial attention), ``temporal`` (attention), ``fps``.  time_channels, embedding_channels: ends of the UNet's
-    timestep MLP.  base: the kind of image model.
+    timestep MLP.  base: the kind of image model.  shared_noise: how much of each frame's noise, as a share of its
+    variance, was the first frame's in training, and therefore is when the adaptor is applied (``frame_noise``).
     """
 
     sites: tuple[Site, ...]
@@ -35,6 +39,7 @@ class AdaptorConfig:
     time_channels: int = 320
     embedding_channels: int = 1280
     base: str = "SD1.5"
+    shared_noise: float = 0.0
 
     def __post_init__(self) -> None:
         whole = {"frames": (1, 1024), "heads": (1, 256), "rank": (0, 4096)}
@@ -47,6 +52,7 @@ class AdaptorConfig:
             raise ValueError(f"time_channels must be even, found {self.time_channels}")
         if type(self.rotary) is not bool or not isinstance(self.base, str):
             raise ValueError(f"rotary must be true or false and base a name, found {self.rotary!r} and {self.base!r}")
+        check_shared_noise(self.shared_noise)
         if not isinstance(self.parts, tuple) or not self.parts or not all(part in PARTS for part in self.parts):
             raise ValueError(f"parts must be some of {', '.join(PARTS)}, found {self.parts!r}")
         self._check_sites()
@@ -75,7 +81,7 @@ class AdaptorConfig:
         """Raises ValueError for anything but the settings of this version."""
         found = json.loads(text)
         known = {field.name for field in fields(cls)}
-        if not isinstance(found, dict) or set(found) != known:
+        if not isinstance(found, dict) or set(found) | LATER != known:
             raise ValueError(f"settings must be exactly {', '.join(sorted(known))}")
         if not isinstance(found["sites"], list) or not isinstance(found["parts"], list):
             raise ValueError("sites and parts must be lists")

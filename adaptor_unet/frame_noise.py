@@ -24,6 +24,19 @@ def check_noise(share: float, kind: str, frames_per_clip: int) -> None:
         raise ValueError(f"frames_per_clip of Frame Noise must be 0 or more, found {frames_per_clip}.")
 
 
+def shared_with_first(noise: Tensor, share: float, frames_per_clip: int = 0) -> Tensor:
+    """n ... -> n ...: unrelated noise made ``mixed``, as an adaptor that was trained so needs it; itself for 0."""
+    if share == 0:
+        return noise
+    return frame_noise(lambda places: noise[list(places)], range(len(noise)), share, "mixed", frames_per_clip)
+
+
+def check_shared_noise(share: object) -> None:
+    """Raises ValueError for a share that an adaptor cannot have."""
+    if type(share) not in (int, float) or not 0 <= share <= 1:
+        raise ValueError(f"shared_noise is a share and must lie in 0 to 1, found {share!r}")
+
+
 def frame_noise(own: OwnNoise, places: Sequence[int], share: float, kind: Kind, frames_per_clip: int = 0) -> Tensor:
     """n ...: the noise of the frames at these places of the batch; ``own`` gives unrelated noise of any places.
 

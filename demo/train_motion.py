@@ -15,7 +15,7 @@ import host_in_process  # isort: skip - first, because it puts the host on the p
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -145,6 +145,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates; less for a second run")
     parser.add_argument("--base-tuning", choices=("full", "frozen"), default=SETTINGS.base_tuning)
+    parser.add_argument("--shared-noise", type=float, default=0.0, help="of the adaptor; see docs/training.md")
+    parser.add_argument("--high-noise-share", type=float, default=SETTINGS.high_noise_share)
     parser.add_argument("--name", default="tuned")
     parser.add_argument("--rank", type=int, default=0, help="of T-Attn; 0 for full (default)")
     parser.add_argument("--start", type=Path, help="narrow adaptor to begin from; without it, a new one")
@@ -156,10 +158,12 @@ def main() -> int:
     full = options.base_tuning == "full"
     still_share = SETTINGS.base_still_share if full else 0.0
     changed = {"steps": options.steps, "base_tuning": options.base_tuning, "base_still_share": still_share}
+    changed["high_noise_share"] = options.high_noise_share
     changed |= {name: options.rate * getattr(SETTINGS, name) for name in ("learning_rate", "base_rate")}
     settings = TrainingSettings(**{**vars(SETTINGS), **changed})
     model = narrow_model(load_file(options.base))
     adaptor = load(options.start) if options.start else adaptor_for(model, heads=NARROW_HEADS, rank=options.rank)
+    adaptor.config = replace(adaptor.config, shared_noise=options.shared_noise)
     run = training_run(model, adaptor, training_clips(options.clips), settings, options.folder / options.name)
     finished = train(run, run.clips.held_out[0].fps)
     run.accelerator.end_training()

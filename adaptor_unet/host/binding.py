@@ -17,6 +17,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import Sampler
 from torch import Tensor, nn
 
+from ..frame_noise import shared_with_first
 from .acting import Acting, noise_levels
 from .alignment import Alignment, AlignmentCall
 from .base_model import check_fit
@@ -82,6 +83,7 @@ class Binding:
     ) -> Tensor:
         """Refuses a latent batch that does not hold whole clips, before the first step; gives kept frames back exactly.
 
+        The frames share noise where the adaptor was trained so: of several adaptors, as for the one that shares most.
         Where noise is to be left, kept frames have theirs too.
         """
         for one in self.bound:
@@ -90,6 +92,8 @@ class Binding:
         if others := left_to_others(self.looks, model_options.get("transformer_options", {})):
             logger.warning("Directed Attention leaves self-attention to another node at: %s.", ", ".join(others))
         ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas
+        if most := max(self.motions, key=lambda motion: motion.shared_noise, default=None):
+            noise = shared_with_first(noise, most.shared_noise, most.frames_per_clip)
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
         if not (ends_clean and self.acts(model_options)):
             return samples

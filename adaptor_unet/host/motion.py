@@ -25,5 +25,10 @@ class Motion(Acting):
             raise ValueError(f"fps of Apply MagicVideo must be a finite number above 0, found {self.fps}.")
 
     @property
+    def shared_noise(self) -> float:
+        """As the adaptor was trained; none at strength 0, which leaves the image model as it was."""
+        return self.adaptor.config.shared_noise if self.strength else 0.0
+
+    @property
     def rates(self) -> tuple[float, ...]:
         return self.fps if isinstance(self.fps, tuple) else (self.fps,)

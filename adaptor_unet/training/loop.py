@@ -37,7 +37,7 @@ LASTING = (
     "still_share",
     "base_still_share",
     "caption_dropout",
-    "shared_noise",
+    "high_noise_share",
 )
 
 
@@ -157,10 +157,19 @@ class TrainingRun:
         """A clip with all that chance gives it, drawn in this order."""
         clip, generator = self.clips.train[draw.item], draw.generator()
         fps = clip.fps or STILL_FPS
-        timestep = int(torch.randint(len(self.denoiser.sigmas), (1,), generator=generator))
+        timestep = self._timestep(generator)
         dropped = float(torch.rand(1, generator=generator)) < self.settings.caption_dropout
-        noise = clip_noise(tuple(clip.latents.shape), generator, self.settings.shared_noise)
+        noise = clip_noise(tuple(clip.latents.shape), generator, self.trainables.adaptor.config.shared_noise)
         return Example(clip.latents, noise, timestep, self.clips.empty_text if dropped else clip.text, fps)
+
+    def _timestep(self, generator: torch.Generator) -> int:
+        """Any, or for ``high_noise_share`` of the clips one of the noisier half."""
+        levels = len(self.denoiser.sigmas)
+        timestep = int(torch.randint(levels, (1,), generator=generator))
+        share = self.settings.high_noise_share
+        if share and float(torch.rand(1, generator=generator)) < share:
+            return (levels + timestep) // 2
+        return timestep
 
     def _errors(self, examples: list[Example], kind: Kind) -> Tensor:
         """Error of each clip, ``b``; as stills, each frame is a clip of its own."""

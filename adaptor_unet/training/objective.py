@@ -10,6 +10,7 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor
 
 from ..adaptor import VideoAdaptor
+from ..frame_noise import shared_with_first
 from .settings import TrainingSettings, Weighting
 
 
@@ -94,7 +95,5 @@ class Objective:
 
 
 def clip_noise(shape: tuple[int, ...], generator: torch.Generator, shared: float) -> Tensor:
-    """Noise of one clip, ``f c h w``, of variance 1; ``shared`` of the variance is the same in all frames."""
-    own = torch.randn(shape, generator=generator)
-    common = torch.randn((1, *shape[1:]), generator=generator)
-    return shared**0.5 * common + (1 - shared) ** 0.5 * own
+    """Noise of one clip, ``f c h w``, of variance 1, of which ``shared`` is the first frame's."""
+    return shared_with_first(torch.randn(shape, generator=generator), shared)

@@ -29,6 +29,7 @@ HELP = {
     "rotary": "rotary encoding of the frame distance in temporal attention",
     "init": "spatial or random: how temporal attention starts",
     "parts": "parts of the adaptor: some of frame, spatial, temporal, fps",
+    "shared_noise": "share of each frame's noise that is the first frame's, here and wherever the adaptor is applied",
     "start": "adaptor file to begin from",
     "steps": "training steps",
     "batch": "clips a step, over all processes",
@@ -42,7 +43,7 @@ HELP = {
     "ema": "decay of the averaged weights, which are the ones saved; 0 saves the last ones",
     "weighting": "none, min_snr or high_noise: which noise levels count more",
     "weighting_cap": "limit of the weighting",
-    "shared_noise": "share of the noise that all frames have in common",
+    "high_noise_share": "share of clips whose noise is always high, where layout and motion are decided",
     "caption_dropout": "share of clips shown without caption, so that guidance works",
     "still_share": "share of steps on single frames with the adaptor",
     "base_still_share": "share of steps on single frames without it, to keep a tuned base an image model",
@@ -73,7 +74,7 @@ class Options:
         """What a new adaptor is made with."""
         wanted, training = self.adaptor, self.training
         made = {"init": wanted.init, "seed": training.seed, "frames": self.clips.frames}
-        return made | {"rank": wanted.rank, "rotary": wanted.rotary, "parts": wanted.parts}
+        return made | {name: getattr(wanted, name) for name in ("rank", "rotary", "parts", "shared_noise")}
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "Options":

@@ -21,8 +21,9 @@ class TrainingSettings:
     overfit fast; S and B learn ``adaptor_rate_factor`` times faster, the base at ``base_rate``.  Linear warm-up over
     ``warm_up`` steps, then a cosine down to zero.  ``ema``: decay of the averaged weights, which are what is saved; 0
     saves the last weights.
-    Loss: ``weighting`` over noise levels with its ``weighting_cap``; ``shared_noise``: share of the noise's variance
-    that all frames have in common; ``caption_dropout``: share of clips with an empty caption, so that guidance works.
+    Loss: ``weighting`` over noise levels with its ``weighting_cap``; ``high_noise_share``: share of clips that are
+    drawn from the noisier half of the timesteps alone, the others from all; ``caption_dropout``: share of clips with an
+    empty caption, so that guidance works.
     Shares of steps: ``still_share`` of single frames with the adaptor; ``base_still_share`` of single frames without
     it, for a base that is tuned along and is to stay an image model.
     Base: ``frozen``, ``lora`` of rank ``base_rank``, or ``full``.
@@ -42,7 +43,7 @@ class TrainingSettings:
     ema: float = 0.98
     weighting: Weighting = "high_noise"
     weighting_cap: float = 20.0
-    shared_noise: float = 0.0
+    high_noise_share: float = 0.0
     caption_dropout: float = 0.1
     still_share: float = 0.1
     base_still_share: float = 0.0
@@ -66,7 +67,7 @@ class TrainingSettings:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, found {value!r}")
-        shares = ("shared_noise", "caption_dropout", "still_share", "base_still_share", "ema")
+        shares = ("high_noise_share", "caption_dropout", "still_share", "base_still_share", "ema")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is float and not (type(value) in (int, float) and math.isfinite(value) and value >= 0):

@@ -22,12 +22,12 @@ def validation_loss(
 ) -> dict[str, float]:
     """Unweighted error in all, at high noise (the later half of the timesteps) and at low noise."""
     device = objective.denoiser.sigmas.device
-    timesteps = len(objective.denoiser.sigmas)
+    timesteps, shared = len(objective.denoiser.sigmas), adaptor.config.shared_noise if adaptor else 0.0
     high, low = [], []
     for place, clip in enumerate(clips):
         for level in range(LEVELS):
             generator = torch.Generator().manual_seed(number("validation", place, level))
-            noise = clip_noise(tuple(clip.latents.shape), generator, shared=0.0)
+            noise = clip_noise(tuple(clip.latents.shape), generator, shared)
             at = torch.tensor([timesteps * (2 * level + 1) // (2 * LEVELS)], device=device)
             latents, noise = (rearrange(x.to(device).float(), "f c h w -> 1 f c h w") for x in (clip.latents, noise))
             text = rearrange(clip.text.to(device).float(), "n d -> 1 n d")

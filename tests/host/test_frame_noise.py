@@ -1,5 +1,7 @@
 """Shared noise as the host's samplers take it."""
 
+from dataclasses import replace
+
 import comfy.sample
 import comfy.samplers
 import nodes
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
 from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
+from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
 from magicvideo.adaptor_unet.host.noise import FrameNoise
 from measures import relative
 
@@ -106,3 +109,56 @@ def test_add_noise_and_the_advanced_ksampler_come_to_nearly_the_same(model: Mode
         settings = (model, "disable", 3, 4, 5.0, "euler", "normal", conditioning(1), conditioning(2), noised, 0, 4)
         (out,) = sampler.sample(*settings, "disable")
     assert relative(out["samples"], custom_sampled(model, noise, latent(4))) < 0.02
+
+
+def sharing(adaptor: ModelPatcher, share: float) -> ModelPatcher:
+    """The adaptor as if it had been trained with shared noise."""
+    adaptor.model.config = replace(adaptor.model.config, shared_noise=share)
+    return adaptor
+
+
+def ksampled(model: ModelPatcher, frames: int = 4) -> Tensor:
+    """By the stock KSampler, as ``custom_sampled`` samples."""
+    with torch.inference_mode():
+        texts = conditioning(1), conditioning(2)
+        return nodes.KSampler().sample(model, 3, 4, 5.0, "euler", "normal", *texts, latent(frames))[0]["samples"]
+
+
+def test_an_adaptor_trained_with_shared_noise_gets_it_from_any_sampler(model: ModelPatcher) -> None:
+    """A new adaptor changes nothing but the noise."""
+    bound = bind(model, sharing(fresh_adaptor(model), 0.3))
+    expected = custom_sampled(model, FrameNoise(3, 0.3, "mixed"), latent(4))
+    assert torch.equal(ksampled(bound), expected)
+    assert torch.equal(custom_sampled(bound, Noise_RandomNoise(3), latent(4)), expected)
+    assert relative(ksampled(model), expected) > 0.1
+
+
+def test_at_strength_0_and_for_an_adaptor_trained_without_the_noise_is_the_samplers(model: ModelPatcher) -> None:
+    stock = ksampled(model)
+    assert torch.equal(ksampled(bind(model, sharing(fresh_adaptor(model), 0.3), strength=0.0)), stock)
+    assert torch.equal(ksampled(bind(model, fresh_adaptor(model))), stock)
+
+
+def test_each_clip_of_a_batch_shares_its_own_first_frames_noise(model: ModelPatcher) -> None:
+    bound = bind(model, sharing(fresh_adaptor(model), 0.3), frames_per_clip=2)
+    assert torch.equal(ksampled(bound), custom_sampled(model, FrameNoise(3, 0.3, "mixed", 2), latent(4)))
+
+
+def test_of_two_adaptors_the_one_that_shares_most_decides_in_any_order(model: ModelPatcher) -> None:
+    expected = custom_sampled(model, FrameNoise(3, 0.3, "mixed"), latent(4))
+    for shares in ((0.1, 0.3), (0.3, 0.1)):
+        bound = model
+        for share in shares:
+            bound = bind(bound, sharing(fresh_adaptor(model), share))
+        assert torch.equal(ksampled(bound), expected)
+
+
+def test_where_a_sampler_adds_no_noise_none_is_added(model: ModelPatcher) -> None:
+    given = latent(4, 16, 16)
+    given["samples"] += 1
+    sampled = []
+    for one in (model, bind(model, sharing(fresh_adaptor(model), 0.3))):
+        with torch.inference_mode():
+            settings = (one, "disable", 3, 4, 5.0, "euler", "normal", conditioning(1), conditioning(2), given, 2, 4)
+            sampled.append(nodes.KSamplerAdvanced().sample(*settings, "disable")[0]["samples"])
+    assert torch.equal(*sampled)

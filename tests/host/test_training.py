@@ -1,5 +1,6 @@
 """The trainer on the real host: it computes what the host computes, and leaves the graph's model alone."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -125,9 +126,11 @@ def test_computing_again_gives_the_gradients_of_keeping() -> None:
         torch.testing.assert_close(found[1][name], gradient)
 
 
-def test_a_sample_clip_is_what_the_stock_sampler_gives() -> None:
+@pytest.mark.parametrize("shared_noise", [0.0, 0.3])
+def test_a_sample_clip_is_what_the_stock_sampler_gives(shared_noise: float) -> None:
     model = build_model()
     adaptor = moved_adaptor(model)
+    adaptor.config = replace(adaptor.config, shared_noise=shared_noise)
     text, empty = (conditioning(seed)[0][0][0] for seed in (1, 2))
     how = SampleSettings((FRAMES, 4, 8, 8), 12.0, steps=3, cfg=4.0, seed=5)
     denoiser = TrainingUnet(model, DEVICE, torch.float32, checkpointing=False)

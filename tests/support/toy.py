@@ -1,5 +1,6 @@
 """A toy image model with the parts that training needs, and clips for it; no host."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -79,9 +80,10 @@ class ToyDenoiser:
         return self.unet.get_submodule("out.2")(rearrange(out.tanh(), "n (h w) c -> n c h w", h=x.shape[2]))
 
 
-def toy_adaptor(frames: int = FRAMES) -> VideoAdaptor:
+def toy_adaptor(frames: int = FRAMES, shared_noise: float = 0.2) -> VideoAdaptor:
     sites = (Site(CONVOLUTION, "convolution", CHANNELS), Site(TRANSFORMER, "transformer", CHANNELS))
     config = AdaptorConfig(sites, frames, heads=2, time_channels=8, embedding_channels=CHANNELS)
+    config = replace(config, shared_noise=shared_noise)
     return new_adaptor(config, "random")
 
 

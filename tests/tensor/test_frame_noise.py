@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magicvideo.adaptor_unet.frame_noise import check_noise, frame_noise
+from magicvideo.adaptor_unet.frame_noise import check_noise, frame_noise, shared_with_first
 
 KINDS = ["mixed", "progressive"]
 ALL = torch.randn(40, 4, 50, 50, generator=torch.Generator().manual_seed(0))
@@ -39,6 +39,15 @@ def test_mixed_noise_shares_the_first_frames_and_progressive_the_frame_befores()
 def test_nothing_shared_is_each_frames_own_noise_and_all_shared_the_first_frames(kind: str) -> None:
     assert torch.equal(frame_noise(own, range(6), 0.0, kind), ALL[:6])
     assert torch.equal(frame_noise(own, range(6), 1.0, kind), ALL[:1].expand(6, -1, -1, -1))
+
+
+def test_noise_that_is_there_already_is_shared_alike_and_stays_itself_where_nothing_is() -> None:
+    noise = ALL[:8].clone()
+    for length in (0, 4):
+        expected = frame_noise(own, range(8), 0.36, "mixed", length)
+        assert torch.equal(shared_with_first(noise, 0.36, length), expected)
+    assert torch.equal(noise, ALL[:8]), "the sampler's own noise is left as it was"
+    assert shared_with_first(noise, 0.0) is noise
 
 
 @pytest.mark.parametrize("kind", KINDS)

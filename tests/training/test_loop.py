@@ -11,6 +11,7 @@ from magicvideo.adaptor_unet.training.base_lora import BaseLora
 from magicvideo.adaptor_unet.training.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.loop import TrainingError
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.adaptor_unet.training.step_plan import plan_step
 from magicvideo.adaptor_unet.training.trainables import MovingAverage, Trainables, set_rates
 
 FAST = {"learning_rate": 3e-3, "still_share": 0.0, "warm_up": 5, "validate_every": 50, "sample_every": 0}
@@ -76,11 +77,31 @@ def test_clips_at_once_and_alone_give_the_same_step(tmp_path: Path) -> None:
 
 def test_captions_are_dropped_in_their_share(tmp_path: Path) -> None:
     run = toy_run(TrainingSettings(caption_dropout=0.25, batch=400, **FAST), tmp_path)
-    from magicvideo.adaptor_unet.training.step_plan import plan_step
-
     plan = plan_step(0, run.settings, run.clips.train.groups)
     dropped = sum(run._example(draw).text is run.clips.empty_text for draw in plan.draws)
     assert dropped == pytest.approx(100, abs=25)
+
+
+def drawn(settings: TrainingSettings, folder: Path, **others: object) -> list:
+    """What chance gives the clips of a step."""
+    run = toy_run(settings, folder, **others)
+    return [run._example(draw) for draw in plan_step(0, run.settings, run.clips.train.groups).draws]
+
+
+def test_timesteps_are_drawn_from_all_or_in_the_wanted_share_from_the_noisier_half(tmp_path: Path) -> None:
+    levels = len(ToyDenoiser().sigmas)
+    for share in (0.0, 0.6, 1.0):
+        found = torch.tensor([e.timestep for e in drawn(TrainingSettings(high_noise_share=share, batch=400), tmp_path)])
+        assert float((found >= levels // 2).float().mean()) == pytest.approx(0.5 + share / 2, abs=0.08)
+        assert found.max() < levels and len(found.unique()) > levels // 3
+
+
+def test_a_clip_gets_the_noise_that_its_adaptor_is_for(tmp_path: Path) -> None:
+    settings, clips = TrainingSettings(batch=2), toy_data()
+    clips = TrainingClips(toy_clips(5, size=64), clips.held_out, clips.empty_text)
+    for share, expected in ((0.36, 0.6), (0.0, 0.0)):
+        for example in drawn(settings, tmp_path, clips=clips, adaptor=toy_adaptor(shared_noise=share)):
+            assert float((example.noise[0] * example.noise[-1]).mean()) == pytest.approx(expected, abs=0.05)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from toy import TIMESTEPS, ToyDenoiser, toy_adaptor, toy_clips
 
 from magicvideo.adaptor_unet.training.objective import Objective, clip_noise, target, weights
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.adaptor_unet.training.validation import validation_loss
 
 
 def noised(
@@ -83,9 +84,23 @@ def test_clips_in_one_batch_have_the_errors_they_have_alone() -> None:
     torch.testing.assert_close(together, torch.cat(alone))
 
 
-def test_shared_noise_keeps_the_variance_and_correlates_the_frames() -> None:
-    noise = clip_noise((2, 4, 200, 200), torch.Generator().manual_seed(0), shared=0.6)
+def test_shared_noise_keeps_the_variance_and_correlates_the_frames_with_the_first() -> None:
+    noise = clip_noise((3, 4, 200, 200), torch.Generator().manual_seed(0), shared=0.36)
     assert noise.var() == pytest.approx(1.0, abs=0.02)
-    assert (noise[0] * noise[1]).mean() == pytest.approx(0.6, abs=0.02)
+    assert (noise[0] * noise[2]).mean() == pytest.approx(0.6, abs=0.02)
+    assert (noise[1] * noise[2]).mean() == pytest.approx(0.36, abs=0.02)
     own = clip_noise((2, 4, 200, 200), torch.Generator().manual_seed(0), shared=0.0)
     assert (own[0] * own[1]).mean() == pytest.approx(0.0, abs=0.02)
+
+
+def test_validation_has_the_noise_that_the_adaptor_is_trained_with() -> None:
+    class Heard(Objective):
+        def loss(self, latents: torch.Tensor, noise: torch.Tensor, *others: object, **how: object) -> torch.Tensor:
+            heard.append(float((noise[0, 0] * noise[0, 1]).mean()))
+            return super().loss(latents, noise, *others, **how)
+
+    clips = toy_clips(2, size=64).clips
+    for share, expected in ((0.36, 0.6), (0.0, 0.0)):
+        heard: list[float] = []
+        validation_loss(Heard(ToyDenoiser(), TrainingSettings()), clips, toy_adaptor(shared_noise=share))
+        assert heard == pytest.approx([expected] * 8, abs=0.05)

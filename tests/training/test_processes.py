@@ -14,7 +14,7 @@ from magicvideo.adaptor_unet.training.run_state import states
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
 SETTINGS = {"steps": 6, "batch": 5, "learning_rate": 1e-3, "warm_up": 0, "base_tuning": "lora", "sample_every": 0}
-SETTINGS |= {"still_share": 0.3, "base_still_share": 0.2, "shared_noise": 0.2, "validate_every": 2}
+SETTINGS |= {"still_share": 0.3, "base_still_share": 0.2, "high_noise_share": 0.2, "validate_every": 2}
 RUN = """
 import pathlib, sys
 sys.path[:0] = sys.argv[1].split(":")

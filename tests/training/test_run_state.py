@@ -16,7 +16,7 @@ from magicvideo.adaptor_unet.training.run_state import StateError, states
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
 SETTINGS = {"steps": 12, "batch": 3, "save_every": 4, "learning_rate": 1e-3, "warm_up": 3, "sample_every": 0}
-SETTINGS |= {"base_tuning": "lora", "base_still_share": 0.2, "still_share": 0.2, "shared_noise": 0.3}
+SETTINGS |= {"base_tuning": "lora", "base_still_share": 0.2, "still_share": 0.2, "high_noise_share": 0.3}
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ BAD = [
     ("learning_rate", -1.0, "learning_rate must be a finite number, 0 or more"),
     ("learning_rate", "fast", "learning_rate must be a finite number"),
     ("caption_dropout", 1.5, "caption_dropout is a share"),
+    ("high_noise_share", 1.01, "high_noise_share is a share"),
     ("weighting", "p2", "weighting must be one of none, min_snr, high_noise"),
     ("base_tuning", "half", "base_tuning must be one of frozen, lora, full"),
     ("precision", "fp16", "precision must be one of auto, fp32, bf16"),
@@ -52,6 +53,17 @@ def test_an_adaptor_to_start_from_brings_its_own_settings() -> None:
         NewAdaptorSettings(start="a.safetensors", rank=8)
     with pytest.raises(ValueError, match="init must be spatial or random"):
         NewAdaptorSettings(init="zero")
+
+
+def test_shared_noise_belongs_to_the_adaptor() -> None:
+    assert Options.from_values({"shared_noise": 0.2}).adaptor_settings["shared_noise"] == 0.2
+    with pytest.raises(ValueError, match="start brings its own .*shared_noise"):
+        NewAdaptorSettings(start="a.safetensors", shared_noise=0.2)
+    with pytest.raises(ValueError, match="shared_noise is a share and must lie in 0 to 1, found 1.5"):
+        NewAdaptorSettings(shared_noise=1.5)
+    for bad in ("much", True, float("nan")):
+        with pytest.raises(ValueError, match="shared_noise is a share and must lie in 0 to 1"):
+            NewAdaptorSettings(shared_noise=bad)
 
 
 def test_a_misspelt_setting_is_told_the_right_name() -> None:
