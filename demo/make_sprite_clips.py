@@ -14,7 +14,7 @@ Axes: n clips, f frames, c channels, h height, w width.
 import argparse
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,16 +28,18 @@ from torch import Tensor
 from captions import caption
 from small_autoencoder import SmallAutoencoder, load_autoencoder
 from sprite_painter import Painter, load_sprites
-from sprite_scene import FRAMES, Scene, draw_scene
+from sprite_scene import FRAME_RATES, FRAMES, Scene, draw_scene
 
 Clip = tuple[Scene, str, np.ndarray]
 
 
-def sprite_clips(painter: Painter, count: int, seed: int, frames: int = FRAMES) -> Iterator[Clip]:
+def sprite_clips(
+    painter: Painter, count: int, seed: int, frames: int = FRAMES, rates: Sequence[float] = FRAME_RATES
+) -> Iterator[Clip]:
     """Scene, caption and ``f h w c`` in 0..255.  Longer clips than FRAMES begin like others and end at the edge."""
     generator = random.Random(seed)
     for _ in range(count):
-        scene = draw_scene(generator, painter.couples, min(frames, FRAMES))
+        scene = draw_scene(generator, painter.couples, min(frames, FRAMES), rates)
         yield scene, caption(scene, generator), painter.clip(scene, frames)
 
 
@@ -89,11 +91,19 @@ def main() -> None:
     where.add_argument("--latents", type=Path, help="write one file of latents here")
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument(
+        "--fps",
+        type=float,
+        nargs="+",
+        default=FRAME_RATES,
+        help="drawn from these; what is named twice comes twice as often",
+    )
     parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--sprites", type=Path, default=Path(".demo/sprites"))
     parser.add_argument("--autoencoder", type=Path, default=Path("demo/weights/autoencoder.safetensors"))
     options = parser.parse_args()
-    clips = sprite_clips(Painter(load_sprites(options.sprites)), options.count, options.seed, options.frames)
+    painter = Painter(load_sprites(options.sprites))
+    clips = sprite_clips(painter, options.count, options.seed, options.frames, options.fps)
     if options.folder:
         written = write_folder(options.folder, clips)
     else:

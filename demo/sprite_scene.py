@@ -6,6 +6,7 @@ no video adaptor can follow.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS, Direction
@@ -57,11 +58,13 @@ class Scene:
         return min(max(place, self.size / 2 - CUT), SIDE - self.size / 2 + CUT)
 
 
-def draw_scene(generator: random.Random, choices: list[Couple], frames: int = FRAMES) -> Scene:
+def draw_scene(
+    generator: random.Random, choices: list[Couple], frames: int = FRAMES, rates: Sequence[float] = FRAME_RATES
+) -> Scene:
     """A scene drawn at random; its path of so many frames is inside the picture, or in the middle where it can't be."""
     subject, background = generator.choice(choices)
     direction = None if generator.random() < STANDING else generator.choice(list(DIRECTIONS))
-    fps = generator.choice(FRAME_RATES)
+    fps = generator.choice(rates)
     way = SPEED * (frames - 1) / fps
     dx, dy = DIRECTIONS[direction] if direction else (0, 0)
     x, y = (_start(generator, step * way) for step in (dx, dy))

@@ -53,6 +53,11 @@ def test_latents_are_those_of_the_frames_with_rates_and_captions(painter: Painte
     torch.testing.assert_close(latents[-1, -1], network.encode(last)[0].half(), atol=1e-3, rtol=1e-2)
 
 
+def test_frame_rates_are_those_that_were_asked_for_and_named_twice_they_come_twice_as_often(painter: Painter) -> None:
+    rates = [scene.fps for scene, _, _ in sprite_clips(painter, 300, SEED, 1, (8.0, 8.0, 16.0))]
+    assert set(rates) == {8.0, 16.0} and rates.count(8.0) == pytest.approx(200, abs=30)
+
+
 def test_the_same_seed_makes_the_same_clips(painter: Painter) -> None:
     (one,), (other,), (third,) = (list(sprite_clips(painter, 1, seed)) for seed in (1, 1, 2))
     assert one[:2] == other[:2] and np.array_equal(one[2], other[2])
