@@ -20,7 +20,7 @@ from sprite_scene import FRAMES, SIDE
 from subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
 
 WORKFLOWS = PACK / "workflows"
-FPS = 8.0
+FPS = 12.0
 # A thing crosses the picture in two seconds, so longer clips need more frames a second to show it on its way.
 EXTENDED_FPS, LONG_FPS = 16.0, 32.0
 WORDS = (

@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("prompt", nargs="?", default=PROMPT)
     parser.add_argument("--seed", type=int, help="same seed, same clip; without it, one is drawn and shown")
     parser.add_argument("--frames", type=_positive, default=FRAMES, help=f"length of the clip (default {FRAMES})")
-    parser.add_argument("--fps", type=_rate, default=8.0, help="frames a second (default 8)")
+    parser.add_argument("--fps", type=_rate, default=12.0, help="frames a second (default 12)")
     parser.add_argument("--output", type=Path, default=BASE / "output", help="folder (default .demo/output)")
     return parser.parse_args()
 
