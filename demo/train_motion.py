@@ -101,6 +101,14 @@ def training_clips(paths: list[Path]) -> TrainingClips:
     return TrainingClips(SpriteClips(tuple(whole)), tuple(held_out), torch.zeros_like(whole[0].text))
 
 
+def begun_with(model: ModelPatcher, start: Path | None, rank: int, shared_noise: float | None) -> VideoAdaptor:
+    """The adaptor in the file, or a new one; its shared noise stays as it is unless another is given."""
+    adaptor = load(start) if start else adaptor_for(model, heads=NARROW_HEADS, rank=rank)
+    if shared_noise is not None:
+        adaptor.config = replace(adaptor.config, shared_noise=shared_noise)
+    return adaptor
+
+
 def training_run(
     model: ModelPatcher, adaptor: VideoAdaptor, clips: TrainingClips, settings: TrainingSettings, folder: Path
 ) -> TrainingRun:
@@ -145,7 +153,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates; less for a second run")
     parser.add_argument("--base-tuning", choices=("full", "frozen"), default=SETTINGS.base_tuning)
-    parser.add_argument("--shared-noise", type=float, default=0.0, help="of the adaptor; see docs/training.md")
+    parser.add_argument("--shared-noise", type=float, help="of the adaptor from now on; without it, as it is")
     parser.add_argument("--high-noise-share", type=float, default=SETTINGS.high_noise_share)
     parser.add_argument("--name", default="tuned")
     parser.add_argument("--rank", type=int, default=0, help="of T-Attn; 0 for full (default)")
@@ -162,8 +170,7 @@ def main() -> int:
     changed |= {name: options.rate * getattr(SETTINGS, name) for name in ("learning_rate", "base_rate")}
     settings = TrainingSettings(**{**vars(SETTINGS), **changed})
     model = narrow_model(load_file(options.base))
-    adaptor = load(options.start) if options.start else adaptor_for(model, heads=NARROW_HEADS, rank=options.rank)
-    adaptor.config = replace(adaptor.config, shared_noise=options.shared_noise)
+    adaptor = begun_with(model, options.start, options.rank, options.shared_noise)
     run = training_run(model, adaptor, training_clips(options.clips), settings, options.folder / options.name)
     finished = train(run, run.clips.held_out[0].fps)
     run.accelerator.end_training()

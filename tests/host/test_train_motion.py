@@ -9,14 +9,14 @@ import small_host  # noqa: F401  # isort: skip - first, because it puts the host
 from safetensors.torch import load_file
 
 from encode_stills import word_numbers, word_table
-from magicvideo.adaptor_unet.checkpoint import load
+from magicvideo.adaptor_unet.checkpoint import load, save
 from magicvideo.adaptor_unet.host.fresh import adaptor_for
 from magicvideo.adaptor_unet.training.latent_clip import LatentClip, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from narrow_unet import NARROW_HEADS, narrow_model
 from pad_adaptor import pad_adaptor_file
 from pad_weights import padded_unet
-from train_motion import BATCH, SETTINGS, SpriteClips, training_run
+from train_motion import BATCH, SETTINGS, SpriteClips, begun_with, training_run
 
 
 class Silent:
@@ -57,7 +57,7 @@ def trained(
     weights: dict[str, torch.Tensor], clips: TrainingClips, folder: Path, stop_after: int = 99, **settings: object
 ) -> Silent:
     model = narrow_model(weights)
-    adaptor = adaptor_for(model, heads=NARROW_HEADS, frames=3)
+    adaptor = adaptor_for(model, heads=NARROW_HEADS, frames=3, shared_noise=0.2)
     chosen = {"steps": 3, "warm_up": 0, "precision": "fp32", "validate_every": 0, "base_still_share": 0.0}
     run = training_run(model, adaptor, clips, TrainingSettings(**vars(SETTINGS) | chosen | settings), folder)
     run.watcher = Silent(stop_after)
@@ -76,7 +76,8 @@ def test_what_is_trained_is_written_and_can_be_padded(
     assert adaptor.config.heads == NARROW_HEADS
     assert any(p.count_nonzero() for name, p in adaptor.named_parameters() if name.endswith("to_out.up.weight"))
     pad_adaptor_file(tmp_path / "adaptor.safetensors", tmp_path / "wide.safetensors")
-    assert load(tmp_path / "wide.safetensors").config.heads == 2 * NARROW_HEADS
+    wide = load(tmp_path / "wide.safetensors").config
+    assert (wide.heads, wide.shared_noise) == (2 * NARROW_HEADS, 0.2)
     assert (tmp_path / "base.safetensors").is_file() == (tuning == "full")
     if tuning == "full":
         tuned = load_file(tmp_path / "base.safetensors")
@@ -84,6 +85,16 @@ def test_what_is_trained_is_written_and_can_be_padded(
         moved = [name for name in tuned if not torch.allclose(tuned[name].float(), narrow_weights[name], atol=2e-5)]
         assert len(moved) > len(tuned) / 2
         padded_unet(tuned)
+
+
+def test_a_run_goes_on_with_the_shared_noise_of_the_adaptor_before_unless_told_otherwise(tmp_path: Path) -> None:
+    model, file = narrow_model(), tmp_path / "adaptor.safetensors"
+    assert begun_with(model, None, 0, None).config.shared_noise == 0
+    save(begun_with(model, None, 4, 0.2), file)
+    for asked, expected in ((None, 0.2), (0.0, 0.0), (0.5, 0.5)):
+        assert begun_with(model, file, 0, asked).config.shared_noise == expected
+    with pytest.raises(ValueError, match="shared_noise is a share"):
+        begun_with(model, file, 0, 2.0)
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(
