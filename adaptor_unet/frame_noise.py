@@ -31,6 +31,11 @@ def shared_with_first(noise: Tensor, share: float, frames_per_clip: int = 0) -> 
     return frame_noise(lambda places: noise[list(places)], range(len(noise)), share, "mixed", frames_per_clip)
 
 
+def clip_noise(shape: tuple[int, ...], generator: torch.Generator, shared: float) -> Tensor:
+    """Noise of one clip, ``f c h w``, of variance 1, of which ``shared`` is the first frame's."""
+    return shared_with_first(torch.randn(shape, generator=generator), shared)
+
+
 def check_shared_noise(share: object) -> None:
     """Raises ValueError for a share that an adaptor cannot have."""
     if type(share) not in (int, float) or not 0 <= share <= 1:

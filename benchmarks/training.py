@@ -25,10 +25,11 @@ import small_host  # noqa: E402
 import comfy.sd  # noqa: E402
 import torch  # noqa: E402
 
+from magicvideo.adaptor_unet.frame_noise import clip_noise  # noqa: E402
 from magicvideo.adaptor_unet.host.base_model import config_for  # noqa: E402
 from magicvideo.adaptor_unet.host.train_unet import TrainingUnet  # noqa: E402
 from magicvideo.adaptor_unet.initialisation import new_adaptor  # noqa: E402
-from magicvideo.adaptor_unet.training.objective import Objective, clip_noise  # noqa: E402
+from magicvideo.adaptor_unet.training.objective import Objective  # noqa: E402
 from magicvideo.adaptor_unet.training.settings import TrainingSettings  # noqa: E402
 from magicvideo.adaptor_unet.training.trainables import Trainables  # noqa: E402
 from overhead import FULL  # noqa: E402

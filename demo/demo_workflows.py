@@ -14,13 +14,12 @@ from pathlib import Path
 
 from demo_models import ADAPTOR, CHECKPOINT
 from host_server import PACK
-from make_clip import ENLARGED, PROMPT, SAMPLING
+from make_clip import ENLARGED, FPS, PROMPT, SAMPLING
 from page_graph import NOTES, Node, PageGraph
 from sprite_scene import FRAMES, SIDE
 from subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
 
 WORKFLOWS = PACK / "workflows"
-FPS = 12.0
 # A thing crosses the picture in two seconds, so longer clips need more frames a second to show it on its way.
 EXTENDED_FPS, LONG_FPS = 16.0, 32.0
 WORDS = (

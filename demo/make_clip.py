@@ -31,6 +31,7 @@ NEWEST_HOST = PACK / ".hosts" / "0.30.0"
 LOG_TAIL = 30
 ENLARGED = 512  # pixels
 PROMPT = "a rocket moving left on a blue background"
+FPS = 12.0
 SAMPLING = {"sampler_name": SAMPLER, "scheduler": SCHEDULER, "steps": STEPS, "cfg": CFG}
 
 
@@ -39,7 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("prompt", nargs="?", default=PROMPT)
     parser.add_argument("--seed", type=int, help="same seed, same clip; without it, one is drawn and shown")
     parser.add_argument("--frames", type=_positive, default=FRAMES, help=f"length of the clip (default {FRAMES})")
-    parser.add_argument("--fps", type=_rate, default=12.0, help="frames a second (default 12)")
+    parser.add_argument("--fps", type=_rate, default=FPS, help=f"frames a second (default {FPS:g})")
     parser.add_argument("--output", type=Path, default=BASE / "output", help="folder (default .demo/output)")
     return parser.parse_args()
 

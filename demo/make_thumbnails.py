@@ -18,9 +18,9 @@ from pathlib import Path
 from PIL import Image, ImageSequence
 
 from demo_models import ADAPTOR, CHECKPOINT, ensure_models
-from demo_workflows import EXTENDED_FPS, FPS, LONG_FPS, WORKFLOWS
+from demo_workflows import EXTENDED_FPS, LONG_FPS, WORKFLOWS
 from host_server import PACK, HostServer, Prompt
-from make_clip import SAMPLING, comfyui, host_flags, stop_in_order
+from make_clip import FPS, SAMPLING, comfyui, host_flags, stop_in_order
 from make_random_checkpoint import write_random
 from prompt_edits import nodes_of, read_prompt, with_adaptor_file, with_animated_picture, with_inputs, with_text
 from sprite_scene import SIDE

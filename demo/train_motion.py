@@ -166,7 +166,7 @@ def main() -> int:
     full = options.base_tuning == "full"
     still_share = SETTINGS.base_still_share if full else 0.0
     changed = {"steps": options.steps, "base_tuning": options.base_tuning, "base_still_share": still_share}
-    changed["high_noise_share"] = options.high_noise_share
+    changed |= {"high_noise_share": options.high_noise_share}
     changed |= {name: options.rate * getattr(SETTINGS, name) for name in ("learning_rate", "base_rate")}
     settings = TrainingSettings(**{**vars(SETTINGS), **changed})
     model = narrow_model(load_file(options.base))

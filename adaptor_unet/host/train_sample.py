@@ -12,7 +12,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from ..adaptor import VideoAdaptor
-from ..frame_noise import shared_with_first
+from ..frame_noise import clip_noise
 from .train_unet import TrainingUnet
 
 
@@ -45,8 +45,8 @@ def sample_latents(
         return empty + settings.cfg * (wanted - empty)
 
     sigmas = comfy.samplers.calculate_sigmas(denoiser.sampling, "normal", settings.steps).to(device)
-    noise = torch.randn(settings.shape, generator=torch.Generator().manual_seed(settings.seed)).to(device)
-    noise = shared_with_first(noise, adaptor.config.shared_noise)
+    generator = torch.Generator().manual_seed(settings.seed)
+    noise = clip_noise(settings.shape, generator, adaptor.config.shared_noise).to(device)
     x = denoiser.sampling.noise_scaling(sigmas[:1], noise, torch.zeros_like(noise), max_denoise=True)
     try:
         return comfy.k_diffusion.sampling.sample_euler(model, x, sigmas, disable=True)

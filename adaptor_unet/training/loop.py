@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..adaptor import VideoAdaptor
+from ..frame_noise import clip_noise
 from .latent_clip import STILL_FPS, TrainingClips
-from .objective import Denoiser, Objective, clip_noise
+from .objective import Denoiser, Objective
 from .run_state import RunState, go_on
 from .settings import TrainingSettings
 from .step_plan import Draw, Kind, StepPlan, plan_step

@@ -10,7 +10,6 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor
 
 from ..adaptor import VideoAdaptor
-from ..frame_noise import shared_with_first
 from .settings import TrainingSettings, Weighting
 
 
@@ -92,8 +91,3 @@ class Objective:
         slope = rearrange(target(self.denoiser, like, like, sigma)[1], "n 1 1 1 -> n")
         found = weights(self.settings.weighting, sigma, slope, self.settings.weighting_cap)
         return found / found.mean()
-
-
-def clip_noise(shape: tuple[int, ...], generator: torch.Generator, shared: float) -> Tensor:
-    """Noise of one clip, ``f c h w``, of variance 1, of which ``shared`` is the first frame's."""
-    return shared_with_first(torch.randn(shape, generator=generator), shared)

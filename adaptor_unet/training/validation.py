@@ -9,8 +9,9 @@ import torch
 from einops import rearrange
 
 from ..adaptor import VideoAdaptor
+from ..frame_noise import clip_noise
 from .latent_clip import STILL_FPS, LatentClip
-from .objective import Objective, clip_noise
+from .objective import Objective
 from .step_plan import number
 
 LEVELS = 4
@@ -22,7 +23,8 @@ def validation_loss(
 ) -> dict[str, float]:
     """Unweighted error in all, at high noise (the later half of the timesteps) and at low noise."""
     device = objective.denoiser.sigmas.device
-    timesteps, shared = len(objective.denoiser.sigmas), adaptor.config.shared_noise if adaptor else 0.0
+    timesteps = len(objective.denoiser.sigmas)
+    shared = adaptor.config.shared_noise if adaptor else 0.0
     high, low = [], []
     for place, clip in enumerate(clips):
         for level in range(LEVELS):

@@ -1,6 +1,5 @@
 """A toy image model with the parts that training needs, and clips for it; no host."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -82,8 +81,8 @@ class ToyDenoiser:
 
 def toy_adaptor(frames: int = FRAMES, shared_noise: float = 0.2) -> VideoAdaptor:
     sites = (Site(CONVOLUTION, "convolution", CHANNELS), Site(TRANSFORMER, "transformer", CHANNELS))
-    config = AdaptorConfig(sites, frames, heads=2, time_channels=8, embedding_channels=CHANNELS)
-    config = replace(config, shared_noise=shared_noise)
+    ends = {"time_channels": 8, "embedding_channels": CHANNELS}
+    config = AdaptorConfig(sites, frames, heads=2, shared_noise=shared_noise, **ends)
     return new_adaptor(config, "random")
 
 

@@ -66,8 +66,8 @@ def sized(module: nn.Module) -> int:
 
 
 def test_settings_survive_json(small_config: AdaptorConfig) -> None:
-    other = dataclasses.replace(small_config, rank=2, rotary=True, parts=("fps", "temporal"), shared_noise=0.3)
-    other = dataclasses.replace(other, base="another")
+    changed = {"rank": 2, "rotary": True, "parts": ("fps", "temporal"), "shared_noise": 0.3, "base": "another"}
+    other = dataclasses.replace(small_config, **changed)
     for config in (small_config, other):
         assert AdaptorConfig.from_json(config.to_json()) == config
 

@@ -9,7 +9,7 @@ from toy import CONVOLUTION, Told, ToyDenoiser, toy_adaptor, toy_clips, toy_data
 
 from magicvideo.adaptor_unet.training.base_lora import BaseLora
 from magicvideo.adaptor_unet.training.latent_clip import LatentClip, MemoryClips, TrainingClips
-from magicvideo.adaptor_unet.training.loop import TrainingError
+from magicvideo.adaptor_unet.training.loop import Example, TrainingError
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.step_plan import plan_step
 from magicvideo.adaptor_unet.training.trainables import MovingAverage, Trainables, set_rates
@@ -75,17 +75,16 @@ def test_clips_at_once_and_alone_give_the_same_step(tmp_path: Path) -> None:
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_captions_are_dropped_in_their_share(tmp_path: Path) -> None:
-    run = toy_run(TrainingSettings(caption_dropout=0.25, batch=400, **FAST), tmp_path)
-    plan = plan_step(0, run.settings, run.clips.train.groups)
-    dropped = sum(run._example(draw).text is run.clips.empty_text for draw in plan.draws)
-    assert dropped == pytest.approx(100, abs=25)
-
-
-def drawn(settings: TrainingSettings, folder: Path, **others: object) -> list:
+def drawn(settings: TrainingSettings, folder: Path, **others: object) -> list[Example]:
     """What chance gives the clips of a step."""
     run = toy_run(settings, folder, **others)
     return [run._example(draw) for draw in plan_step(0, run.settings, run.clips.train.groups).draws]
+
+
+def test_captions_are_dropped_in_their_share(tmp_path: Path) -> None:
+    settings, clips = TrainingSettings(caption_dropout=0.25, batch=400, **FAST), toy_data()
+    dropped = sum(example.text is clips.empty_text for example in drawn(settings, tmp_path, clips=clips))
+    assert dropped == pytest.approx(100, abs=25)
 
 
 def test_timesteps_are_drawn_from_all_or_in_the_wanted_share_from_the_noisier_half(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from toy import TIMESTEPS, ToyDenoiser, toy_adaptor, toy_clips
 
-from magicvideo.adaptor_unet.training.objective import Objective, clip_noise, target, weights
+from magicvideo.adaptor_unet.frame_noise import clip_noise
+from magicvideo.adaptor_unet.training.objective import Objective, target, weights
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.validation import validation_loss
 
