@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from types import ModuleType
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -15,8 +16,12 @@ from .sites import Site
 from .temporal_attention import DirectedTemporalAttention
 
 PARTS = ("frame", "spatial", "temporal", "fps")
+# How the noise levels of a training clip's frames are drawn (``training/step_plan.py``).
+FrameNoiseLevels = Literal["one_a_clip", "one_a_frame", "clean_context", "finished_frames"]
+# Sigma of Stable Diffusion's timestep 20, and of its timestep 500, where a frame is no longer nearly clean.
+CONTEXT_NOISE, MOST_CONTEXT_NOISE = 0.14, 1.6
 # Fields that files of before may lack.
-LATER = {"shared_noise"}
+LATER = {"shared_noise", "frame_noise_levels", "context_noise"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class AdaptorConfig:
     spatial attention), ``temporal`` (attention), ``fps``.  time_channels, embedding_channels: ends of the UNet's
     timestep MLP.  base: the kind of image model.  shared_noise: how much of each frame's noise, as a share of its
     variance, was the first frame's in training, and therefore is when the adaptor is applied (``frame_noise``).
+    frame_noise_levels: how frames of a training clip had their noise; unless it was one level a clip, the adaptor is
+    meant to be sampled frame after frame.  context_noise: the sigma at which it is then shown finished frames.
     """
 
     sites: tuple[Site, ...]
@@ -40,6 +47,8 @@ class AdaptorConfig:
     embedding_channels: int = 1280
     base: str = "SD1.5"
     shared_noise: float = 0.0
+    frame_noise_levels: FrameNoiseLevels = "one_a_clip"
+    context_noise: float = CONTEXT_NOISE
 
     def __post_init__(self) -> None:
         whole = {"frames": (1, 1024), "heads": (1, 256), "rank": (0, 4096)}
@@ -53,6 +62,11 @@ class AdaptorConfig:
         if type(self.rotary) is not bool or not isinstance(self.base, str):
             raise ValueError(f"rotary must be true or false and base a name, found {self.rotary!r} and {self.base!r}")
         check_shared_noise(self.shared_noise)
+        if self.frame_noise_levels not in get_args(FrameNoiseLevels):
+            known = ", ".join(get_args(FrameNoiseLevels))
+            raise ValueError(f"frame_noise_levels must be one of {known}, found {self.frame_noise_levels!r}")
+        if type(self.context_noise) not in (int, float) or not 0 <= self.context_noise <= MOST_CONTEXT_NOISE:
+            raise ValueError(f"context_noise must lie in 0 to {MOST_CONTEXT_NOISE}, found {self.context_noise!r}")
         if not isinstance(self.parts, tuple) or not self.parts or not all(part in PARTS for part in self.parts):
             raise ValueError(f"parts must be some of {', '.join(PARTS)}, found {self.parts!r}")
         self._check_sites()

@@ -16,16 +16,27 @@ class FrameLayout:
     A run is what one conditioning gets of one clip.  ``positions`` are places in the clip, counted from 0, in the order
     of the rows; ``clip_of`` numbers the clip of each row and differs within a run only where a context window of the
     host covers several clips.
+
+    ``finished``: so many rows at the start of a run are frames that are there already, nearly without noise.  Each row
+    after them is a frame in the making: it sees the finished frames before it and itself, and no other in the making.
+    With 0, all rows are of one kind.
     """
 
     runs: int
     positions: tuple[int, ...]
     clip_of: tuple[int, ...]
+    finished: int = 0
 
     @classmethod
     def whole(cls, runs: int, frames: int) -> "FrameLayout":
         """Each run is one clip from its first frame on."""
         return cls(runs, tuple(range(frames)), (0,) * frames)
+
+    @classmethod
+    def given_finished(cls, runs: int, frames: int) -> "FrameLayout":
+        """Each run is one clip twice: finished, then in the making.  So all its frames are trained in one call, each as
+        it is sampled frame after frame."""
+        return cls(runs, (*range(frames), *range(frames)), (0,) * (2 * frames), finished=frames)
 
     @property
     def frames(self) -> int:
@@ -46,7 +57,7 @@ class FrameLayout:
         """Where frame f may look at frame k of ``past + positions``, ``f k``; None where plain causal order says it.
 
         Frame i sees itself and the ``span - 1`` frames before it in its own clip (paper: lower-triangular mask; the
-        span keeps a long clip like a trained one).
+        span keeps a long clip like a trained one).  ``past`` and finished frames do not go together.
         """
         plain = tuple(range(self.positions[0], self.positions[0] + self.frames))
         if not past and self.positions == plain and self.frames <= span and len(set(self.clip_of)) == 1:
@@ -56,4 +67,8 @@ class FrameLayout:
         key = torch.tensor(past + self.positions)
         key_clip = torch.cat([torch.full((len(past),), self.clip_of[0]), clip])
         distance = query[:, None] - key[None, :]
-        return (distance >= 0) & (distance < span) & (clip[:, None] == key_clip[None, :])
+        seen = (distance >= 0) & (distance < span) & (clip[:, None] == key_clip[None, :])
+        if not self.finished:
+            return seen
+        done = torch.arange(self.frames) < self.finished
+        return (seen & done[None, :] & (done[:, None] | (distance > 0))) | torch.eye(self.frames, dtype=torch.bool)

@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -30,7 +31,7 @@ import pack  # noqa: E402, F401
 
 from encode_stills import word_numbers, word_table  # noqa: E402
 from few_tokens import few_token_options  # noqa: E402
-from magicvideo.adaptor_unet.adaptor import VideoAdaptor  # noqa: E402
+from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor  # noqa: E402
 from magicvideo.adaptor_unet.checkpoint import load, save  # noqa: E402
 from magicvideo.adaptor_unet.host.fresh import adaptor_for  # noqa: E402
 from magicvideo.adaptor_unet.host.train_unet import TrainingUnet, training_dtype  # noqa: E402
@@ -155,6 +156,7 @@ def main() -> int:
     parser.add_argument("--base-tuning", choices=("full", "frozen"), default=SETTINGS.base_tuning)
     parser.add_argument("--shared-noise", type=float, help="of the adaptor from now on; without it, as it is")
     parser.add_argument("--high-noise-share", type=float, default=SETTINGS.high_noise_share)
+    parser.add_argument("--frame-noise-levels", choices=get_args(FrameNoiseLevels), default=SETTINGS.frame_noise_levels)
     parser.add_argument("--name", default="tuned")
     parser.add_argument("--rank", type=int, default=0, help="of T-Attn; 0 for full (default)")
     parser.add_argument("--start", type=Path, help="narrow adaptor to begin from; without it, a new one")
@@ -166,7 +168,7 @@ def main() -> int:
     full = options.base_tuning == "full"
     still_share = SETTINGS.base_still_share if full else 0.0
     changed = {"steps": options.steps, "base_tuning": options.base_tuning, "base_still_share": still_share}
-    changed |= {"high_noise_share": options.high_noise_share}
+    changed |= {name: getattr(options, name) for name in ("high_noise_share", "frame_noise_levels")}
     changed |= {name: options.rate * getattr(SETTINGS, name) for name in ("learning_rate", "base_rate")}
     settings = TrainingSettings(**{**vars(SETTINGS), **changed})
     model = narrow_model(load_file(options.base))

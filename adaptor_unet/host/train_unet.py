@@ -55,7 +55,13 @@ class TrainingUnet:
         return self.sampling.calculate_denoised(sigma, out, x)
 
     def predict(
-        self, x: Tensor, sigma: Tensor, text: Tensor, fps: tuple[float, ...], adaptor: VideoAdaptor | None
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        text: Tensor,
+        fps: tuple[float, ...],
+        adaptor: VideoAdaptor | None,
+        layout: FrameLayout | None = None,
     ) -> Tensor:
         """n c h w -> n c h w, fp32.
 
@@ -65,7 +71,7 @@ class TrainingUnet:
         frames = len(x) // len(fps)
         options: dict[str, Any] = {**self.options, "cond_or_uncond": [0] * len(fps)}
         if adaptor is not None:
-            layout = FrameLayout.whole(len(fps), frames)
+            layout = layout or FrameLayout.whole(len(fps), frames)
             call = UnetCall([(Motion(adaptor=adaptor, fps=fps), layout)])
             self._hooks.enter_context(call.hooks(self.unet))
             options = call.patched(options)

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,10 @@ from torch import Tensor
 from ..adaptor import VideoAdaptor
 from ..frame_noise import clip_noise
 from .latent_clip import STILL_FPS, TrainingClips
-from .objective import Denoiser, Objective
+from .objective import Denoiser, NoisyFrames, Objective
 from .run_state import RunState, go_on
 from .settings import TrainingSettings
-from .step_plan import Draw, Kind, StepPlan, plan_step
+from .step_plan import Draw, Kind, StepPlan, draw_context, draw_timesteps, plan_step
 from .trainables import MovingAverage, Trainables, set_rates
 from .validation import validation_loss
 from .watch import Watcher
@@ -39,6 +39,9 @@ LASTING = (
     "base_still_share",
     "caption_dropout",
     "high_noise_share",
+    "frame_noise_levels",
+    "clean_context_share",
+    "context_timesteps",
 )
 
 
@@ -48,13 +51,18 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Example:
-    """A clip as one step sees it: with its noise ``f c h w``, its timestep, and its text or none, ``n d``."""
+    """A clip as one step sees it: with its noise ``f c h w``, its timesteps ``f``, and its text or none, ``n d``.
+
+    ``finished_noise`` and ``finished_timesteps`` are those of its frames as earlier ones that are given, or None.
+    """
 
     latents: Tensor
     noise: Tensor
-    timestep: int
+    timesteps: Tensor
     text: Tensor
     fps: float
+    finished_noise: Tensor | None = None
+    finished_timesteps: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -84,13 +92,15 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         settings, processes = self.settings, self.accelerator.num_processes
+        adaptor = self.trainables.adaptor
+        adaptor.config = replace(adaptor.config, frame_noise_levels=settings.frame_noise_levels)
         if settings.batch < processes:
             raise ValueError(f"batch is {settings.batch}, but there are {processes} processes, and each needs a clip.")
         self.objective = Objective(self.denoiser, settings)
         self.optimiser = self.trainables.optimiser(settings.rate(len(self.clips.train)))
         self.averages = MovingAverage(self.trainables.parameters, settings.ema)
         identity = {name: getattr(settings, name) for name in LASTING}
-        identity |= {"adaptor": self.trainables.adaptor.config.to_json(), "clips": list(self.clips.train.groups)}
+        identity |= {"adaptor": adaptor.config.to_json(), "clips": list(self.clips.train.groups)}
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, identity | dict(self.identity))
 
     def resume(self) -> bool:
@@ -156,39 +166,39 @@ class TrainingRun:
 
     def _example(self, draw: Draw) -> Example:
         """A clip with all that chance gives it, drawn in this order."""
-        clip, generator = self.clips.train[draw.item], draw.generator()
-        fps = clip.fps or STILL_FPS
-        timestep = self._timestep(generator)
-        dropped = float(torch.rand(1, generator=generator)) < self.settings.caption_dropout
-        noise = clip_noise(tuple(clip.latents.shape), generator, self.trainables.adaptor.config.shared_noise)
-        return Example(clip.latents, noise, timestep, self.clips.empty_text if dropped else clip.text, fps)
-
-    def _timestep(self, generator: torch.Generator) -> int:
-        """Any, or for ``high_noise_share`` of the clips one of the noisier half."""
-        levels = len(self.denoiser.sigmas)
-        timestep = int(torch.randint(levels, (1,), generator=generator))
-        share = self.settings.high_noise_share
-        if share and float(torch.rand(1, generator=generator)) < share:
-            return (levels + timestep) // 2
-        return timestep
+        clip, generator, settings = self.clips.train[draw.item], draw.generator(), self.settings
+        levels, frames = len(self.denoiser.sigmas), len(clip.latents)
+        shape, shared = tuple(clip.latents.shape), self.trainables.adaptor.config.shared_noise
+        timesteps = draw_timesteps(settings, levels, frames, generator)
+        dropped = float(torch.rand(1, generator=generator)) < settings.caption_dropout
+        text = self.clips.empty_text if dropped else clip.text
+        example = Example(clip.latents, clip_noise(shape, generator, shared), timesteps, text, clip.fps or STILL_FPS)
+        if settings.frame_noise_levels != "finished_frames":
+            return example
+        finished = draw_context(settings, levels, frames, generator)
+        return replace(example, finished_timesteps=finished, finished_noise=torch.randn(shape, generator=generator))
 
     def _errors(self, examples: list[Example], kind: Kind) -> Tensor:
         """Error of each clip, ``b``; as stills, each frame is a clip of its own."""
-        device = self.accelerator.device
-        latents, noise, text = (
-            torch.stack([getattr(example, name).float() for example in examples]).to(device)
-            for name in ("latents", "noise", "text")
-        )
-        timesteps = torch.tensor([example.timestep for example in examples], device=device)
-        fps = [example.fps for example in examples]
+
+        def batch(name: str) -> Tensor:
+            return torch.stack([getattr(example, name) for example in examples]).to(self.accelerator.device)
+
+        clips = NoisyFrames(batch("latents").float(), batch("noise").float(), batch("timesteps"))
+        text, fps = batch("text").float(), [example.fps for example in examples]
         adaptor: VideoAdaptor | None = self.trainables.adaptor
         if kind == "clips":
-            return self.objective.loss(latents, noise, timesteps, text, tuple(fps), adaptor)
-        frames = latents.shape[1]
-        latents, noise = (rearrange(x, "b f c h w -> (b f) 1 c h w") for x in (latents, noise))
-        timesteps, text = repeat(timesteps, "b -> (b f)", f=frames), repeat(text, "b n d -> (b f) n d", f=frames)
+            finished = None
+            if examples[0].finished_noise is not None:
+                finished = replace(clips, noise=batch("finished_noise"), timesteps=batch("finished_timesteps"))
+            return self.objective.loss(clips, text, tuple(fps), adaptor, finished)
+        frames = clips.latents.shape[1]
+        stills = NoisyFrames(
+            *(rearrange(x, "b f ... -> (b f) 1 ...") for x in (clips.latents, clips.noise, clips.timesteps))
+        )
         fps = tuple(rate for rate in fps for _ in range(frames))
-        errors = self.objective.loss(latents, noise, timesteps, text, fps, None if kind == "base_stills" else adaptor)
+        text = repeat(text, "b n d -> (b f) n d", f=frames)
+        errors = self.objective.loss(stills, text, fps, None if kind == "base_stills" else adaptor)
         return reduce(errors, "(b f) -> b", "mean", f=frames)
 
     def _sum_over_processes(self, total: Tensor) -> None:

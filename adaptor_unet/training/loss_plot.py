@@ -11,17 +11,25 @@ from .watch import Smoothed
 
 WIDTH, PANEL, MARGIN, LEFT = 960, 300, 46, 84
 INK, GRID, PALE = "#333333", "#dddddd", "#b9cde4"
-COLOURS = {"loss": "#1f5fa8", "val_high": "#c2410c", "val_low": "#15803d"}
+COLOURS = {
+    "loss": "#1f5fa8",
+    "val_high": "#c2410c",
+    "val_low": "#15803d",
+    "val_given_high": "#9d174d",
+    "val_given_low": "#0f766e",
+}
 NAMES = {
     "loss": "training loss (weighted; pale: each step, dark: running mean)",
-    "val_high": "validation loss, high noise: layout and motion",
-    "val_low": "validation loss, low noise: detail",
+    "val_high": "validation loss, frames together, high noise: layout and motion",
+    "val_low": "validation loss, frames together, low noise: detail",
+    "val_given_high": "validation loss, given finished frames, high noise",
+    "val_given_low": "validation loss, given finished frames, low noise",
 }
 Points = list[tuple[float, float]]
 
 
 def loss_plot(records: Sequence[dict[str, float]]) -> Image.Image:
-    """A panel for each of training loss and the two validation losses, over the steps in ``records``."""
+    """A panel for the training loss and one for each validation loss that ``records`` hold, over the steps."""
     series: dict[str, Points] = {
         name: [(r["step"], r[name]) for r in records if name in r and math.isfinite(r[name])] for name in NAMES
     }

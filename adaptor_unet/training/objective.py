@@ -1,15 +1,18 @@
 """The loss: the image model's own, on the latents of clips.
 
-Axes: n frames of all clips in the batch, f frames of a clip, b clips, c h w of a latent.
+Axes: n rows of the UNet, f frames of a clip, b clips, c h w of a latent; r = f rows of a clip, or 2 f with its finished
+frames in front.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from einops import rearrange, reduce, repeat
+from einops import rearrange, reduce
 from torch import Tensor
 
 from ..adaptor import VideoAdaptor
+from ..frame_layout import FrameLayout
 from .settings import TrainingSettings, Weighting
 
 
@@ -29,9 +32,27 @@ class Denoiser(Protocol):
         """n c h w -> n c h w: the clean latents that the model's output stands for."""
 
     def predict(
-        self, x: Tensor, sigma: Tensor, text: Tensor, fps: tuple[float, ...], adaptor: VideoAdaptor | None
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        text: Tensor,
+        fps: tuple[float, ...],
+        adaptor: VideoAdaptor | None,
+        layout: FrameLayout | None = None,
     ) -> Tensor:
-        """n c h w -> n c h w: the model's output; one clip for each entry of ``fps``, ``text`` is ``b tokens d``."""
+        """n c h w -> n c h w: the model's output; one clip for each entry of ``fps``, ``text`` is ``b tokens d``.
+
+        ``layout`` says which row is which frame; without it each clip's rows are its frames in order.
+        """
+
+
+@dataclass(frozen=True)
+class NoisyFrames:
+    """Clips with their noise, ``b f c h w`` twice, and the timestep of each frame, ``b f``."""
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
 
 
 def target(denoiser: Denoiser, latents: Tensor, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,23 +88,42 @@ class Objective:
 
     def loss(
         self,
-        latents: Tensor,
-        noise: Tensor,
-        timesteps: Tensor,
+        clips: NoisyFrames,
         text: Tensor,
         fps: tuple[float, ...],
         adaptor: VideoAdaptor | None,
-        weighted: bool = True,
+        finished: NoisyFrames | None = None,
     ) -> Tensor:
-        """Error of each clip, ``b``.  latents and noise ``b f c h w``, timesteps ``b`` (one a clip), text ``b n d``."""
-        frames = latents.shape[1]
-        x0, noise = (rearrange(x, "b f c h w -> (b f) c h w") for x in (latents, noise))
-        sigma = repeat(self.denoiser.sigmas[timesteps], "b -> (b f)", f=frames)
+        """Weighted error of each clip, ``b``; arguments as for ``errors``."""
+        errors = self.errors(clips, text, fps, adaptor, finished)
+        return reduce(errors * self.weights[clips.timesteps], "b f -> b", "mean")
+
+    def errors(
+        self,
+        clips: NoisyFrames,
+        text: Tensor,
+        fps: tuple[float, ...],
+        adaptor: VideoAdaptor | None,
+        finished: NoisyFrames | None = None,
+    ) -> Tensor:
+        """Error of each frame, ``b f``.  ``text`` is ``b n d``.
+
+        With ``finished``, the same clips nearly clean, each frame is given the finished ones before it.
+        """
+        frames = clips.latents.shape[1]
+        layout = None if finished is None else FrameLayout.given_finished(len(fps), frames)
+        rows = [clips] if finished is None else [finished, clips]
+        x0, noise = (
+            rearrange(torch.cat([getattr(part, name) for part in rows], dim=1), "b r c h w -> (b r) c h w")
+            for name in ("latents", "noise")
+        )
+        timesteps = rearrange(torch.cat([part.timesteps for part in rows], dim=1), "b r -> (b r)")
+        sigma = self.denoiser.sigmas[timesteps]
         x = self.denoiser.add_noise(x0, noise, sigma)
         wanted, _ = target(self.denoiser, x0, x, sigma)
-        out = self.denoiser.predict(x, sigma, text, fps, adaptor)
-        error = reduce((out.float() - wanted) ** 2, "(b f) c h w -> b", "mean", f=frames)
-        return error * self.weights[timesteps] if weighted else error
+        out = self.denoiser.predict(x, sigma, text, fps, adaptor, layout)
+        errors = reduce((out.float() - wanted) ** 2, "(b r) c h w -> b r", "mean", b=len(fps))
+        return errors[:, -frames:]
 
     def _weights(self) -> Tensor:
         sigma = self.denoiser.sigmas

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Literal, get_args
 
+from ..adaptor import FrameNoiseLevels
+
 Weighting = Literal["none", "min_snr", "high_noise"]
 BaseTuning = Literal["frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -24,6 +26,11 @@ class TrainingSettings:
     Loss: ``weighting`` over noise levels with its ``weighting_cap``; ``high_noise_share``: share of clips that are
     drawn from the noisier half of the timesteps alone, the others from all; ``caption_dropout``: share of clips with an
     empty caption, so that guidance works.
+    Noise of a clip's frames, ``frame_noise_levels``: ``one_a_clip``, the same level for all; ``one_a_frame``, a level
+    drawn for each; ``clean_context``, like that, but in ``clean_context_share`` of the clips the frames before a random
+    place are nearly clean; ``finished_frames``, a level drawn for each frame, and each is given all earlier ones nearly
+    clean, in twice the rows, so that every frame is trained as it is sampled frame after frame.  Nearly clean: a
+    timestep drawn from those below ``context_timesteps``.
     Shares of steps: ``still_share`` of single frames with the adaptor; ``base_still_share`` of single frames without
     it, for a base that is tuned along and is to stay an image model.
     Base: ``frozen``, ``lora`` of rank ``base_rank``, or ``full``.
@@ -44,6 +51,9 @@ class TrainingSettings:
     weighting: Weighting = "high_noise"
     weighting_cap: float = 20.0
     high_noise_share: float = 0.0
+    frame_noise_levels: FrameNoiseLevels = "one_a_clip"
+    clean_context_share: float = 0.6
+    context_timesteps: int = 60
     caption_dropout: float = 0.1
     still_share: float = 0.1
     base_still_share: float = 0.0
@@ -62,12 +72,26 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         whole = {"steps": 1, "batch": 1, "clips_at_once": 1, "warm_up": 0, "base_rank": 1, "save_every": 1, "keep": 1}
-        whole |= {"sample_every": 0, "sample_steps": 1, "validate_every": 0, "validation_clips": 1, "seed": 0}
+        whole |= {
+            "context_timesteps": 1,
+            "sample_every": 0,
+            "sample_steps": 1,
+            "validate_every": 0,
+            "validation_clips": 1,
+            "seed": 0,
+        }
         for name, least in whole.items():
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, found {value!r}")
-        shares = ("high_noise_share", "caption_dropout", "still_share", "base_still_share", "ema")
+        shares = (
+            "high_noise_share",
+            "clean_context_share",
+            "caption_dropout",
+            "still_share",
+            "base_still_share",
+            "ema",
+        )
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is float and not (type(value) in (int, float) and math.isfinite(value) and value >= 0):
@@ -76,7 +100,9 @@ class TrainingSettings:
                 raise ValueError(f"{field.name} is a share and must lie in 0 to 1, found {value!r}")
             if field.type is bool and type(value) is not bool:
                 raise ValueError(f"{field.name} must be true or false, found {value!r}")
-        for name, kind in {"weighting": Weighting, "base_tuning": BaseTuning, "precision": Precision}.items():
+        words = {"weighting": Weighting, "base_tuning": BaseTuning, "precision": Precision}
+        words["frame_noise_levels"] = FrameNoiseLevels
+        for name, kind in words.items():
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, found {getattr(self, name)!r}")
         self._check_together()

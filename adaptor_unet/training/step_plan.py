@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from .settings import TrainingSettings
 
@@ -48,6 +49,29 @@ def plan_step(step: int, settings: TrainingSettings, groups: tuple[int, ...]) ->
         order = epoch_order(groups, settings.seed, place // length)
         draws.append(Draw(order[place % length], number("draw", settings.seed, place)))
     return StepPlan(kind, tuple(draws))
+
+
+def draw_timesteps(settings: TrainingSettings, levels: int, frames: int, generator: torch.Generator) -> Tensor:
+    """A timestep for each frame of a clip, ``f``, below ``levels``, as ``frame_noise_levels`` wants them.
+
+    ``high_noise_share`` of the draws, of a clip or of its frames, come from the noisier half.
+    """
+    each = settings.frame_noise_levels != "one_a_clip"
+    timesteps = torch.randint(levels, (frames if each else 1,), generator=generator)
+    if settings.high_noise_share:
+        noisier = torch.rand(len(timesteps), generator=generator) < settings.high_noise_share
+        timesteps = torch.where(noisier, (levels + timesteps) // 2, timesteps)
+    if settings.frame_noise_levels == "clean_context":
+        given = torch.rand(1, generator=generator) < settings.clean_context_share
+        clean = draw_context(settings, levels, frames, generator)
+        place = torch.randint(1, max(2, frames), (1,), generator=generator)
+        timesteps = torch.where(given & (torch.arange(frames) < place), clean, timesteps)
+    return timesteps.expand(frames)
+
+
+def draw_context(settings: TrainingSettings, levels: int, frames: int, generator: torch.Generator) -> Tensor:
+    """Timesteps of frames that are nearly clean, ``f``."""
+    return torch.randint(min(settings.context_timesteps, levels), (frames,), generator=generator)
 
 
 @lru_cache(maxsize=2)

@@ -8,6 +8,8 @@ from tqdm import tqdm
 
 from .watch import Smoothed
 
+VALIDATION = {"val": "frames together", "val_given": "given finished frames"}
+
 
 class Terminal:
     """A second Ctrl-C stops at once, as usual.  ``quiet``: listens only, as all processes but the first do."""
@@ -22,10 +24,12 @@ class Terminal:
             self.told["loss"] = f"{self.mean.add(values['loss']):.4f}"
         if "val_high" in values:
             self.told |= {name: f"{values[name]:.4f}" for name in ("val_high", "val_low")}
-            self.bar.write(
-                f"step {done}: validation loss {values['val']:.5f} "
-                f"(high noise {values['val_high']:.5f}, low noise {values['val_low']:.5f})"
-            )
+            told = [
+                f"{words} {values[name]:.5f} (high noise {values[f'{name}_high']:.5f}, low {values[f'{name}_low']:.5f})"
+                for name, words in VALIDATION.items()
+                if name in values
+            ]
+            self.bar.write(f"step {done}: validation loss, {'; '.join(told)}")
         self.bar.set_postfix(self.told, refresh=False)
         self.bar.update(done - self.bar.n)
 

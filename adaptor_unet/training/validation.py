@@ -7,33 +7,66 @@ from collections.abc import Sequence
 
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from ..adaptor import VideoAdaptor
 from ..frame_noise import clip_noise
 from .latent_clip import STILL_FPS, LatentClip
-from .objective import Objective
+from .objective import NoisyFrames, Objective
 from .step_plan import number
 
 LEVELS = 4
+# Finished frames have this timestep, of 1000: nearly clean, as they are when a clip is sampled frame after frame.
+FINISHED = 20
 
 
 @torch.no_grad()
 def validation_loss(
     objective: Objective, clips: Sequence[LatentClip], adaptor: VideoAdaptor | None
 ) -> dict[str, float]:
-    """Unweighted error in all, at high noise (the later half of the timesteps) and at low noise."""
+    """Unweighted error, each figure in all, at high noise (the later half of the timesteps) and at low noise.
+
+    ``val``: all frames at one noise level, as they are sampled together.  ``val_given``: each frame given the finished
+    ones before it, as they are sampled frame after frame; only with an adaptor.
+    """
     device = objective.denoiser.sigmas.device
     timesteps = len(objective.denoiser.sigmas)
     shared = adaptor.config.shared_noise if adaptor else 0.0
-    high, low = [], []
+    figures = Figures(timesteps)
     for place, clip in enumerate(clips):
+        frames, shape = len(clip.latents), tuple(clip.latents.shape)
+        latents = rearrange(clip.latents.to(device).float(), "f c h w -> 1 f c h w")
+        text, fps = rearrange(clip.text.to(device).float(), "n d -> 1 n d"), (clip.fps or STILL_FPS,)
+
+        def noisy(noise: Tensor, at: int, latents: Tensor = latents) -> NoisyFrames:
+            levels = torch.full(latents.shape[:2], at, device=device)
+            return NoisyFrames(latents, rearrange(noise.to(device), "f c h w -> 1 f c h w"), levels)
+
         for level in range(LEVELS):
             generator = torch.Generator().manual_seed(number("validation", place, level))
-            noise = clip_noise(tuple(clip.latents.shape), generator, shared)
-            at = torch.tensor([timesteps * (2 * level + 1) // (2 * LEVELS)], device=device)
-            latents, noise = (rearrange(x.to(device).float(), "f c h w -> 1 f c h w") for x in (clip.latents, noise))
-            text = rearrange(clip.text.to(device).float(), "n d -> 1 n d")
-            error = objective.loss(latents, noise, at, text, (clip.fps or STILL_FPS,), adaptor, weighted=False)
-            (high if at >= timesteps // 2 else low).append(error.item())
-    mean_high, mean_low = sum(high) / len(high), sum(low) / len(low)
-    return {"val": (mean_high + mean_low) / 2, "val_high": mean_high, "val_low": mean_low}
+            at = timesteps * (2 * level + 1) // (2 * LEVELS)
+            noised = noisy(clip_noise(shape, generator, shared), at)
+            figures.add("val", at, objective.errors(noised, text, fps, adaptor))
+            if adaptor is not None and frames > 1:
+                finished = noisy(torch.randn(shape, generator=generator), timesteps * FINISHED // 1000)
+                figures.add("val_given", at, objective.errors(noised, text, fps, adaptor, finished)[:, 1:])
+    return figures.means()
+
+
+class Figures:
+    """Means of errors by name and half of the timesteps."""
+
+    def __init__(self, timesteps: int) -> None:
+        self.timesteps = timesteps
+        self.errors: dict[str, dict[str, list[float]]] = {}
+
+    def add(self, name: str, at: int, errors: Tensor) -> None:
+        half = "high" if at >= self.timesteps // 2 else "low"
+        self.errors.setdefault(name, {"high": [], "low": []})[half].append(errors.mean().item())
+
+    def means(self) -> dict[str, float]:
+        found = {}
+        for name, halves in self.errors.items():
+            means = {half: sum(values) / len(values) for half, values in halves.items()}
+            found |= {name: sum(means.values()) / 2} | {f"{name}_{half}": mean for half, mean in means.items()}
+        return found

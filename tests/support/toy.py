@@ -62,11 +62,17 @@ class ToyDenoiser:
         return x / (sigma**2 + 1) - out * sigma / (sigma**2 + 1) ** 0.5
 
     def predict(
-        self, x: Tensor, sigma: Tensor, text: Tensor, fps: tuple[float, ...], adaptor: VideoAdaptor | None
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        text: Tensor,
+        fps: tuple[float, ...],
+        adaptor: VideoAdaptor | None,
+        layout: FrameLayout | None = None,
     ) -> Tensor:
         self.calls.append((fps, adaptor is not None))
         frames = len(x) // len(fps)
-        layout = FrameLayout.whole(len(fps), frames)
+        layout = layout or FrameLayout.whole(len(fps), frames)
         z = self.unet.get_submodule(CONVOLUTION)(x / (1 + rearrange(sigma, "n -> n 1 1 1") ** 2) ** 0.5)
         if adaptor is not None:
             z = adaptor.frame[CONVOLUTION](z, layout.adaptor_rows(adaptor.config.frames))

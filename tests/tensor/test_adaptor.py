@@ -35,6 +35,13 @@ BAD_FIELDS = [
     ("shared_noise", None),
     ("shared_noise", float("nan")),
     ("shared_noise", float("inf")),
+    ("frame_noise_levels", "two"),
+    ("frame_noise_levels", None),
+    ("frame_noise_levels", ["one_a_clip"]),
+    ("context_noise", -0.1),
+    ("context_noise", 2.0),
+    ("context_noise", float("nan")),
+    ("context_noise", "0.1"),
     ("rotary", 1),
     ("rotary", "yes"),
     ("rotary", None),
@@ -67,6 +74,7 @@ def sized(module: nn.Module) -> int:
 
 def test_settings_survive_json(small_config: AdaptorConfig) -> None:
     changed = {"rank": 2, "rotary": True, "parts": ("fps", "temporal"), "shared_noise": 0.3, "base": "another"}
+    changed |= {"frame_noise_levels": "clean_context", "context_noise": 0.2}
     other = dataclasses.replace(small_config, **changed)
     for config in (small_config, other):
         assert AdaptorConfig.from_json(config.to_json()) == config
@@ -103,10 +111,15 @@ def test_no_field_may_be_missing_in_json(small_config: AdaptorConfig, field: str
         AdaptorConfig.from_json(json.dumps(settings))
 
 
-def test_a_file_from_before_there_was_shared_noise_shares_none(small_config: AdaptorConfig) -> None:
-    settings = json.loads(dataclasses.replace(small_config, shared_noise=0.3).to_json())
-    del settings["shared_noise"]
-    assert AdaptorConfig.from_json(json.dumps(settings)) == small_config
+def test_a_file_of_before_shares_no_noise_and_had_one_noise_level_a_clip(small_config: AdaptorConfig) -> None:
+    later = {"shared_noise": 0.3, "frame_noise_levels": "one_a_frame", "context_noise": 0.3}
+    assert set(later) == LATER
+    settings = json.loads(dataclasses.replace(small_config, **later).to_json())
+    for name in LATER:
+        del settings[name]
+    found = AdaptorConfig.from_json(json.dumps(settings))
+    assert found == small_config
+    assert (found.shared_noise, found.frame_noise_levels) == (0.0, "one_a_clip")
 
 
 def test_no_field_may_be_added_in_json(small_config: AdaptorConfig) -> None:

@@ -112,3 +112,16 @@ def test_every_frame_sees_itself_and_nothing_later(layout: FrameLayout, span: in
     assert mask.diagonal().all()
     place = torch.tensor(layout.positions)
     assert not mask[place[:, None] < place[None, :]].any()
+
+
+def test_frames_in_the_making_see_the_finished_ones_before_them_and_themselves() -> None:
+    mask = FrameLayout.given_finished(2, 3).directed_mask(3)
+    finished, making = [[1, 0, 0], [1, 1, 0], [1, 1, 1]], [[0, 0, 0], [1, 0, 0], [1, 1, 0]]
+    expected = [row + [0, 0, 0] for row in finished]
+    expected += [row + own for row, own in zip(making, torch.eye(3).tolist(), strict=True)]
+    assert torch.equal(mask, torch.tensor(expected).bool())
+
+
+def test_frames_in_the_making_see_no_further_back_than_the_span() -> None:
+    mask = FrameLayout.given_finished(1, 5).directed_mask(3)
+    assert mask[5 + 4].nonzero().flatten().tolist() == [2, 3, 5 + 4]

@@ -90,9 +90,33 @@ def test_captions_are_dropped_in_their_share(tmp_path: Path) -> None:
 def test_timesteps_are_drawn_from_all_or_in_the_wanted_share_from_the_noisier_half(tmp_path: Path) -> None:
     levels = len(ToyDenoiser().sigmas)
     for share in (0.0, 0.6, 1.0):
-        found = torch.tensor([e.timestep for e in drawn(TrainingSettings(high_noise_share=share, batch=400), tmp_path)])
+        found = torch.stack([e.timesteps for e in drawn(TrainingSettings(high_noise_share=share, batch=400), tmp_path)])
         assert float((found >= levels // 2).float().mean()) == pytest.approx(0.5 + share / 2, abs=0.08)
         assert found.max() < levels and len(found.unique()) > levels // 3
+
+
+def test_the_adaptor_says_how_its_frames_had_their_noise(tmp_path: Path) -> None:
+    for levels in ("one_a_frame", "one_a_clip"):
+        run = toy_run(TrainingSettings(steps=1, frame_noise_levels=levels, **FAST), tmp_path / levels)
+        assert run.trainables.adaptor.config.frame_noise_levels == levels
+
+
+@pytest.mark.parametrize("levels", ["one_a_frame", "clean_context", "finished_frames"])
+def test_training_with_a_noise_level_a_frame_learns_to_use_finished_frames(levels: str, tmp_path: Path) -> None:
+    told = Told()
+    settings = TrainingSettings(steps=150, batch=2, weighting="none", frame_noise_levels=levels, **FAST)
+    assert toy_run(settings, tmp_path, told).train()
+    losses = told.series("val_given")
+    assert losses[-1] < 0.97 * losses[0]
+
+
+def test_finished_frames_have_noise_and_timesteps_of_their_own(tmp_path: Path) -> None:
+    settings = TrainingSettings(batch=4, frame_noise_levels="finished_frames", context_timesteps=7)
+    for example in drawn(settings, tmp_path):
+        assert example.finished_noise.shape == example.noise.shape
+        assert not torch.equal(example.finished_noise, example.noise)
+        assert example.finished_timesteps.max() < 7
+    assert all(example.finished_noise is None for example in drawn(TrainingSettings(), tmp_path))
 
 
 def test_a_clip_gets_the_noise_that_its_adaptor_is_for(tmp_path: Path) -> None:

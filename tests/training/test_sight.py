@@ -24,9 +24,10 @@ def colours_in(picture: Image.Image) -> set[str]:
 
 def test_the_plot_has_a_panel_for_each_loss_there_is() -> None:
     training = [{"step": step, "loss": 1 / step} for step in range(1, 50)]
-    validation = [{"step": step, "val_high": 0.5, "val_low": 0.1} for step in (0, 25, 50)]
+    losses = {"val_high": 0.5, "val_low": 0.1, "val_given_high": 0.4, "val_given_low": 0.1}
+    validation = [{"step": step, **losses} for step in (0, 25, 50)]
     alone, both = loss_plot(training), loss_plot(training + validation)
-    assert both.height == 3 * alone.height
+    assert both.height == 5 * alone.height
     assert COLOURS["val_high"] not in colours_in(alone)
     assert set(COLOURS.values()) <= colours_in(both)
 

@@ -3,9 +3,10 @@
 from collections import Counter
 
 import pytest
+import torch
 
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
-from magicvideo.adaptor_unet.training.step_plan import epoch_order, number, plan_step
+from magicvideo.adaptor_unet.training.step_plan import draw_context, draw_timesteps, epoch_order, number, plan_step
 
 
 def test_every_clip_comes_once_an_epoch() -> None:
@@ -53,3 +54,39 @@ def test_kinds_of_steps_come_in_their_shares(still: float, base: float) -> None:
     assert kinds["stills"] == pytest.approx(1000 * still, abs=50)
     assert kinds["base_stills"] == pytest.approx(1000 * base, abs=50)
     assert kinds["clips"] == pytest.approx(1000 * (1 - still - base), abs=50)
+
+
+def timesteps(count: int, **settings: object) -> torch.Tensor:
+    """Of ``count`` clips of 16 frames, ``n f``, out of 1000."""
+    wanted, generator = TrainingSettings(**settings), torch.Generator().manual_seed(0)
+    return torch.stack([draw_timesteps(wanted, 1000, 16, generator) for _ in range(count)])
+
+
+def test_one_noise_level_a_clip_or_one_a_frame() -> None:
+    assert (timesteps(50) == timesteps(50)[:, :1]).all()
+    for levels in ("one_a_frame", "finished_frames"):
+        found = timesteps(400, frame_noise_levels=levels).float()
+        assert found.mean() == pytest.approx(500, abs=15)
+        assert torch.corrcoef(found.T).fill_diagonal_(0).abs().max() < 0.25
+
+
+def test_a_share_of_clips_has_nearly_clean_frames_before_a_random_place() -> None:
+    found = timesteps(2000, frame_noise_levels="clean_context", clean_context_share=0.6, context_timesteps=60)
+    clean = (found < 60).long().cumprod(dim=1).sum(dim=1)  # frames that are nearly clean from the start on
+    assert float((clean > 0).float().mean()) == pytest.approx(0.6 + 0.4 * 0.06, abs=0.04)
+    assert set(range(1, 16)) <= set(clean.tolist())
+    later = torch.stack([row[count:][-1] for row, count in zip(found, clean.clamp(max=15), strict=True)])
+    assert later.float().mean() == pytest.approx(500, abs=30)
+
+
+@pytest.mark.parametrize("levels", ["one_a_clip", "one_a_frame", "finished_frames"])
+def test_a_share_of_the_noise_levels_is_drawn_from_the_noisier_half(levels: str) -> None:
+    for share in (0.0, 0.6, 1.0):
+        found = timesteps(1500, frame_noise_levels=levels, high_noise_share=share)
+        assert float((found >= 500).float().mean()) == pytest.approx(0.5 + share / 2, abs=0.05)
+        assert found.max() < 1000
+
+
+def test_a_model_with_few_timesteps_has_nearly_clean_ones_among_them() -> None:
+    found = draw_context(TrainingSettings(context_timesteps=60), 10, 200, torch.Generator())
+    assert found.max() < 10
