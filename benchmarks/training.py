@@ -29,7 +29,7 @@ from magicvideo.adaptor_unet.frame_noise import clip_noise  # noqa: E402
 from magicvideo.adaptor_unet.host.base_model import config_for  # noqa: E402
 from magicvideo.adaptor_unet.host.train_unet import TrainingUnet  # noqa: E402
 from magicvideo.adaptor_unet.initialisation import new_adaptor  # noqa: E402
-from magicvideo.adaptor_unet.training.objective import Objective  # noqa: E402
+from magicvideo.adaptor_unet.training.objective import NoisyFrames, Objective  # noqa: E402
 from magicvideo.adaptor_unet.training.settings import TrainingSettings  # noqa: E402
 from magicvideo.adaptor_unet.training.trainables import Trainables  # noqa: E402
 from overhead import FULL  # noqa: E402
@@ -81,7 +81,8 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
                 latents = torch.stack([autoencoder.encode(frame[None])[0] for frame in pictures])[None].clamp(-3, 3)
         noise = clip_noise(tuple(latents.shape[1:]), torch.Generator().manual_seed(0), 0.0)[None]
         with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
-            loss = objective.loss(latents, noise, torch.tensor([500]), torch.randn(1, 77, 768), (8.0,), adaptor).sum()
+            clips = NoisyFrames(latents, noise, torch.full(latents.shape[:2], 500))
+            loss = objective.loss(clips, torch.randn(1, 77, 768), (8.0,), adaptor).sum()
         loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
