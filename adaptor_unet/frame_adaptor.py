@@ -1,6 +1,6 @@
 """The distribution adaptor, MagicVideo "2D convolution with distribution adaptor".
 
-Axes: b runs, f frames of a run, c channels, h height, w width, p = h * w; F trained frames.
+Axes: b clips or conditionings of a batch, f frames of each, c channels, h height, w width, p = h * w; F trained frames.
 """
 
 import torch

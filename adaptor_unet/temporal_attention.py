@@ -1,6 +1,7 @@
 """Directed temporal attention, MagicVideo "spatial and directed temporal attention".
 
-Axes: b runs, f frames of a run, p positions, h heads, d channels of a head, c = h d channels, k frames looked at.
+Axes: b clips or conditionings of a batch, f frames of each, p positions, h heads, d channels of a head, c = h d
+channels, k frames looked at.
 """
 
 from collections.abc import Sequence
@@ -43,8 +44,8 @@ class Projection(nn.Module):
 
 
 @dataclass
-class PastFrames:
-    """Keys and values of the frames before, at one site and for one run; the attention itself fills it.
+class KvCache:
+    """Keys and values of the frames before, at one site and of one clip; the attention itself fills it.
 
     ``positions`` has f entries; ``pieces`` maps the first position of a piece to its keys and values, ``f p c`` each.
     They stay on the device they were made on, or wait on ``device``.
@@ -89,16 +90,16 @@ class DirectedTemporalAttention(nn.Module):
         for parameter in self.to_out.up.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, z: Tensor, layout: FrameLayout, past: Sequence[PastFrames] = ()) -> Tensor:
-        """(b f) p c -> (b f) p c.  ``past``, if any, has one entry a run: its frames are seen, these added."""
+    def forward(self, z: Tensor, layout: FrameLayout, past: Sequence[KvCache] = ()) -> Tensor:
+        """(b f) p c -> (b f) p c.  ``past``, if any, has one entry for each b: its frames are seen, these added."""
         mask = layout.directed_mask(self.span, past[0].positions if past else ())
         mask = mask if mask is None else mask.to(z.device)
-        runs = rearrange(z, "(b f) p c -> b f p c", b=layout.runs)
-        out = [self._run(run, layout, mask, past[i] if past else None) for i, run in enumerate(runs)]
+        clips = rearrange(z, "(b f) p c -> b f p c", b=layout.batch)
+        out = [self._clip(clip, layout, mask, past[i] if past else None) for i, clip in enumerate(clips)]
         return out[0] if len(out) == 1 else torch.cat(out)
 
-    def _run(self, z: Tensor, layout: FrameLayout, mask: Tensor | None, past: PastFrames | None) -> Tensor:
-        """f p c -> f p c, piece of positions by piece.  A run at a time, so that heads are a view, not a copy."""
+    def _clip(self, z: Tensor, layout: FrameLayout, mask: Tensor | None, past: KvCache | None) -> Tensor:
+        """f p c -> f p c, piece of positions by piece.  A clip at a time, so that heads are a view, not a copy."""
         step = max(1, (MOST_ROWS_CPU if z.device.type == "cpu" else MOST_ROWS) // self.heads)
         starts = range(0, z.shape[1], step)
         out = [self._piece(z[:, start : start + step], layout, mask, past, start) for start in starts]
@@ -107,9 +108,7 @@ class DirectedTemporalAttention(nn.Module):
             past.positions = seen[max(0, len(seen) - self.span + 1) :]
         return out[0] if len(out) == 1 else torch.cat(out, dim=1)
 
-    def _piece(
-        self, z: Tensor, layout: FrameLayout, mask: Tensor | None, past: PastFrames | None, start: int
-    ) -> Tensor:
+    def _piece(self, z: Tensor, layout: FrameLayout, mask: Tensor | None, past: KvCache | None, start: int) -> Tensor:
         """f p c -> f p c"""
         q, k, v = self.to_q(z), self.to_k(z), self.to_v(z)
         if self.rotary:

@@ -38,7 +38,7 @@ from ablation_parts import (  # noqa: E402
 from ablation_picture import save_picture  # noqa: E402
 from encode_stills import word_numbers, word_table  # noqa: E402
 from magicvideo.adaptor_unet.adaptor import VideoAdaptor  # noqa: E402
-from magicvideo.adaptor_unet.host.fresh import adaptor_for  # noqa: E402
+from magicvideo.adaptor_unet.host.hosted import adaptor_for  # noqa: E402
 from magicvideo.adaptor_unet.host.train_sample import SampleSettings, sample_latents  # noqa: E402
 from magicvideo.adaptor_unet.training.latent_clip import TrainingClips  # noqa: E402
 from magicvideo.adaptor_unet.training.loop import TrainingRun  # noqa: E402

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from magicvideo.adaptor_unet.adaptor import SiteModules, VideoAdaptor
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
-from magicvideo.adaptor_unet.temporal_attention import DirectedTemporalAttention, PastFrames
+from magicvideo.adaptor_unet.temporal_attention import DirectedTemporalAttention, KvCache
 
 AttentionWeights = Callable[[Tensor], Tensor]
 
@@ -31,9 +31,7 @@ class OtherAttention(DirectedTemporalAttention):
 
     weights: AttentionWeights
 
-    def _piece(
-        self, z: Tensor, layout: FrameLayout, mask: Tensor | None, past: PastFrames | None, start: int
-    ) -> Tensor:
+    def _piece(self, z: Tensor, layout: FrameLayout, mask: Tensor | None, past: KvCache | None, start: int) -> Tensor:
         """f p c -> f p c"""
         q, k, v = (
             rearrange(layer(z), "f p (h d) -> p h f d", h=self.heads) for layer in (self.to_q, self.to_k, self.to_v)

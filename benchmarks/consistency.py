@@ -35,11 +35,13 @@ from torch import Tensor  # noqa: E402
 from clip_measures import neighbour_similarity, sharpness, warp_error  # noqa: E402
 from magicvideo.adaptor_unet.checkpoint import load  # noqa: E402
 from magicvideo.adaptor_unet.frame_noise import Kind  # noqa: E402
-from magicvideo.adaptor_unet.host.binding import bind  # noqa: E402
+from magicvideo.adaptor_unet.host.motion_effect import bind  # noqa: E402
+from magicvideo.adaptor_unet.host.adain_effect import Adain  # noqa: E402
+from magicvideo.adaptor_unet.host.binding import with_effect  # noqa: E402
 from magicvideo.adaptor_unet.host.calibrate import calibrated_adaptor  # noqa: E402
+from magicvideo.adaptor_unet.host.cross_frame_effect import CrossFrameAttention  # noqa: E402
 from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
 from magicvideo.adaptor_unet.host.noise import FrameNoise  # noqa: E402
-from magicvideo.adaptor_unet.host.untrained import with_aligned_frames, with_directed_attention  # noqa: E402
 from magicvideo.adaptor_unet.training.clip_files import find_clips  # noqa: E402
 from magicvideo.adaptor_unet.training.framing import Framing, framed  # noqa: E402
 from magicvideo.adaptor_unet.training.video_file import VideoFile  # noqa: E402
@@ -71,12 +73,12 @@ class Row:
     kind: Kind = "mixed"
 
 
-def directed(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]:  # noqa: ANN401 - the node's own
-    return lambda model, clip: with_directed_attention(model, **settings)
+def cross_frame(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]:  # noqa: ANN401 - the node's own
+    return lambda model, clip: with_effect(model, CrossFrameAttention.of(model, **settings))
 
 
 def aligned(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]:  # noqa: ANN401 - the node's own
-    return lambda model, clip: with_aligned_frames(model, **settings)
+    return lambda model, clip: with_effect(model, Adain.of(model, **settings))
 
 
 def both(first: Callable, second: Callable) -> Callable[[ModelPatcher, Clip], ModelPatcher]:
@@ -87,10 +89,10 @@ def calibrated(model: ModelPatcher, clip: Clip) -> ModelPatcher:
     return bind(model, calibrated_adaptor(model, clip.latent, clip.positive))
 
 
-FIRST_AND_PREVIOUS = directed()
+FIRST_AND_PREVIOUS = cross_frame()
 ROWS = {
     ALONE: Row(),
-    "first": Row(directed(look_back="first")),
+    "first": Row(cross_frame(look_back="first")),
     "first and previous": Row(FIRST_AND_PREVIOUS),
     "align features": Row(aligned(at="features")),
     "align latent": Row(aligned()),
@@ -102,10 +104,10 @@ ROWS = {
     "first and previous, calibrated": Row(both(FIRST_AND_PREVIOUS, calibrated)),
 }
 VARIANTS = {
-    "last 3": Row(directed(look_back="last", last_frames=3)),
-    "all before": Row(directed(look_back="last", last_frames=4096)),
-    "first and previous, all blocks": Row(directed(where="all")),
-    "first and previous, strength 0.5": Row(directed(strength=0.5)),
+    "last 3": Row(cross_frame(look_back="last", last_frames=3)),
+    "all before": Row(cross_frame(look_back="last", last_frames=4096)),
+    "first and previous, all blocks": Row(cross_frame(where="all")),
+    "first and previous, strength 0.5": Row(cross_frame(strength=0.5)),
     "align features, strength 0.5": Row(aligned(at="features", strength=0.5)),
     "align features, first half": Row(aligned(at="features", end_percent=0.5)),
     "align features, second half": Row(aligned(at="features", start_percent=0.5)),

@@ -22,7 +22,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from magicvideo.adaptor_unet.host.base_model import config_for
-from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
+from magicvideo.adaptor_unet.host.binding import with_causal_windows
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 # isort: on

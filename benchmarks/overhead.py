@@ -24,10 +24,13 @@ import small_host  # noqa: E402
 import torch  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 
+from magicvideo.adaptor_unet.host.adain_effect import Adain  # noqa: E402
 from magicvideo.adaptor_unet.host.base_model import config_for  # noqa: E402
-from magicvideo.adaptor_unet.host.binding import bind  # noqa: E402
+from magicvideo.adaptor_unet.host.motion_effect import bind  # noqa: E402
+from magicvideo.adaptor_unet.host.binding import with_effect  # noqa: E402
+from magicvideo.adaptor_unet.host.cross_frame_effect import CrossFrameAttention  # noqa: E402
+from magicvideo.adaptor_unet.host.effect import Effect  # noqa: E402
 from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
-from magicvideo.adaptor_unet.host.untrained import with_aligned_frames, with_directed_attention  # noqa: E402
 from magicvideo.adaptor_unet.initialisation import new_adaptor  # noqa: E402
 # isort: on
 
@@ -52,19 +55,21 @@ def adapted(**settings: object) -> Row:
     return bound
 
 
+def effect(kind: type[Effect], **settings: object) -> Row:
+    return lambda base, dtype: with_effect(base, kind.of(base, **settings))
+
+
 PLAIN = "plain batch"
 ROWS: dict[str, Row] = {
     PLAIN: lambda base, dtype: base,
     "S, B": adapted(parts=("frame", "spatial")),
     "S, B, T-Attn rank 64": adapted(rank=64),
     "S, B, T-Attn full": adapted(),
-    "directed attention, first": lambda base, dtype: with_directed_attention(base, "first"),
-    "directed attention, first and previous": lambda base, dtype: with_directed_attention(base),
-    "directed attention, first and previous, all blocks": lambda base, dtype: with_directed_attention(
-        base, where="all"
-    ),
-    "align features": lambda base, dtype: with_aligned_frames(base, "features"),
-    "align latent": lambda base, dtype: with_aligned_frames(base, "latent"),
+    "cross-frame attention, first": effect(CrossFrameAttention, look_back="first"),
+    "cross-frame attention, first and previous": effect(CrossFrameAttention),
+    "cross-frame attention, first and previous, all blocks": effect(CrossFrameAttention, where="all"),
+    "AdaIN, features": effect(Adain, at="features"),
+    "AdaIN, latent": effect(Adain, at="latent"),
 }
 
 

@@ -34,8 +34,9 @@ import pack  # noqa: E402, F401
 from captions import article  # noqa: E402
 from magicvideo.adaptor_unet.checkpoint import load  # noqa: E402
 from magicvideo.adaptor_unet.expand_latent import expand_latent  # noqa: E402
-from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows  # noqa: E402
+from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
+from magicvideo.adaptor_unet.host.motion_effect import bind  # noqa: E402
 from motion_rule import Way, change_of_thing, turned_back, way  # noqa: E402
 from narrow_unet import narrow_model  # noqa: E402
 from sampling_settings import CFG, STEPS  # noqa: E402

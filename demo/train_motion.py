@@ -33,7 +33,7 @@ from encode_stills import word_numbers, word_table  # noqa: E402
 from few_tokens import few_token_options  # noqa: E402
 from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor  # noqa: E402
 from magicvideo.adaptor_unet.checkpoint import load, save  # noqa: E402
-from magicvideo.adaptor_unet.host.fresh import adaptor_for  # noqa: E402
+from magicvideo.adaptor_unet.host.hosted import adaptor_for  # noqa: E402
 from magicvideo.adaptor_unet.host.train_unet import TrainingUnet, training_dtype  # noqa: E402
 from magicvideo.adaptor_unet.training.latent_clip import LatentClip, TrainingClips  # noqa: E402
 from magicvideo.adaptor_unet.training.loop import TrainingRun  # noqa: E402

@@ -3,16 +3,10 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..adaptor_unet.host.folders import register_folder
-from .align import AlignFrames
-from .apply import ApplyMagicVideo
-from .calibrate import CalibrateAdaptor
-from .directed import DirectedAttention
-from .expand import ExpandLatent
-from .files import LoadAdaptor, SaveAdaptor
-from .new import NewAdaptor
-from .noise import FrameNoise
+from .adaptor import ApplyMagicVideo, LoadAdaptor, NewAdaptor, SaveAdaptor
+from .clip import CausalWindows, ExpandLatent
+from .consistency import CalibrateAdaptor, CrossFrameAttention, FrameAdain, FrameNoise
 from .train import TrainAdaptor
-from .windows import CausalWindows
 
 
 class MagicVideoExtension(ComfyExtension):
@@ -26,8 +20,8 @@ class MagicVideoExtension(ComfyExtension):
             ExpandLatent,
             TrainAdaptor,
             SaveAdaptor,
-            DirectedAttention,
-            AlignFrames,
+            CrossFrameAttention,
+            FrameAdain,
             CalibrateAdaptor,
             FrameNoise,
         ]

@@ -5,9 +5,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..adaptor_unet.host.versions import schema
+from .inputs import ADAPTORS, Adaptor
 from .training.graph import GraphTraining, encoders_of
 from .training.request import clips_asked_for, options_asked_for
-from .wire import ADAPTORS, Adaptor
 
 
 class TrainAdaptor(io.ComfyNode):

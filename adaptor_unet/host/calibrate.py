@@ -1,6 +1,6 @@
 """An adaptor whose S and B are computed: one pass of a reference clip through the model, at several noise levels.
 
-In the pass the frames are aligned at each site, and S and B are what that took.  Measured on a model without alignment,
+In the pass AdaIN acts at each site, and S and B are what that took.  Measured on a model without it,
 each site would undo again what the sites before it undo already.
 
 Axes: f frames, n rows, c channels, h height, w width.
@@ -21,9 +21,9 @@ from ..adaptor import AdaptorConfig, VideoAdaptor
 from ..calibration import calibrate
 from ..checkpoint import with_tensors
 from ..frame_layout import FrameLayout
-from .alignment import Alignment, Change
+from .adain_effect import Adain, Change
 from .base_model import check_fit, config_for
-from .binding import with_more
+from .binding import with_effect
 from .hosted import hosted
 
 PARTS = ("frame", "spatial")
@@ -40,10 +40,10 @@ class Recording:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, site: str, layout: FrameLayout, change: Change) -> None:
-        """Takes in ``n c`` twice; a frame that comes in several runs counts with their mean."""
+        """Takes in ``n c`` twice; a frame that comes several times counts with their mean."""
         values = torch.stack([*change, torch.ones_like(change[0])]).cpu()
         sums = self.sums.setdefault(site, torch.zeros(3, self.frames, values.shape[-1]))
-        sums.index_add_(1, torch.tensor(layout.positions * layout.runs), values)
+        sums.index_add_(1, torch.tensor(layout.positions * layout.batch), values)
 
     def end_level(self) -> None:
         for site, (gain, shift, count) in self.sums.items():
@@ -110,7 +110,7 @@ def calibrated_adaptor(
     check_fit(model, config)
     made = identity(config) if adaptor is None else own_copy(adaptor.model)
     recording = Recording(len(clip))
-    bound = with_more(model, alignments=(Alignment(at="features", sites=config.sites, told=recording.add),))
+    bound = with_effect(model, Adain(at="features", sites=config.sites, told=recording.add))
     guider = CFGGuider(bound)
     guider.inner_set_conds({"positive": positive})
     guider.sample(

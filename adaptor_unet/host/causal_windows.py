@@ -5,23 +5,24 @@ temporal attention in the frames before, which a cache hands on.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.conds import CONDRegular
 from comfy.context_windows import ContextHandlerABC, ContextWindowABC
 from comfy.model_base import BaseModel
 from torch import Tensor
 
-from .chunk_conditioning import chunk_conditioning
 from .frame_cache import OPTION, FrameCache
 
 logger = logging.getLogger(__name__)
 
 Options = dict[str, Any]
+Conditioning = dict[str, Any]
 
 
 class Chunk(ContextWindowABC):
@@ -48,7 +49,7 @@ class CausalWindows(ContextHandlerABC):
     """What the Causal Windows node sets as the model's context handler; checks itself.
 
     chunk_frames: most frames of one UNet call and conditioning.  offload: whether the past waits in main memory.
-    clip_lengths: each ``frames_per_clip`` of the model's motions; no chunk holds frames of two clips.
+    clip_lengths: each ``frames_per_clip`` of the model's effects; no chunk holds frames of two clips.
     """
 
     chunk_frames: int = 8
@@ -121,3 +122,35 @@ def chunk_options(model_options: Options, chunk: Chunk, cache: FrameCache) -> Op
     }
     options.setdefault("ad_params", record)
     return {**model_options, "transformer_options": options}
+
+
+def rows_for(x: Tensor, places: Sequence[int]) -> Tensor:
+    """n ... -> f ...: the rows that the host would lay on these frames; one row for all stays one.
+
+    The host repeats a batch that is too short from its start, and cuts one that is too long.
+    """
+    return x if x.shape[0] == 1 else x[[place % x.shape[0] for place in places]]
+
+
+def chunk_conditioning(conditioning: Conditioning, places: Sequence[int], frames: int) -> Conditioning:
+    """One entry of a conditioning as the ``places`` of a batch of ``frames`` see it; the entry itself stays as it is.
+
+    Masks and what the model takes follow the host's own rule for batches of another length.  Any other tensor with a
+    row for each frame is cut to its rows.
+    """
+    cut = dict(conditioning)
+    for name, value in conditioning.items():
+        if isinstance(value, Tensor) and value.ndim > 0 and frames > 1 and value.shape[0] == frames:
+            cut[name] = value[list(places)]
+    if "mask" in conditioning:
+        cut["mask"] = rows_for(conditioning["mask"], places)
+    model_conds = conditioning.get("model_conds", {})
+    cut["model_conds"] = {name: cut_model_cond(value, places) for name, value in model_conds.items()}
+    return cut
+
+
+def cut_model_cond(value: CONDRegular, places: Sequence[int]) -> CONDRegular:
+    """What one input of the model is for these frames; a constant, such as a frame count, stays."""
+    if isinstance(value.cond, list):
+        return value._copy_with([rows_for(x, places) if isinstance(x, Tensor) else x for x in value.cond])
+    return value._copy_with(rows_for(value.cond, places)) if isinstance(value.cond, Tensor) else value

@@ -1,4 +1,4 @@
-"""What chunks know of the frames before: keys and values, and statistics, kept for one denoising call.
+"""What a call of the UNet knows of the frames before: keys and values, and statistics, kept from chunk to chunk.
 
 An object of a class on purpose: the host copies the dicts of its options on the way to the UNet, so that each chunk
 would find an empty one.
@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 import torch
 
 Kept = TypeVar("Kept")
-Past = Callable[[Hashable, str, int, Callable[..., Kept]], Sequence[Kept]]
+# Asked by an effect in one call: (owner, site, clip, kind) -> one entry of that kind for each conditioning, or none.
+CallCache = Callable[..., Sequence[Any]]
 # Where the options of a chunk hold the cache.
 OPTION = "magicvideo_frames"
 
 
-def no_past(owner: Hashable, site: str, clip: int, kind: Callable[..., Kept]) -> Sequence[Kept]:
+def no_cache(owner: Hashable, site: str, clip: int, kind: Callable[..., Kept]) -> Sequence[Kept]:
     """What a UNet call outside of chunks sees."""
     return ()
 
@@ -25,7 +26,7 @@ def no_past(owner: Hashable, site: str, clip: int, kind: Callable[..., Kept]) ->
 class FrameCache:
     """One denoising call's past, by owner, site and conditioning; ``device`` is where it waits, None for in place.
 
-    An owner is what looks back: a motion, or another part of a binding.  ``kind(device=...)`` makes what it keeps.
+    An owner is an effect, by its ``id``.  ``kind(device=...)`` makes what it keeps.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -37,26 +38,26 @@ class FrameCache:
         """Conditionings are counted anew."""
         self.calls.clear()
 
-    def of_call(self, conditionings: Sequence[Hashable]) -> Past:
+    def of_call(self, conditionings: Sequence[Hashable]) -> CallCache:
         """The past that a UNet call with these conditionings sees: a function of owner, site, clip and kind.
 
         A conditioning that comes twice in a chunk, such as tile by tile, is told apart by its turn.
         """
-        runs = []
+        turns = []
         for conditioning in conditionings:
-            runs.append((conditioning, self.calls[conditioning]))
+            turns.append((conditioning, self.calls[conditioning]))
             self.calls[conditioning] += 1
-        return partial(self._past, tuple(runs))
+        return partial(self._entries, tuple(turns))
 
     def clear(self) -> None:
         """Frees all of it."""
         self.entries.clear()
         self.calls.clear()
 
-    def _past(
-        self, runs: tuple[Hashable, ...], owner: Hashable, site: str, clip: int, kind: Callable[..., Kept]
+    def _entries(
+        self, turns: tuple[Hashable, ...], owner: Hashable, site: str, clip: int, kind: Callable[..., Kept]
     ) -> Sequence[Kept]:
-        return [self._entry((owner, site, run), clip, kind) for run in runs]
+        return [self._entry((owner, site, turn), clip, kind) for turn in turns]
 
     def _entry(self, key: Hashable, clip: int, kind: Callable[..., Kept]) -> Kept:
         """Another clip begins with no past, and the one before is dropped."""
@@ -65,12 +66,12 @@ class FrameCache:
         return self.entries[key][1]
 
 
-def past_of(transformer_options: dict[str, Any]) -> Past:
+def cache_of_call(transformer_options: dict[str, Any]) -> CallCache:
     """The frames before a chunk, as the conditionings of this call have them.
 
     A uuid alone does not name a conditioning: the host gives an area's to the part of the other side that it cuts out.
     """
     cache = transformer_options.get(OPTION)
     if cache is None:
-        return no_past
+        return no_cache
     return cache.of_call(list(zip(transformer_options["uuids"], transformer_options["cond_or_uncond"], strict=True)))

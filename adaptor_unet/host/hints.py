@@ -12,7 +12,7 @@ from typing import Any
 from comfy.controlnet import ControlBase
 from torch import Tensor
 
-from .chunk_conditioning import rows_for
+from .causal_windows import rows_for
 from .versions import DEVICE_COPIES
 
 logger = logging.getLogger(__name__)

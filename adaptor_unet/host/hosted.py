@@ -1,4 +1,6 @@
-"""An adaptor in the host's hands: a ModelPatcher, so that the host loads, offloads and frees it like any model."""
+"""Adaptors as the host holds them: a ModelPatcher, so that the host loads, offloads and frees one like any model."""
+
+from functools import partial
 
 import comfy.model_management
 import comfy.ops
@@ -6,6 +8,8 @@ from comfy.model_patcher import ModelPatcher
 
 from ..adaptor import VideoAdaptor
 from ..checkpoint import with_tensors
+from ..initialisation import Init, new_adaptor
+from .base_model import config_for, unet_weight
 from .versions import patcher_class
 
 
@@ -18,3 +22,18 @@ def hosted(adaptor: VideoAdaptor) -> ModelPatcher:
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
+
+
+def adaptor_for(model: ModelPatcher, init: Init = "spatial", seed: int = 0, **settings: object) -> VideoAdaptor:
+    """An identity adaptor that fits the model; ``settings`` are further fields of AdaptorConfig.
+
+    Raises ValueError for another kind of model.
+    """
+    return new_adaptor(config_for(model, **settings), init, seed, partial(unet_weight, model))
+
+
+def fresh_adaptor(
+    model: ModelPatcher, frames: int = 16, rank: int = 0, init: Init = "spatial", seed: int = 0
+) -> ModelPatcher:
+    """An identity adaptor that fits the model, as ``adaptor_for`` makes it, ready for Apply."""
+    return hosted(adaptor_for(model, init, seed, frames=frames, rank=rank))

@@ -21,8 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from ..adaptor import VideoAdaptor
 from ..frame_layout import FrameLayout
 from .base_model import unet_of, unet_weight
-from .motion import Motion
-from .unet_call import UnetCall
+from .frame_cache import no_cache
+from .motion_effect import Motion
 
 
 class TrainingUnet:
@@ -72,9 +72,9 @@ class TrainingUnet:
         options: dict[str, Any] = {**self.options, "cond_or_uncond": [0] * len(fps)}
         if adaptor is not None:
             layout = layout or FrameLayout.whole(len(fps), frames)
-            call = UnetCall([(Motion(adaptor=adaptor, fps=fps), layout)])
-            self._hooks.enter_context(call.hooks(self.unet))
-            options = call.patched(options)
+            for part in Motion.parts([(Motion(adaptor=adaptor, fps=fps), layout)], no_cache):
+                self._hooks.enter_context(part.hooked(self.unet))
+                options = part.patched(options)
         out = self.unet(
             self.sampling.calculate_input(sigma, x).to(self.dtype),
             self.sampling.timestep(sigma).float(),

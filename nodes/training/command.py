@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ...adaptor_unet.adaptor import VideoAdaptor
 from ...adaptor_unet.checkpoint import load
-from ...adaptor_unet.host.fresh import adaptor_for
+from ...adaptor_unet.host.hosted import adaptor_for
 from ...adaptor_unet.host.train_base import BaseCheckpoint
 from ...adaptor_unet.host.train_unet import training_device
 from ...adaptor_unet.training.latent_clip import STILL_FPS, TrainingClips

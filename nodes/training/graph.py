@@ -18,9 +18,8 @@ from ...adaptor_unet.adaptor import VideoAdaptor
 from ...adaptor_unet.checkpoint import load, with_tensors
 from ...adaptor_unet.host.fingerprint import fingerprint, of_encoders, of_model
 from ...adaptor_unet.host.folders import training_folders
-from ...adaptor_unet.host.fresh import adaptor_for
 from ...adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
-from ...adaptor_unet.host.hosted import hosted
+from ...adaptor_unet.host.hosted import adaptor_for, hosted
 from ...adaptor_unet.host.train_encode import HostEncoders
 from ...adaptor_unet.host.train_unet import make_room, training_device
 from ...adaptor_unet.training.folder_clips import FolderClips

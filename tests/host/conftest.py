@@ -5,7 +5,7 @@ import pytest
 import small_host  # isort: skip - first, because it puts the host on the path
 from comfy.model_patcher import ModelPatcher
 
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 
 
 @pytest.fixture

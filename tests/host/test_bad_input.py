@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from small_host import Sampler, build_model
 
 from magicvideo.adaptor_unet.checkpoint import AdaptorFileError
-from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.folders import adaptor_names, load_adaptor, register_folder, save_adaptor
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
 
 
 def other_family(name: str) -> ModelPatcher:

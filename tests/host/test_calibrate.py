@@ -11,12 +11,13 @@ from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, trained
 from torch import Tensor
 
+from magicvideo.adaptor_unet.adain import frame_statistics
 from magicvideo.adaptor_unet.checkpoint import load, save
-from magicvideo.adaptor_unet.frame_alignment import frame_statistics
 from magicvideo.adaptor_unet.host.base_model import config_for
-from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
+from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.calibrate import ClipAtLevels, calibrated_adaptor, levels_between
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 
 TEXT = conditioning(1)

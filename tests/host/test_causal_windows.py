@@ -11,12 +11,13 @@ from comfy.model_patcher import ModelPatcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_host import Sampler, conditioning, trained
-from ways import Way, directed, features, last_frames, latents, moved, sharp_model, untrained
+from ways import Way, cross_frame, features, last_frames, latents, moved, sharp_model, untrained
 
-from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
+from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.causal_windows import CausalWindows
 from magicvideo.adaptor_unet.host.frame_cache import FrameCache
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 
 CLOSE = 1e-4
@@ -53,7 +54,7 @@ def test_chunks_of_any_size_equal_the_whole_batch(
         assert relative(sample(with_causal_windows(bound, chunk), frames, cfg, sampler=sampler), whole) <= CLOSE, chunk
 
 
-@pytest.mark.parametrize("way", [moved, directed, last_frames, features])
+@pytest.mark.parametrize("way", [moved, cross_frame, last_frames, features])
 def test_without_the_past_chunks_would_differ(
     adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, way: Way
 ) -> None:
@@ -116,13 +117,13 @@ def test_what_needs_no_training_stands_before_or_behind_an_adaptor_and_windows(
     adaptor: ModelPatcher, sample: Sampler
 ) -> None:
     model = sharp_model()
-    expected = sample(latents(features(directed(with_causal_windows(bind(model, adaptor), 3)))), 7)
-    for first in (directed, features):
-        other = {directed: features, features: directed}[first]
+    expected = sample(latents(features(cross_frame(with_causal_windows(bind(model, adaptor), 3)))), 7)
+    for first in (cross_frame, features):
+        other = {cross_frame: features, features: cross_frame}[first]
         between = other(with_causal_windows(first(latents(bind(model, adaptor))), 3))
         assert torch.equal(sample(between, 7), expected)
         assert torch.equal(sample(with_causal_windows(bind(other(latents(first(model))), adaptor), 3), 7), expected)
-    assert relative(expected, sample(latents(features(directed(bind(model, adaptor)))), 7)) <= CLOSE
+    assert relative(expected, sample(latents(features(cross_frame(bind(model, adaptor)))), 7)) <= CLOSE
 
 
 def test_the_order_of_the_two_nodes_makes_no_difference(
@@ -352,8 +353,8 @@ def test_the_host_plans_memory_for_a_chunk_and_its_past_whatever_the_length(
 def test_the_host_plans_memory_for_the_tokens_of_earlier_frames_too(
     model: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = with_causal_windows(directed(model), 4)
-    runs = ((model, 33), (directed(model), 33), (directed(model, strength=0.0), 33), (ours, 33), (ours, 99))
+    ours = with_causal_windows(cross_frame(model), 4)
+    runs = ((model, 33), (cross_frame(model), 33), (cross_frame(model, strength=0.0), 33), (ours, 33), (ours, 99))
     plain, whole, none, chunks, longer = planned_bytes(
         monkeypatch, *(partial(sample, one, frames, cfg=1.0, steps=1) for one, frames in runs)
     )

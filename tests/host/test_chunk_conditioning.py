@@ -7,9 +7,10 @@ from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, trained
 from torch import Tensor
 
-from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
-from magicvideo.adaptor_unet.host.chunk_conditioning import chunk_conditioning
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.adaptor_unet.host.binding import with_causal_windows
+from magicvideo.adaptor_unet.host.causal_windows import chunk_conditioning
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 
 CLOSE = 1e-4

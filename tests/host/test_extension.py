@@ -9,9 +9,10 @@ from small_host import Sampler, conditioning, trained
 from torch import Tensor
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
-from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
-from magicvideo.nodes.expand import ExpandLatent
+from magicvideo.adaptor_unet.host.binding import with_causal_windows
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.nodes.clip import ExpandLatent
 from measures import relative
 
 Latent = dict[str, Tensor]

@@ -1,12 +1,12 @@
 """The past of a denoising call: whose it is, and when it begins anew."""
 
-from magicvideo.adaptor_unet.host.frame_cache import OPTION, FrameCache, past_of
-from magicvideo.adaptor_unet.temporal_attention import PastFrames
+from magicvideo.adaptor_unet.host.frame_cache import OPTION, FrameCache, cache_of_call
+from magicvideo.adaptor_unet.temporal_attention import KvCache
 
 
 def call(cache: FrameCache, uuids: list[str], sides: list[int], clip: int = 0, site: str = "site") -> list:
-    past = past_of({OPTION: cache, "uuids": uuids, "cond_or_uncond": sides})
-    return [id(frames) for frames in past(0, site, clip, PastFrames)]
+    past = cache_of_call({OPTION: cache, "uuids": uuids, "cond_or_uncond": sides})
+    return [id(frames) for frames in past(0, site, clip, KvCache)]
 
 
 def test_a_conditioning_finds_its_past_wherever_it_stands_in_the_batch() -> None:
@@ -29,15 +29,15 @@ def test_one_uuid_on_both_sides_names_two_conditionings_in_any_order() -> None:
 
 def test_sites_and_clips_have_a_past_of_their_own() -> None:
     cache = FrameCache()
-    pasts = [cache.of_call(["a"])(0, site, clip, PastFrames)[0] for site, clip in (("x", 0), ("y", 0), ("x", 1))]
+    pasts = [cache.of_call(["a"])(0, site, clip, KvCache)[0] for site, clip in (("x", 0), ("y", 0), ("x", 1))]
     assert len({id(past) for past in pasts}) == 3
     assert len(cache.entries) == 3, "calls within one chunk are told apart"
     cache.begin_chunk()
-    assert cache.of_call(["a"])(0, "x", 0, PastFrames)[0] is pasts[0]
+    assert cache.of_call(["a"])(0, "x", 0, KvCache)[0] is pasts[0]
     cache.begin_chunk()
-    assert cache.of_call(["a"])(0, "x", 1, PastFrames)[0] is not pasts[0], "the clip before is dropped"
+    assert cache.of_call(["a"])(0, "x", 1, KvCache)[0] is not pasts[0], "the clip before is dropped"
     assert len(cache.entries) == 3
 
 
 def test_a_call_outside_of_chunks_has_no_past() -> None:
-    assert past_of({})(0, "site", 0, PastFrames) == ()
+    assert cache_of_call({})(0, "site", 0, KvCache) == ()

@@ -13,8 +13,9 @@ from small_host import conditioning
 from torch import Tensor
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
-from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.adaptor_unet.host.binding import with_causal_windows
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.noise import FrameNoise
 from measures import relative
 

@@ -15,8 +15,8 @@ from small_host import Sampler, build_model, conditioning, trained
 from stock_windows import with_windows
 from ways import untrained
 
-from magicvideo.adaptor_unet.host.binding import bind
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 
 

@@ -10,9 +10,10 @@ from comfy.controlnet import ControlBase, ControlNet
 from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, trained
 
-from magicvideo.adaptor_unet.host.binding import bind, with_causal_windows
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.hints import hint_rows
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 from small_controls import (
     CONTROLS,

@@ -11,8 +11,8 @@ from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, trained
 from ways import UNTRAINED, Way, moved, untrained
 
-from magicvideo.adaptor_unet.host.binding import bind
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
 
 each_way = pytest.mark.parametrize("way", [moved, untrained])
 

@@ -9,8 +9,8 @@ from einops import rearrange
 from small_host import Sampler, conditioning, trained
 
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
-from magicvideo.adaptor_unet.host.binding import bind
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.sites import find_sites
 
 

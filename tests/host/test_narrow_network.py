@@ -16,9 +16,8 @@ from compact_checkpoint import CHANNELS, TEXT_POSITIONS, UNET, checkpoint_shapes
 from few_tokens import few_token_options
 from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
 from magicvideo.adaptor_unet.host.base_model import check_fit, config_for
-from magicvideo.adaptor_unet.host.binding import bind
-from magicvideo.adaptor_unet.host.fresh import fresh_adaptor
-from magicvideo.adaptor_unet.host.hosted import hosted
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor, hosted
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from narrow_unet import NARROW_HEADS, narrow_model, unet_settings
 from pad_weights import padded_adaptor, padded_settings, padded_unet

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from encode_stills import word_numbers, word_table
 from magicvideo.adaptor_unet.checkpoint import load, save
-from magicvideo.adaptor_unet.host.fresh import adaptor_for
+from magicvideo.adaptor_unet.host.hosted import adaptor_for
 from magicvideo.adaptor_unet.training.latent_clip import LatentClip, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from narrow_unet import NARROW_HEADS, narrow_model

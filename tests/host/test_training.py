@@ -17,8 +17,8 @@ from toy import Told
 
 from magicvideo.adaptor_unet.checkpoint import load
 from magicvideo.adaptor_unet.host.base_model import config_for, unet_weight
-from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.hosted import hosted
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.train_sample import SampleSettings, sample_latents
 from magicvideo.adaptor_unet.host.train_unet import TrainingUnet
 from magicvideo.adaptor_unet.initialisation import new_adaptor

@@ -6,8 +6,10 @@ import small_host  # isort: skip - first, because it puts the host on the path
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from magicvideo.adaptor_unet.host.binding import bind
-from magicvideo.adaptor_unet.host.untrained import with_aligned_frames, with_directed_attention
+from magicvideo.adaptor_unet.host.adain_effect import Adain
+from magicvideo.adaptor_unet.host.binding import with_effect
+from magicvideo.adaptor_unet.host.cross_frame_effect import CrossFrameAttention
+from magicvideo.adaptor_unet.host.motion_effect import bind
 
 
 def sharp_model(**changes: object) -> ModelPatcher:
@@ -20,24 +22,32 @@ def sharp_model(**changes: object) -> ModelPatcher:
     return model
 
 
+def with_cross_frame_attention(model: ModelPatcher, **settings: object) -> ModelPatcher:
+    return with_effect(model, CrossFrameAttention.of(model, **settings))
+
+
+def with_adain(model: ModelPatcher, **settings: object) -> ModelPatcher:
+    return with_effect(model, Adain.of(model, **settings))
+
+
 def moved(model: ModelPatcher, adaptor: ModelPatcher, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
-    return bind(model, adaptor, strength, frames_per_clip=clip)
+    return bind(model, adaptor, strength=strength, frames_per_clip=clip)
 
 
-def directed(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
-    return with_directed_attention(model, where="all", strength=strength, frames_per_clip=clip)
+def cross_frame(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
+    return with_cross_frame_attention(model, where="all", strength=strength, frames_per_clip=clip)
 
 
 def last_frames(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
-    return with_directed_attention(model, "last", 3, strength=strength, frames_per_clip=clip)
+    return with_cross_frame_attention(model, look_back="last", last_frames=3, strength=strength, frames_per_clip=clip)
 
 
 def features(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
-    return with_aligned_frames(model, "features", strength, frames_per_clip=clip)
+    return with_adain(model, at="features", strength=strength, frames_per_clip=clip)
 
 
 def latents(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
-    return with_aligned_frames(model, "latent", strength, frames_per_clip=clip)
+    return with_adain(model, at="latent", strength=strength, frames_per_clip=clip)
 
 
 def untrained(model: ModelPatcher, adaptor: object = None, strength: float = 1.0, clip: int = 0) -> ModelPatcher:
@@ -46,4 +56,4 @@ def untrained(model: ModelPatcher, adaptor: object = None, strength: float = 1.0
 
 
 Way = Callable[..., ModelPatcher]
-UNTRAINED: list[Way] = [directed, last_frames, features, latents]
+UNTRAINED: list[Way] = [cross_frame, last_frames, features, latents]

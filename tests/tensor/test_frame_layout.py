@@ -19,7 +19,7 @@ def seen_from(layout: FrameLayout, span: int = SPAN, past: tuple[int, ...] = ())
 
 def test_a_whole_clip_counts_its_frames_from_zero() -> None:
     layout = FrameLayout.whole(2, 3)
-    assert (layout.runs, layout.frames, layout.positions, layout.clip_of) == (2, 3, (0, 1, 2), (0, 0, 0))
+    assert (layout.batch, layout.frames, layout.positions, layout.clip_of) == (2, 3, (0, 1, 2), (0, 0, 0))
 
 
 def test_each_run_gets_the_rows_of_its_frames() -> None:

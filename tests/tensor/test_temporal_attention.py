@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from magicvideo.adaptor_unet import temporal_attention
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
-from magicvideo.adaptor_unet.temporal_attention import DirectedTemporalAttention, PastFrames, Projection, rotate
+from magicvideo.adaptor_unet.temporal_attention import DirectedTemporalAttention, KvCache, Projection, rotate
 
 CHANNELS, HEADS, SPAN, POSITIONS = 16, 4, 6, 5
 Randomised = Callable[[nn.Module], nn.Module]
@@ -168,7 +168,7 @@ def test_chunks_with_a_past_equal_the_whole(
     trained.span, frames = span, 40
     z = clip(runs * frames)
     whole = rearrange(trained(z, FrameLayout.whole(runs, frames)), "(b f) p c -> b f p c", b=runs)
-    z, pasts, out = rearrange(z, "(b f) p c -> b f p c", b=runs), [PastFrames() for _ in range(runs)], []
+    z, pasts, out = rearrange(z, "(b f) p c -> b f p c", b=runs), [KvCache() for _ in range(runs)], []
     for start in range(0, frames, chunk):
         places = tuple(range(start, min(start + chunk, frames)))
         piece = rearrange(z[:, list(places)], "b f p c -> (b f) p c")
@@ -181,7 +181,7 @@ def test_chunks_with_a_past_equal_the_whole(
 
 def test_a_past_holds_its_own_memory(trained: DirectedTemporalAttention) -> None:
     """A view of the chunk's keys would keep the whole chunk alive."""
-    past = PastFrames()
+    past = KvCache()
     trained(clip(16), FrameLayout.whole(1, 16), [past])
     assert past.positions == tuple(range(16 - SPAN + 1, 16))
     for k, v in past.pieces.values():
@@ -189,7 +189,7 @@ def test_a_past_holds_its_own_memory(trained: DirectedTemporalAttention) -> None
 
 
 def test_a_past_can_wait_on_a_device_of_its_own(trained: DirectedTemporalAttention) -> None:
-    past = PastFrames(device=torch.device("meta"))
+    past = KvCache(device=torch.device("meta"))
     trained(clip(4), FrameLayout.whole(1, 4), [past])
     assert {x.device.type for pair in past.pieces.values() for x in pair} == {"meta"}
 
@@ -197,7 +197,7 @@ def test_a_past_can_wait_on_a_device_of_its_own(trained: DirectedTemporalAttenti
 def test_a_past_of_other_frames_changes_the_result(trained: DirectedTemporalAttention) -> None:
     z, layout, outs = clip(2), FrameLayout(1, (4, 5), (0, 0)), []
     for before in (clip(4), clip(4)):
-        past = PastFrames()
+        past = KvCache()
         trained(before, FrameLayout.whole(1, 4), [past])
         outs.append(trained(z, layout, [past]))
     assert not torch.allclose(*outs)
@@ -281,7 +281,7 @@ def test_pieces_of_positions_keep_a_past_each(
     z = clip(12)
     whole = trained(z, FrameLayout.whole(1, 12))
     monkeypatch.setattr(temporal_attention, "MOST_ROWS_CPU", 2 * HEADS)
-    past = PastFrames()
+    past = KvCache()
     chunks = [trained(z[i : i + 4], FrameLayout(1, tuple(range(i, i + 4)), (0,) * 4), [past]) for i in (0, 4, 8)]
     torch.testing.assert_close(torch.cat(chunks), whole, rtol=1e-4, atol=1e-5)
     assert sorted(past.pieces) == [0, 2, 4]

@@ -6,10 +6,14 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from magicvideo.adaptor_unet import directed_attention as module
-from magicvideo.adaptor_unet.directed_attention import SeenFrames, directed_attention
+from magicvideo.adaptor_unet import cross_frame_attention as module
+from magicvideo.adaptor_unet.cross_frame_attention import (
+    CrossFrameKvCache,
+    LookBack,
+    cross_frame_attention,
+    seen_frames,
+)
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
-from magicvideo.adaptor_unet.look_back import LookBack, seen_frames
 
 RULES = [LookBack(), LookBack("first"), LookBack("last", 3)]
 
@@ -42,7 +46,7 @@ def test_frames_read_their_own_and_the_chosen_frames_tokens(
 ) -> None:
     monkeypatch.setattr(module, "MOST_QUERIES", most)
     q, k, v = tokens(2 * 5)
-    out = directed_attention(q, k, v, FrameLayout.whole(2, 5), look_back, attention, strength)
+    out = cross_frame_attention(q, k, v, FrameLayout.whole(2, 5), look_back, attention, strength)
     torch.testing.assert_close(out, by_hand(q, k, v, 5, look_back, strength))
 
 
@@ -51,21 +55,21 @@ def test_frames_read_their_own_and_the_chosen_frames_tokens(
 def test_chunks_with_their_past_equal_the_whole(look_back: LookBack, chunk: int) -> None:
     runs, frames = 2, 6
     q, k, v = tokens(runs * frames)
-    whole = directed_attention(q, k, v, FrameLayout.whole(runs, frames), look_back, attention)
-    past, parts = [SeenFrames() for _ in range(runs)], []
+    whole = cross_frame_attention(q, k, v, FrameLayout.whole(runs, frames), look_back, attention)
+    past, parts = [CrossFrameKvCache() for _ in range(runs)], []
     for start in range(0, frames, chunk):
         own = tuple(range(start, min(start + chunk, frames)))
         rows = [run * frames + i for run in range(runs) for i in own]
         layout = FrameLayout(runs, own, (0,) * len(own))
-        part = directed_attention(q[rows], k[rows], v[rows], layout, look_back, attention, past=past)
+        part = cross_frame_attention(q[rows], k[rows], v[rows], layout, look_back, attention, past=past)
         parts.append(rearrange(part, "(b f) p c -> b f p c", b=runs))
     torch.testing.assert_close(rearrange(torch.cat(parts, 1), "b f p c -> (b f) p c"), whole)
 
 
 def test_the_past_holds_no_more_than_is_looked_at_and_waits_where_it_is_told() -> None:
-    past = SeenFrames(device=torch.device("meta"))
+    past = CrossFrameKvCache(device=torch.device("meta"))
     q, k, v = tokens(5)
-    directed_attention(q, k, v, FrameLayout.whole(1, 5), LookBack(), attention, past=[past])
+    cross_frame_attention(q, k, v, FrameLayout.whole(1, 5), LookBack(), attention, past=[past])
     assert past.positions == (0, 4) and past.k.shape == past.v.shape == (2, 9, 8)
     assert past.k.device.type == "meta"
 
@@ -78,7 +82,7 @@ def test_frames_cut_into_tiles_read_the_same_tile_of_earlier_frames(keys_cut: bo
         given = (k, v)
     else:
         given = tuple(rearrange(x, "(n t) p c -> n (t p) c", t=4) for x in (k, v))
-    out = directed_attention(q, *given, FrameLayout.whole(2, 3), LookBack(), attention)
+    out = cross_frame_attention(q, *given, FrameLayout.whole(2, 3), LookBack(), attention)
     for tile in range(4):
         one = [x[tile::4] for x in (q, k, v)]
         torch.testing.assert_close(out[tile::4], by_hand(*one, 3, LookBack(), 1.0))
@@ -93,7 +97,7 @@ def test_a_frame_that_looks_at_none_gets_the_plain_attention_bit_for_bit(strengt
         return attention(q, k, v) + (0.01 * len(q) if dtype is not torch.float32 else 0)
 
     q, k, v = (x.to(dtype) for x in tokens(4))
-    out = directed_attention(q, k, v, FrameLayout.whole(2, 2), LookBack(), rounding, strength)
+    out = cross_frame_attention(q, k, v, FrameLayout.whole(2, 2), LookBack(), rounding, strength)
     plain = rounding(q, k, v)
     assert torch.equal(out[::2], plain[::2]) and not torch.equal(out[1::2], plain[1::2])
 
@@ -101,9 +105,9 @@ def test_a_frame_that_looks_at_none_gets_the_plain_attention_bit_for_bit(strengt
 @pytest.mark.parametrize("past", [False, True])
 def test_frames_that_all_look_at_none_cost_the_hosts_own_call(past: bool) -> None:
     q, k, v = tokens(4)
-    calls, before = [], [SeenFrames() for _ in range(4)] if past else []
+    calls, before = [], [CrossFrameKvCache() for _ in range(4)] if past else []
     layout = FrameLayout.whole(4, 1)
-    directed_attention(
+    cross_frame_attention(
         q, k, v, layout, LookBack(), lambda *given: calls.append(given) or attention(*given), past=before
     )
     assert len(calls) == 1 and all(x is y for x, y in zip(calls[0], (q, k, v), strict=True))
@@ -116,7 +120,7 @@ def test_no_attention_call_but_the_hosts_own_holds_more_queries_than_it_may(
     monkeypatch.setattr(module, "MOST_QUERIES", 2 * 9)
     rows = []
     q, k, v = (x.to(dtype) for x in tokens(8))
-    directed_attention(
+    cross_frame_attention(
         q, k, v, FrameLayout.whole(1, 8), LookBack(), lambda *given: rows.append(len(given[0])) or attention(*given)
     )
     assert rows == [*plain, 1, 2, 2, 2]
@@ -124,10 +128,64 @@ def test_no_attention_call_but_the_hosts_own_holds_more_queries_than_it_may(
 
 def test_a_chunk_behind_the_first_needs_no_plain_attention() -> None:
     q, k, v = (x.half() for x in tokens(3))
-    past, rows = [SeenFrames()], []
+    past, rows = [CrossFrameKvCache()], []
     counted = lambda *given: rows.append(len(given[0])) or attention(*given)  # noqa: E731
     for start in (0, 3):
         rows.clear()
         layout = FrameLayout(1, tuple(range(start, start + 3)), (0,) * 3)
-        directed_attention(q, k, v, layout, LookBack(), counted, past=past)
+        cross_frame_attention(q, k, v, layout, LookBack(), counted, past=past)
     assert rows == [3]
+
+
+FIVE = FrameLayout.whole(1, 5)
+
+
+@pytest.mark.parametrize(
+    ("look_back", "seen"),
+    [
+        (LookBack("first"), ((0,), (1, 0), (2, 0), (3, 0), (4, 0))),
+        (LookBack("first and previous"), ((0,), (1, 0), (2, 0, 1), (3, 0, 2), (4, 0, 3))),
+        (LookBack("last", 1), ((0,), (1, 0), (2, 1), (3, 2), (4, 3))),
+        (LookBack("last", 2), ((0,), (1, 0), (2, 0, 1), (3, 1, 2), (4, 2, 3))),
+        (LookBack("last", 9), ((0,), (1, 0), (2, 0, 1), (3, 0, 1, 2), (4, 0, 1, 2, 3))),
+    ],
+)
+def test_each_rule_by_hand(look_back: LookBack, seen: tuple) -> None:
+    assert seen_frames(look_back, FIVE) == seen
+
+
+@pytest.mark.parametrize("look_back", [LookBack(), LookBack("first"), LookBack("last", 1), LookBack("last", 3)])
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_chunks_that_keep_what_is_chosen_see_what_the_whole_sees(look_back: LookBack, chunk: int) -> None:
+    whole = seen_frames(look_back, FrameLayout.whole(1, 7))
+    past: tuple[int, ...] = ()
+    for start in range(0, 7, chunk):
+        own = tuple(range(start, min(start + chunk, 7)))
+        known = past + own
+        seen = seen_frames(look_back, FrameLayout(1, own, (0,) * len(own)), past)
+        assert tuple(tuple(known[i] for i in frames) for frames in seen) == whole[start : start + chunk]
+        past = tuple(known[i] for i in look_back.chosen(known))
+
+
+def test_a_frame_looks_at_frames_of_its_own_clip_only() -> None:
+    window = FrameLayout(1, (2, 3, 0, 1), (0, 0, 1, 1))
+    assert seen_frames(LookBack(), window) == ((0,), (1, 0), (2,), (3, 2))
+
+
+def test_places_count_not_rows_where_a_window_runs_over_the_end() -> None:
+    looped = FrameLayout(1, (6, 7, 0, 1), (0, 0, 0, 0))
+    assert seen_frames(LookBack(), looped) == ((0, 2, 3), (1, 2, 0), (2,), (3, 2))
+
+
+def test_how_many_frames_are_looked_at_is_known_beforehand() -> None:
+    assert [LookBack().most(n) for n in range(4)] == [0, 1, 2, 2]
+    assert [LookBack("first").most(n) for n in range(3)] == [0, 1, 1]
+    assert [LookBack("last", 2).most(n) for n in range(4)] == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"), [(("nearest", 2), "look_back must be one of"), (("last", 0), "last_frames must be 1 or more")]
+)
+def test_unusable_settings_are_refused(settings: tuple, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        LookBack(*settings)

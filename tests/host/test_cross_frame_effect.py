@@ -13,10 +13,9 @@ from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from small_host import Sampler, build_model
 from stock_windows import NO_ANCHOR, with_windows
 from torch import Tensor
-from ways import directed, sharp_model
+from ways import cross_frame, sharp_model, with_cross_frame_attention
 
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
-from magicvideo.adaptor_unet.host.untrained import with_directed_attention
 from measures import relative
 
 BLOCKS = [("input", 1), ("input", 3), ("middle", 0), ("output", 0), ("output", 1), ("output", 2), ("output", 3)]
@@ -60,7 +59,7 @@ RULES = {
 def test_frames_read_the_tokens_of_the_chosen_frames_at_the_chosen_places(
     model: ModelPatcher, sample: Sampler, rule: str, where: str, blocks: list
 ) -> None:
-    out = sample(with_directed_attention(model, rule, 3, where), 6, cfg=1.0)
+    out = sample(with_cross_frame_attention(model, look_back=rule, last_frames=3, where=where), 6, cfg=1.0)
     assert relative(out, sample(replaced(model, one_by_one(RULES[rule]), blocks), 6, cfg=1.0)) < 1e-5
     assert relative(out, sample(model, 6, cfg=1.0)) > 1e-3, "it should show"
 
@@ -91,7 +90,7 @@ def test_half_the_strength_is_half_the_way_in_one_attention(model: ModelPatcher,
         return patch
 
     for name, strength in (("none", 0.0), ("half", 0.5), ("whole", 1.0)):
-        bound = with_directed_attention(model, strength=strength)
+        bound = with_cross_frame_attention(model, strength=strength)
         bound.set_model_attn1_output_patch(catch(name))
         sample(bound, 4, cfg=1.0, steps=1)
     torch.testing.assert_close(caught["half"], (caught["none"] + caught["whole"]) / 2)
@@ -100,7 +99,9 @@ def test_half_the_strength_is_half_the_way_in_one_attention(model: ModelPatcher,
 
 
 def test_a_later_node_counts_where_two_act(model: ModelPatcher, sample: Sampler) -> None:
-    both = with_directed_attention(with_directed_attention(model, "first", where="all"), "last", 3)
+    both = with_cross_frame_attention(
+        with_cross_frame_attention(model, look_back="first", where="all"), look_back="last", last_frames=3
+    )
     expected = replaced(model, one_by_one(RULES["last"]), BLOCKS[2:])
     expected = replaced(expected, one_by_one(RULES["first"]), BLOCKS[:2])
     assert relative(sample(both, 5, cfg=1.0), sample(expected, 5, cfg=1.0)) < 1e-5
@@ -118,7 +119,7 @@ def test_attention_patches_of_other_nodes_act_as_ever(model: ModelPatcher, sampl
         patched.set_model_attn1_output_patch(lambda n, options: 0.8 * n)
         return patched
 
-    bound = directed(with_patches(model)) if order == "before" else with_patches(directed(model))
+    bound = cross_frame(with_patches(model)) if order == "before" else with_patches(cross_frame(model))
     expected = with_patches(replaced(model, one_by_one(RULES["first and previous"]), BLOCKS))
     assert relative(sample(bound, 5, cfg=1.0), sample(expected, 5, cfg=1.0)) < 1e-5
 
@@ -131,9 +132,9 @@ def test_self_attention_that_another_node_replaces_stays_that_nodes(
     theirs = {"middle": lambda q, k, v, options: v, "rest": one_by_one(RULES["first and previous"])}
     middle, rest = BLOCKS[2:3], BLOCKS[3:]
     if order == "before":
-        bound = with_directed_attention(replaced(model, theirs["middle"], middle))
+        bound = with_cross_frame_attention(replaced(model, theirs["middle"], middle))
     else:
-        bound = replaced(with_directed_attention(model), theirs["middle"], middle)
+        bound = replaced(with_cross_frame_attention(model), theirs["middle"], middle)
     with caplog.at_level("WARNING"):
         out = sample(bound, 5, cfg=1.0)
     told = [record for record in caplog.records if "leaves self-attention to another node" in record.message]
@@ -143,7 +144,7 @@ def test_self_attention_that_another_node_replaces_stays_that_nodes(
 
 
 def test_a_replacement_of_one_transformer_is_seen_too(model: ModelPatcher, sample: Sampler) -> None:
-    bound = with_directed_attention(model)
+    bound = with_cross_frame_attention(model)
     bound.set_model_attn1_replace(lambda q, k, v, options: v, "middle", 0, 0)
     expected = replaced(bound, lambda q, k, v, options: v, BLOCKS[2:3])
     assert torch.equal(sample(bound, 4), sample(expected, 4))
@@ -156,7 +157,7 @@ def test_an_attention_function_that_another_node_sets_is_used(model: ModelPatche
         rows.append(args[0].shape[0])
         return function(*args, **kwargs)
 
-    bound = with_directed_attention(model, where="all")
+    bound = with_cross_frame_attention(model, where="all")
     expected = sample(bound, 4, cfg=1.0, steps=1)
     bound.model_options["transformer_options"]["optimized_attention_override"] = override
     assert torch.equal(sample(bound, 4, cfg=1.0, steps=1), expected)
@@ -164,9 +165,9 @@ def test_an_attention_function_that_another_node_sets_is_used(model: ModelPatche
 
 
 def test_the_stock_perturbed_attention_guidance_runs(model: ModelPatcher, sample: Sampler) -> None:
-    guided = PerturbedAttentionGuidance().execute(with_directed_attention(model), 2.0)
+    guided = PerturbedAttentionGuidance().execute(with_cross_frame_attention(model), 2.0)
     out = sample(getattr(guided, "result", guided)[0], 4)
-    assert out.isfinite().all() and not torch.equal(out, sample(with_directed_attention(model), 4))
+    assert out.isfinite().all() and not torch.equal(out, sample(with_cross_frame_attention(model), 4))
 
 
 @pytest.mark.parametrize("order", ["before", "behind"])
@@ -178,18 +179,18 @@ def test_frames_that_the_stock_hypertile_cuts_look_back_tile_by_tile(
         return getattr(made, "result", made)[0]
 
     plain = sample(tiled(model), 4)
-    out = sample(directed(tiled(model)) if order == "before" else tiled(directed(model)), 4)
+    out = sample(cross_frame(tiled(model)) if order == "before" else tiled(cross_frame(model)), 4)
     assert torch.equal(out[0], plain[0]) and relative(out[1:], plain[1:]) > 1e-3
     assert not torch.equal(plain, sample(model, 4)), "the tiles should show"
-    assert relative(sample(with_causal_windows(tiled(directed(model)), 2), 4), out) < 1e-4
+    assert relative(sample(with_causal_windows(tiled(cross_frame(model)), 2), 4), out) < 1e-4
 
 
 def test_in_the_hosts_own_windows_a_frame_looks_at_its_window(model: ModelPatcher, sample: Sampler) -> None:
-    plain, out = (sample(with_windows(m, 4, 0, "batched", **NO_ANCHOR), 8) for m in (model, directed(model)))
+    plain, out = (sample(with_windows(m, 4, 0, "batched", **NO_ANCHOR), 8) for m in (model, cross_frame(model)))
     assert torch.equal(out[[0, 4]], plain[[0, 4]]), "the first of a window stands for the clip's first"
     noise = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    alone = sample(directed(model), 4, noise=noise[4:])
-    windowed = sample(with_windows(directed(model), 4, 0, "batched", **NO_ANCHOR), 8, noise=noise)
+    alone = sample(cross_frame(model), 4, noise=noise[4:])
+    windowed = sample(with_windows(cross_frame(model), 4, 0, "batched", **NO_ANCHOR), 8, noise=noise)
     assert relative(windowed[4:], alone) < 1e-4
 
 
@@ -200,7 +201,7 @@ def test_it_acts_between_its_percentages_only(model: ModelPatcher, sample: Sampl
         calls.append(args[1].shape[1] > args[0].shape[1] and args[1].shape[1] != 77)
         return function(*args, **kwargs)
 
-    bound = with_directed_attention(model, "first", start_percent=0.3, end_percent=0.7)
+    bound = with_cross_frame_attention(model, look_back="first", start_percent=0.3, end_percent=0.7)
     bound.model_options["transformer_options"]["optimized_attention_override"] = override
     steps = []
 
@@ -210,7 +211,7 @@ def test_it_acts_between_its_percentages_only(model: ModelPatcher, sample: Sampl
 
     sample(bound, 2, steps=10, callback=callback, cfg=1.0)
     assert steps[0] is steps[-1] is False and any(steps)
-    assert torch.equal(sample(with_directed_attention(model, start_percent=1.0), 4), sample(model, 4))
+    assert torch.equal(sample(with_cross_frame_attention(model, start_percent=1.0), 4), sample(model, 4))
 
 
 @pytest.mark.parametrize(
@@ -218,21 +219,24 @@ def test_it_acts_between_its_percentages_only(model: ModelPatcher, sample: Sampl
     [
         ({"look_back": "next"}, "look_back must be one of first and previous, first, last; found 'next'"),
         ({"last_frames": 0}, "last_frames must be 1 or more, found 0"),
-        ({"where": "encoder"}, "where of Directed Attention must be one of middle and decoder, all; found 'encoder'"),
-        ({"strength": 1.1}, "strength of Directed Attention must lie in 0 to 1, found 1.1"),
-        ({"strength": float("nan")}, "strength of Directed Attention must be a finite number"),
+        (
+            {"where": "encoder"},
+            "where of Cross-Frame Attention must be one of middle and decoder, all; found",
+        ),
+        ({"strength": 1.1}, "strength of Cross-Frame Attention must lie in 0 to 1, found 1.1"),
+        ({"strength": float("nan")}, "strength of Cross-Frame Attention must be a finite number"),
         ({"start_percent": 2.0}, "start_percent and end_percent must lie in 0 to 1"),
-        ({"frames_per_clip": -1}, "frames_per_clip of Directed Attention must be 0 or more"),
+        ({"frames_per_clip": -1}, "frames_per_clip of Cross-Frame Attention must be 0 or more"),
     ],
 )
 def test_unusable_settings_are_refused(model: ModelPatcher, settings: dict, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        with_directed_attention(model, **settings)
+        with_cross_frame_attention(model, **settings)
 
 
 def test_another_family_and_a_batch_of_no_whole_clips_are_refused(model: ModelPatcher, sample: Sampler) -> None:
     other = build_model(comfy.supported_models.SD20)
     with pytest.raises(ValueError, match="works with Stable Diffusion 1.5 models, but this model is SD20"):
-        with_directed_attention(other)
-    with pytest.raises(ValueError, match="frames_per_clip of Directed Attention is 3, but the latent batch holds 4"):
-        sample(with_directed_attention(model, frames_per_clip=3), 4)
+        with_cross_frame_attention(other)
+    with pytest.raises(ValueError, match="frames_per_clip of Cross-Frame Attention is 3, but the latent batch holds 4"):
+        sample(with_cross_frame_attention(model, frames_per_clip=3), 4)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from magicvideo.adaptor_unet.frame_alignment import (
+from magicvideo.adaptor_unet.adain import (
     MOST_SCALE,
     FrameStatistics,
-    ReferenceFrame,
-    alignment,
+    ReferenceStatistics,
+    adain,
     frame_statistics,
     reference_of,
 )
@@ -22,9 +22,9 @@ def features(rows: int, seed: int = 0) -> Tensor:
     return z * (0.5 + torch.rand(rows, 3, 1, 1, generator=generator)) + torch.randn(rows, 3, 1, 1, generator=generator)
 
 
-def aligned(z: Tensor, layout: FrameLayout, strength: float = 1.0, past: list[ReferenceFrame] = ()) -> Tensor:
+def aligned(z: Tensor, layout: FrameLayout, strength: float = 1.0, past: list[ReferenceStatistics] = ()) -> Tensor:
     own = frame_statistics(z)
-    gain, shift = alignment(own, reference_of(own, layout, past), strength)
+    gain, shift = adain(own, reference_of(own, layout, past), strength)
     return z + gain[:, :, None, None] * z + shift[:, :, None, None]
 
 
@@ -63,7 +63,7 @@ def test_the_reference_is_the_earliest_frame_of_ones_own_clip() -> None:
 def test_chunks_hold_on_to_the_first_frame(chunk: int) -> None:
     z = features(2 * 6)
     whole = aligned(z, FrameLayout.whole(2, 6))
-    past = [ReferenceFrame(), ReferenceFrame()]
+    past = [ReferenceStatistics(), ReferenceStatistics()]
     for start in range(0, 6, chunk):
         own = tuple(range(start, start + chunk))
         rows = [run * 6 + i for run in range(2) for i in own]
@@ -73,7 +73,7 @@ def test_chunks_hold_on_to_the_first_frame(chunk: int) -> None:
 def test_flat_channels_stay_and_no_scale_leaves_its_bounds() -> None:
     own = FrameStatistics(torch.zeros(1, 3), torch.tensor([[0.0, 1e-9, 1.0]]))
     flat = FrameStatistics(torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 1e-9]]))
-    gain, _ = alignment(own, flat)
+    gain, _ = adain(own, flat)
     torch.testing.assert_close(gain, torch.tensor([[0.0, MOST_SCALE - 1, 1 / MOST_SCALE - 1]]))
 
 

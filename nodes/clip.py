@@ -1,10 +1,12 @@
-"""Stills and short clips to latents of whole clips."""
+"""Nodes for clips of any length: latents for them, and sampling them in chunks."""
 
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..adaptor_unet.expand_latent import expand_latent
+from ..adaptor_unet.host.binding import with_causal_windows
 from ..adaptor_unet.host.versions import schema
-from .wire import CATEGORY
+from .inputs import CATEGORY
 
 
 class ExpandLatent(io.ComfyNode):
@@ -47,3 +49,41 @@ class ExpandLatent(io.ComfyNode):
         cls, latent: io.Latent.Type, frames: int, frames_per_clip: int, keep_given: bool = False
     ) -> io.NodeOutput:
         return io.NodeOutput(expand_latent(latent, frames, frames_per_clip, keep_given))
+
+
+class CausalWindows(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MagicVideo_CausalWindows",
+            display_name="Causal Windows",
+            category=CATEGORY,
+            description="Samples a long clip a few frames at a time, in memory that does not grow with its length. The "
+            "result is that of the whole clip at once, and each chunk gets the ControlNet hints of its own frames.",
+            search_aliases=["context windows", "long video", "sliding window", "low memory"],
+            inputs=[
+                io.Model.Input("model", tooltip="Before or after Apply MagicVideo, as you like."),
+                io.Int.Input(
+                    "chunk_frames",
+                    default=8,
+                    min=1,
+                    max=4096,
+                    tooltip="Frames that go through the model at once. Fewer need less memory and somewhat more "
+                    "time; the clip stays the same.",
+                ),
+                io.Boolean.Input(
+                    "offload_past",
+                    default=False,
+                    tooltip="Keeps what chunks need of the frames before in main memory: less GPU memory, more time.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    tooltip="A copy of the model that samples in chunks. The model that came in stays as is."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, chunk_frames: int, offload_past: bool) -> io.NodeOutput:
+        return io.NodeOutput(with_causal_windows(model, chunk_frames, offload_past))

@@ -1,6 +1,7 @@
-"""The distribution adaptor computed instead of learnt: each frame's channels get the first frame's mean and spread.
+"""AdaIN over the frames of a clip: each frame's channels get the mean and standard deviation of the first frame's.
 
-Axes: b runs, f frames of a run, n = b f rows, c channels, ... positions.
+It is the distribution adaptor computed instead of learnt (AdaIN: Huang and Belongie 2017).
+Axes: b clips or conditionings of a batch, f frames of each, n = b f rows, c channels, ... positions.
 """
 
 from collections.abc import Sequence
@@ -33,8 +34,8 @@ def frame_statistics(z: Tensor) -> FrameStatistics:
 
 
 @dataclass
-class ReferenceFrame:
-    """Statistics of a clip's first frame, ``c`` each, at one site and for one run, from the chunk that holds it on."""
+class ReferenceStatistics:
+    """Statistics of a clip's first frame, ``c`` each, at one site, from the chunk that holds it on."""
 
     mean: Tensor | None = None
     deviation: Tensor | None = None
@@ -47,22 +48,24 @@ class ReferenceFrame:
         return FrameStatistics(self.mean, self.deviation)
 
 
-def reference_of(own: FrameStatistics, layout: FrameLayout, past: Sequence[ReferenceFrame] = ()) -> FrameStatistics:
+def reference_of(
+    own: FrameStatistics, layout: FrameLayout, past: Sequence[ReferenceStatistics] = ()
+) -> FrameStatistics:
     """n c -> n c: for each row, the statistics of the first frame of its clip.
 
-    That is the first frame that the call holds; with ``past``, one entry a run, the clip's very first.
+    That is the first frame that the call holds; with ``past``, one entry for each b, the clip's very first.
     """
     if not past:
         rows = torch.tensor(layout.first_rows(), device=own.mean.device)
         return FrameStatistics(own.mean[rows], own.deviation[rows])
     f = layout.frames
     firsts = [
-        past[run].or_first(FrameStatistics(*(x[run * f : (run + 1) * f] for x in own))) for run in range(layout.runs)
+        past[row].or_first(FrameStatistics(*(x[row * f : (row + 1) * f] for x in own))) for row in range(layout.batch)
     ]
     return FrameStatistics(*(repeat(torch.stack(x), "b c -> (b f) c", f=f) for x in zip(*firsts, strict=True)))
 
 
-def alignment(own: FrameStatistics, reference: FrameStatistics, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+def adain(own: FrameStatistics, reference: FrameStatistics, strength: float = 1.0) -> tuple[Tensor, Tensor]:
     """``s (S - 1)`` and ``s B``, n c each: ``S_i = sigma_ref / sigma_i``, ``B_i = mu_ref - S_i mu_i``.
 
     Exactly 0 where a frame is its own reference.

@@ -6,11 +6,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model
 from torch import Tensor, nn
-from ways import features, latents
+from ways import features, latents, with_adain
 
-from magicvideo.adaptor_unet.frame_alignment import frame_statistics
-from magicvideo.adaptor_unet.host.binding import bind
-from magicvideo.adaptor_unet.host.untrained import with_aligned_frames
+from magicvideo.adaptor_unet.adain import frame_statistics
+from magicvideo.adaptor_unet.host.motion_effect import bind
 
 
 def assert_like_the_first(z: Tensor) -> None:
@@ -61,9 +60,9 @@ def test_half_the_strength_of_the_latents_is_half_the_way(model: ModelPatcher, s
 @pytest.mark.parametrize("at", ["features", "latent"])
 def test_it_acts_between_its_percentages_only(model: ModelPatcher, sample: Sampler, at: str) -> None:
     plain = sample(model, 3, steps=4)
-    assert torch.equal(sample(with_aligned_frames(model, at, start_percent=1.0), 3, steps=4), plain)
+    assert torch.equal(sample(with_adain(model, at=at, start_percent=1.0), 3, steps=4), plain)
     early, late = (
-        sample(with_aligned_frames(model, at, start_percent=start, end_percent=end), 3, steps=4)
+        sample(with_adain(model, at=at, start_percent=start, end_percent=end), 3, steps=4)
         for start, end in ((0.0, 0.4), (0.6, 1.0))
     )
     assert not torch.equal(early, plain) and not torch.equal(late, plain) and not torch.equal(early, late)
@@ -78,19 +77,19 @@ def test_two_nodes_one_for_each_place_both_act(model: ModelPatcher, sample: Samp
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"at": "pixels"}, "at of Align Frames must be features or latent, found 'pixels'"),
-        ({"strength": -0.1}, "strength of Align Frames must lie in 0 to 1, found -0.1"),
+        ({"at": "pixels"}, "at of Frame AdaIN must be features or latent, found 'pixels'"),
+        ({"strength": -0.1}, "strength of Frame AdaIN must lie in 0 to 1, found -0.1"),
         ({"end_percent": -1.0}, "start_percent and end_percent must lie in 0 to 1"),
     ],
 )
 def test_unusable_settings_are_refused(model: ModelPatcher, settings: dict, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        with_aligned_frames(model, **settings)
+        with_adain(model, **settings)
 
 
 def test_another_family_and_a_batch_of_no_whole_clips_are_refused(model: ModelPatcher, sample: Sampler) -> None:
     other = build_model(comfy.supported_models.SD20)
     with pytest.raises(ValueError, match="works with Stable Diffusion 1.5 models, but this model is SD20"):
-        with_aligned_frames(other)
-    with pytest.raises(ValueError, match="frames_per_clip of Align Frames is 3, but the latent batch holds 4"):
-        sample(with_aligned_frames(model, "latent", frames_per_clip=3), 4)
+        with_adain(other)
+    with pytest.raises(ValueError, match="frames_per_clip of Frame AdaIN is 3, but the latent batch holds 4"):
+        sample(with_adain(model, at="latent", frames_per_clip=3), 4)

@@ -1,0 +1,118 @@
+"""AdaIN over the frames of a clip as an effect: at the adaptor's sites, or on the latents that the model predicts.
+
+Axes: n rows of a call, c channels, h height, w width, p positions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from comfy.model_patcher import ModelPatcher
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..adain import ReferenceStatistics, adain, frame_statistics, reference_of
+from ..frame_adaptor import apply_change
+from ..frame_layout import FrameLayout
+from ..sites import Site
+from .base_model import config_for
+from .effect import CallPart, Effect, HeldSelfAttention, Options, block_of
+from .frame_cache import CallCache
+
+Change = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adain(Effect):
+    """Settings of one Frame AdaIN node.
+
+    ``sites`` are the UNet's places where it acts; none for the latents.  ``told`` hears of each site, the frames of the
+    call, and their change: gain and shift, n c each.
+    """
+
+    node: ClassVar[str] = "Frame AdaIN"
+    place: ClassVar[int] = 2  # it has the last word on what the others make
+    at: Literal["features", "latent"] = "latent"
+    sites: tuple[Site, ...] = field(default=(), repr=False)
+    told: Callable[[str, FrameLayout, Change], None] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.at not in ("features", "latent"):
+            raise ValueError(f"at of Frame AdaIN must be features or latent, found {self.at!r}.")
+
+    @classmethod
+    def of(cls, model: ModelPatcher, *, at: str = "latent", **settings: object) -> "Adain":
+        """Raises ValueError when the model or the settings do not fit."""
+        sites = config_for(model).sites
+        return super().of(model, at=at, sites=sites if at == "features" else (), **settings)
+
+    @classmethod
+    def parts(cls, acting: Sequence[tuple["Adain", FrameLayout]], cache: CallCache) -> list[CallPart]:
+        """One after the other."""
+        return [
+            AdainCall(effect, layout, partial(cache, id(effect))).part() for effect, layout in acting if effect.sites
+        ]
+
+    def attach(self, model: ModelPatcher) -> None:
+        """On the latents it acts behind guidance, not in the UNet."""
+        if self.at == "latent":
+            model.set_model_sampler_post_cfg_function(self.predicted)
+
+    def predicted(self, given: dict[str, Any]) -> Tensor:
+        """The clean latents of a step as the host is to go on with them: its function behind guidance.
+
+        n c h w -> n c h w.  The host comes here with the whole batch, also where the model ran in chunks.
+        """
+        latents = given["denoised"]
+        if not self.acts_at(float(given["sigma"].flatten()[0])):
+            return latents
+        frames = self.frames_per_clip or len(latents)
+        own = frame_statistics(latents)
+        change = adain(own, reference_of(own, FrameLayout.whole(len(latents) // frames, frames)), self.strength)
+        return apply_change(latents.clone(), *(rearrange(x, "n c -> n c 1 1") for x in change))
+
+
+class AdainCall:
+    """What it does to the features during one call of the UNet."""
+
+    def __init__(self, effect: Adain, layout: FrameLayout, cache: CallCache) -> None:
+        self.effect, self.layout, self.cache = effect, layout, cache
+        self.transformers = {site.block: site.name for site in effect.sites if site.kind == "transformer"}
+        self.self_attention = HeldSelfAttention()
+
+    def part(self) -> CallPart:
+        convolutions = [site.name for site in self.effect.sites if site.kind == "convolution"]
+        return CallPart(
+            hooks={name: partial(self.behind_convolution, name) for name in convolutions},
+            last={
+                "attn1_output_patch": self.self_attention.hold,
+                "attn2_output_patch": self.behind_cross_attention,
+            },
+        )
+
+    def behind_convolution(self, name: str, convolution: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
+        """n c h w -> n c h w"""
+        return apply_change(z, *(rearrange(x, "n c -> n c 1 1") for x in self.change(name, z)))
+
+    def behind_cross_attention(self, out: Tensor, options: Options) -> Tensor:
+        """n p c -> n p c: S-Attn, and what T-Attn has added to it, aligned.
+
+        The block has added the self-attention already, so here its change is added alone.
+        """
+        beside = self.self_attention.take(out)
+        name = self.transformers[block_of(options)]
+        gain, shift = (
+            rearrange(x, "n c -> n 1 c") for x in self.change(name, rearrange(out + beside, "n p c -> n c p"))
+        )
+        return apply_change(out, gain, shift, beside=beside)
+
+    def change(self, site: str, z: Tensor) -> Change:
+        """Gain and shift of features, n c ... -> n c twice."""
+        own = frame_statistics(z)
+        past = self.cache(site, self.layout.clip_of[0], ReferenceStatistics)
+        change = adain(own, reference_of(own, self.layout, past), self.effect.strength)
+        if self.effect.told is not None:
+            self.effect.told(site, self.layout, change)
+        return change

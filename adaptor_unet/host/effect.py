@@ -1,0 +1,186 @@
+"""An effect: whatever acts while a model samples.
+
+An adaptor's motion, cross-frame attention and AdaIN are effects.  ``binding.py`` sets them on a clone of a model and
+calls them; it knows none of them by name, nor do the memory plan, the causal windows and the frame cache.  How to add
+one is told in ``docs/add_an_effect.md``.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ..frame_layout import FrameLayout
+from .frame_cache import CallCache
+
+logger = logging.getLogger(__name__)
+
+Options = dict[str, Any]
+Block = tuple[str, int, int]
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+Self = TypeVar("Self", bound="Effect")
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """From sigma ``start`` down to ``end``, both included."""
+
+    start: float = math.inf
+    end: float = 0.0
+
+    def __contains__(self, sigma: float) -> bool:
+        return self.end <= sigma <= self.start
+
+
+def noise_levels(model: ModelPatcher, start_percent: float, end_percent: float) -> NoiseLevels:
+    """The noise levels of this model between two points of sampling.  Raises ValueError unless they lie in 0 to 1."""
+    if not (0.0 <= start_percent <= 1.0 and 0.0 <= end_percent <= 1.0):
+        raise ValueError(f"start_percent and end_percent must lie in 0 to 1, found {start_percent} and {end_percent}.")
+    sampling = model.get_model_object("model_sampling")
+    start, end = (float(sampling.percent_to_sigma(percent)) for percent in (start_percent, end_percent))
+    return NoiseLevels(start if start_percent > 0 else math.inf, end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """Settings of one node that acts while a model samples; raises ValueError for settings that cannot work.
+
+    ``node`` is the node's display name.  ``place``: effects of a lower place act before those of a higher one, in
+    whichever order their nodes came.  ``most_strength``: 1 for effects of which there is a whole and no more, which
+    then take a strength of 0 to 1; infinite for others, which take any.
+    ``strength`` 0 leaves the image model exactly as it was.  ``frames_per_clip``: 0 for the whole batch.
+    """
+
+    node: ClassVar[str]
+    place: ClassVar[int]
+    most_strength: ClassVar[float] = 1.0
+    strength: float = 1.0
+    frames_per_clip: int = 0
+    levels: NoiseLevels = NoiseLevels()
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.strength):
+            raise ValueError(f"strength of {self.node} must be a finite number, found {self.strength}.")
+        if math.isfinite(self.most_strength) and not 0 <= self.strength <= self.most_strength:
+            raise ValueError(f"strength of {self.node} must lie in 0 to 1, found {self.strength}.")
+        if self.frames_per_clip < 0:
+            raise ValueError(f"frames_per_clip of {self.node} must be 0 or more, found {self.frames_per_clip}.")
+
+    @classmethod
+    def of(
+        cls: type[Self],
+        model: ModelPatcher,
+        *,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        **settings: object,
+    ) -> Self:
+        """The effect for this model; ``settings`` are further fields.  Raises ValueError if they do not fit it."""
+        return cls(levels=noise_levels(model, start_percent, end_percent), **settings)
+
+    @classmethod
+    def parts(cls: type[Self], acting: Sequence[tuple[Self, FrameLayout]], cache: CallCache) -> list["CallPart"]:
+        """What the effects of this class do in one call of the UNet: those that act at its noise level, with the frames
+        that the call holds.  ``cache`` gives what earlier calls have kept of the frames before, if any."""
+        return []
+
+    def acts_at(self, sigma: float | None) -> bool:
+        """Whether it acts at a noise level, None for unknown."""
+        return self.strength != 0 and (sigma is None or sigma in self.levels)
+
+    def attach(self, model: ModelPatcher) -> None:
+        """Sets on the clone what it needs beside calls of the UNet: further models, functions behind guidance."""
+
+    def before_sampling(self, transformer_options: Options) -> None:
+        """Told once before the first step, for what a person should read in the log."""
+
+    @property
+    def shared_noise(self) -> float:
+        """Share of each frame's noise that must be the first frame's, 0 to 1."""
+        return 0.0
+
+    def activation_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
+        """Memory that a call of so many frames, ``height`` and ``width`` in latents, needs beside the UNet's own."""
+        return 0
+
+    def cache_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
+        """Memory of what it keeps of the frames before, where so many of them go through the UNet in chunks."""
+        return 0
+
+
+@dataclass(frozen=True)
+class CallPart:
+    """What acts during one call of the UNet.  Made for one call and dropped after it.
+
+    ``hooks`` act behind modules of the UNet, by name.  ``first`` and ``last`` are the host's attention patches, by the
+    host's names, before and behind those of other nodes.  ``self_attention`` takes the place of a block's own, where no
+    other node has replaced it.
+    """
+
+    hooks: dict[str, Hook] = field(default_factory=dict)
+    first: dict[str, Callable] = field(default_factory=dict)
+    last: dict[str, Callable] = field(default_factory=dict)
+    self_attention: dict[Block, Callable] = field(default_factory=dict)
+
+    @contextmanager
+    def hooked(self, unet: nn.Module) -> Iterator[None]:
+        """The hooks are on the UNet for as long as the context lasts."""
+        handles = []
+        try:
+            for name, hook in self.hooks.items():
+                handles.append(unet.get_submodule(name).register_forward_hook(hook))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def patched(self, transformer_options: Options) -> Options:
+        """The options with the patches added; the caller's dicts and lists stay as they are."""
+        patches = dict(transformer_options.get("patches", {}))
+        for name, patch in self.first.items():
+            patches[name] = [patch, *patches.get(name, [])]
+        for name, patch in self.last.items():
+            patches[name] = [*patches.get(name, []), patch]
+        options = {**transformer_options, "patches": patches}
+        if self.self_attention:
+            replaced = transformer_options.get("patches_replace", {})
+            theirs = replaced.get("attn1", {})
+            ours = {block: own for block, own in self.self_attention.items() if not is_replaced(block, theirs)}
+            options["patches_replace"] = {**replaced, "attn1": {**theirs, **ours}}
+        return options
+
+
+class HeldSelfAttention:
+    """A block's self-attention output, ``n p c``, held for what is added behind its cross-attention.
+
+    The host adds self-attention to the features before it comes to the text, so a patch behind cross-attention does not
+    see it; with the text's output it is what the paper calls S-Attn.
+    """
+
+    def __init__(self) -> None:
+        self.out: Tensor | None = None
+
+    def hold(self, out: Tensor, options: Options) -> Tensor:
+        """The host's ``attn1_output_patch``."""
+        self.out = out
+        return out
+
+    def take(self, like: Tensor) -> Tensor:
+        """What was held, in the dtype and on the device of ``like``; once."""
+        held, self.out = self.out, None
+        return held.to(like)
+
+
+def block_of(options: Options) -> Block:
+    """The transformer that a patch is called for: side of the UNet, block, and number in it."""
+    return (*options["block"], options.get("block_index", 0))
+
+
+def is_replaced(block: Block, replaced: dict) -> bool:
+    """Whether another node's self-attention stands there: by its transformer, or by its block for all of them."""
+    return block in replaced or block[:2] in replaced

@@ -1,0 +1,171 @@
+"""An adaptor's motion as an effect: hooks on the UNet's convolutions, patches around its attention.
+
+Axes: b clips or conditionings of one call, f frames of each, p positions, c channels, h height, w width; n = b f rows.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from ..adaptor import VideoAdaptor
+from ..frame_adaptor import apply_change
+from ..frame_layout import FrameLayout
+from ..temporal_attention import KvCache
+from .base_model import check_fit, unet_of
+from .binding import KEY, with_effect
+from .effect import CallPart, Effect, HeldSelfAttention, Options, block_of
+from .frame_cache import CallCache
+from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
+
+# Tensors of a block's size that live at once beside the host's own: the block's input, its self-attention, and the
+# temporal output, whose queries, keys and values come and go in pieces.
+HELD_TENSORS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion(Effect):
+    """Settings of one Apply node; raises ValueError if unusable.
+
+    fps: frames a second, one for all clips of a call or one for each (in training).  ``patcher`` is the host's hold on
+    the adaptor, None in training.
+    """
+
+    node: ClassVar[str] = "Apply MagicVideo"
+    place: ClassVar[int] = 0
+    most_strength: ClassVar[float] = math.inf
+    adaptor: VideoAdaptor = field(repr=False)
+    patcher: ModelPatcher | None = field(default=None, repr=False, compare=False)
+    fps: float | tuple[float, ...] = 8.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(math.isfinite(rate) and rate > 0 for rate in self.rates):
+            raise ValueError(f"fps of Apply MagicVideo must be a finite number above 0, found {self.fps}.")
+
+    @classmethod
+    def of(cls, model: ModelPatcher, *, adaptor: ModelPatcher, **settings: object) -> "Motion":
+        """``adaptor`` is a patcher made by ``hosted``.  Raises ValueError when it was made for another UNet."""
+        check_fit(model, adaptor.model.config)
+        return super().of(model, adaptor=adaptor.model, patcher=adaptor, **settings)
+
+    @classmethod
+    def parts(cls, acting: Sequence[tuple["Motion", FrameLayout]], cache: CallCache) -> list[CallPart]:
+        """Several motions add up at each site."""
+        return [MotionCall(acting, cache).part()]
+
+    def attach(self, model: ModelPatcher) -> None:
+        """The host loads, offloads and frees the adaptor with the model."""
+        others = [patcher for patcher in model.get_additional_models_with_key(KEY) if patcher.model is not self.adaptor]
+        model.set_additional_models(KEY, [*others, self.patcher])
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        return self.fps if isinstance(self.fps, tuple) else (self.fps,)
+
+    @property
+    def shared_noise(self) -> float:
+        """As the adaptor was trained; none at strength 0, which leaves the image model as it was."""
+        return self.adaptor.config.shared_noise if self.strength else 0.0
+
+    def activation_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
+        """The activations of the widest block."""
+        pixels = SIDES_OF_GUIDANCE * frames * height * width
+        return pixels * unet_of(model).model_channels * ACTIVATION_BYTES * HELD_TENSORS
+
+    def cache_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
+        """Keys and values of temporal attention."""
+        config = self.adaptor.config
+        if "temporal" not in config.parts:
+            return 0
+        return kept_bytes(model, config.transformers, min(frames, config.frames - 1), height, width)
+
+
+class MotionCall:
+    """``motions`` with the frames of one call; ``cache`` holds the keys and values of the frames before."""
+
+    def __init__(self, motions: Sequence[tuple[Motion, FrameLayout]], cache: CallCache) -> None:
+        self.motions, self.cache = motions, cache
+        self.sites = motions[0][0].adaptor.config
+        self.transformers = {site.block: site.name for site in self.sites.transformers}
+        self.rows = [layout.adaptor_rows(motion.adaptor.config.frames) for motion, layout in motions]
+        self.self_attention = HeldSelfAttention()
+        self.input: Tensor | None = None
+
+    def part(self) -> CallPart:
+        """``z <- S z + B`` behind every convolution.  Around attention, first before it, to see the block's own
+        normalised input; last behind it, to add to what comes out."""
+        convolutions = self.sites.convolutions if self._have("frame") else ()
+        return CallPart(
+            hooks={site.name: partial(self.behind_convolution, site.name) for site in convolutions},
+            first={"attn1_patch": self.before_attention},
+            last={
+                "emb_patch": self.add_fps,
+                "attn1_output_patch": self.self_attention.hold,
+                "attn2_output_patch": self.behind_cross_attention,
+            },
+        )
+
+    def add_fps(self, embedding: Tensor, model_channels: int, transformer_options: Options) -> Tensor:
+        """n c -> n c"""
+        for motion, layout in self.motions:
+            if motion.adaptor.fps is not None:
+                added = motion.strength * motion.adaptor.fps(torch.tensor(motion.rates).to(embedding))
+                if len(added) > 1:
+                    added = repeat(added, "b c -> (b f) c", f=layout.frames)
+                embedding = embedding + added
+        return embedding
+
+    def before_attention(self, z: Tensor, k: Tensor, v: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+        """Keeps the normalised input z, ``n p c``, which temporal attention reads too."""
+        self.input = z
+        return z, k, v
+
+    def behind_convolution(self, name: str, convolution: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
+        """n c h w -> n c h w"""
+        gain, shift = (rearrange(x, "n c -> n c 1 1") for x in self._change("frame", name))
+        return apply_change(z, gain, shift)
+
+    def behind_cross_attention(self, out: Tensor, options: Options) -> Tensor:
+        """n p c -> n p c: ``S' S-Attn(z) + B' + T-Attn(z)``, where S-Attn = self-attention + out.
+
+        The block has added self-attention already, so here it is added ``(S' - 1)`` times.
+        """
+        z, self.input = self.input, None
+        name = self.transformers[block_of(options)]
+        self_attention = self.self_attention.take(out)
+        if self._have("spatial"):
+            gain, shift = (rearrange(x, "n c -> n 1 c") for x in self._change("spatial", name))
+            out = apply_change(out, gain, shift, beside=self_attention)
+        for motion, layout in self.motions:
+            if "temporal" in motion.adaptor.config.parts:
+                past = self.cache(id(motion), name, layout.clip_of[0], KvCache)
+                out = torch.add(out, motion.adaptor.temporal[name](z, layout, past), alpha=motion.strength)
+        return out
+
+    def _have(self, part: str) -> bool:
+        return any(part in motion.adaptor.config.parts for motion, _ in self.motions)
+
+    def _change(self, part: str, name: str) -> tuple[Tensor, Tensor]:
+        """Sum over the motions of ``s (S - 1)`` and ``s B`` at a site, ``n c`` each."""
+        changes = [
+            getattr(motion.adaptor, part)[name].change(rows, motion.strength)
+            for (motion, _), rows in zip(self.motions, self.rows, strict=True)
+            if part in motion.adaptor.config.parts
+        ]
+        gains, shifts = zip(*changes, strict=True)
+        return sum(gains), sum(shifts)
+
+
+def bind(model: ModelPatcher, adaptor: ModelPatcher, **settings: object) -> ModelPatcher:
+    """A clone of the model that treats a latent batch as the frames of clips; the model itself stays as it is.
+
+    On a model that is bound already the two motions add up.  ``settings`` are those of ``Motion.of``.
+    """
+    return with_effect(model, Motion.of(model, adaptor=adaptor, **settings))

@@ -1,0 +1,178 @@
+"""Nodes for adaptors: load, make, save one, and apply it to a model."""
+
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..adaptor_unet.host.binding import with_effect
+from ..adaptor_unet.host.folders import adaptor_names, load_adaptor, save_adaptor
+from ..adaptor_unet.host.hosted import fresh_adaptor
+from ..adaptor_unet.host.motion_effect import Motion
+from ..adaptor_unet.host.versions import schema
+from .inputs import ADAPTORS, CATEGORY, Adaptor, end_percent, frames_per_clip, seed, start_percent
+
+
+class LoadAdaptor(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MagicVideo_LoadAdaptor",
+            display_name="Load MagicVideo Adaptor",
+            category=ADAPTORS,
+            description="Loads a trained video adaptor from the folder models/magicvideo.",
+            search_aliases=["motion module", "motion model", "animate", "text to video"],
+            inputs=[
+                io.Combo.Input(
+                    "adaptor_name",
+                    options=adaptor_names(),
+                    tooltip="A file in models/magicvideo. Press R in the graph after adding one.",
+                ),
+            ],
+            outputs=[Adaptor.Output(display_name="adaptor", tooltip="Goes into Apply MagicVideo.")],
+        )
+
+    @classmethod
+    def execute(cls, adaptor_name: str) -> io.NodeOutput:
+        return io.NodeOutput(load_adaptor(adaptor_name))
+
+
+class SaveAdaptor(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MagicVideo_SaveAdaptor",
+            display_name="Save MagicVideo Adaptor",
+            category=ADAPTORS,
+            description="Saves a video adaptor into models/magicvideo. Never overwrites: the number goes up.",
+            search_aliases=["export motion", "save motion module"],
+            is_output_node=True,
+            inputs=[
+                Adaptor.Input("adaptor", tooltip="The adaptor to save."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="adaptor",
+                    tooltip="Name of the file before its number; may begin with a folder, as in my/motion.",
+                ),
+                io.String.Input("title", default="", tooltip="Title, stored in the file for model browsers."),
+                io.String.Input("author", default="", tooltip="Who made it, stored in the file."),
+                io.String.Input(
+                    "trigger_words",
+                    default="",
+                    tooltip="Words that a prompt should hold to get the motion, stored in the file.",
+                ),
+                io.String.Input(
+                    "license", default="", tooltip="Under which terms others may use it, stored in the file."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, adaptor: ModelPatcher, filename_prefix: str, title: str, author: str, trigger_words: str, license: str
+    ) -> io.NodeOutput:
+        told: dict[str, Any] = {"title": title, "author": author, "trigger_phrase": trigger_words, "license": license}
+        path = save_adaptor(adaptor, filename_prefix, {f"modelspec.{k}": v for k, v in told.items() if v})
+        return io.NodeOutput(ui={"text": (f"Saved {path.name}",)})
+
+
+class NewAdaptor(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MagicVideo_NewAdaptor",
+            display_name="New MagicVideo Adaptor",
+            category=ADAPTORS,
+            description="Makes an untrained video adaptor for a model. It changes nothing until it is trained.",
+            search_aliases=["motion module", "train motion"],
+            inputs=[
+                io.Model.Input("model", tooltip="The Stable Diffusion 1.5 model that the adaptor is for."),
+                io.Int.Input(
+                    "frames",
+                    default=16,
+                    min=1,
+                    max=1024,
+                    tooltip="Length of a training clip. Longer clips can still be made with the adaptor.",
+                ),
+                io.Int.Input(
+                    "rank",
+                    default=0,
+                    min=0,
+                    max=1280,
+                    tooltip="Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file.",
+                ),
+                io.Combo.Input(
+                    "init",
+                    options=["spatial", "random"],
+                    default="spatial",
+                    tooltip="Temporal attention starts from the model's own self-attention, or at random.",
+                ),
+                seed("Seed of the weights that start at random."),
+            ],
+            outputs=[Adaptor.Output(display_name="adaptor", tooltip="Changes nothing until it is trained.")],
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, frames: int, rank: int, init: str, seed: int) -> io.NodeOutput:
+        return io.NodeOutput(fresh_adaptor(model, frames, rank, init, seed))
+
+
+class ApplyMagicVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MagicVideo_Apply",
+            display_name="Apply MagicVideo",
+            category=CATEGORY,
+            description="Makes a Stable Diffusion 1.5 model treat a batch of latents as the frames of one clip. "
+            "Two of these in a row blend their motions.",
+            search_aliases=["motion module", "animate", "text to video", "video"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model; LoRAs may come before or after."),
+                Adaptor.Input("adaptor", tooltip="From Load MagicVideo Adaptor or New MagicVideo Adaptor."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="How much of the motion: 0 leaves the image model exactly as it was, 1 is as trained.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=8.0,
+                    min=0.1,
+                    max=240.0,
+                    step=0.1,
+                    tooltip="Frame rate the clip is meant for. Give the same to Create Video.",
+                ),
+                frames_per_clip(),
+                start_percent("Where in sampling the motion begins to act."),
+                end_percent("Where in sampling the motion stops acting."),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="A copy of the model that makes clips. The model that came in stays as it was.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        adaptor: ModelPatcher,
+        strength: float,
+        fps: float,
+        frames_per_clip: int,
+        start_percent: float,
+        end_percent: float,
+    ) -> io.NodeOutput:
+        motion = Motion.of(
+            model,
+            adaptor=adaptor,
+            strength=strength,
+            fps=fps,
+            frames_per_clip=frames_per_clip,
+            start_percent=start_percent,
+            end_percent=end_percent,
+        )
+        return io.NodeOutput(with_effect(model, motion))
