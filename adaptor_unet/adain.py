@@ -4,8 +4,9 @@ It is the distribution adaptor computed instead of learnt (AdaIN: Huang and Belo
 Axes: b clips or conditionings of a batch, f frames of each, n = b f rows, c channels, ... positions.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,8 @@ from .frame_layout import FrameLayout
 FLAT = 1e-5
 # A nearly flat channel holds nothing that a larger scale could bring out.
 MOST_SCALE = 4.0
+# Noise levels that differ by no more than this factor have features that can be compared.
+NEAR, LEAST = 2.0, 1e-3
 
 
 class FrameStatistics(NamedTuple):
@@ -35,17 +38,33 @@ def frame_statistics(z: Tensor) -> FrameStatistics:
 
 @dataclass
 class ReferenceStatistics:
-    """Statistics of a clip's first frame, ``c`` each, at one site, from the chunk that holds it on."""
+    """Statistics of a clip's first frame at one site, ``c`` each, by the noise level at which they were seen.
 
-    mean: Tensor | None = None
-    deviation: Tensor | None = None
-    device: torch.device | None = None  # of what other pasts hold; these few numbers stay where they are
+    ``positions``, ``keeps`` and ``device`` are those of what other effects keep: these few numbers stay where they are.
+    """
 
-    def or_first(self, own: FrameStatistics) -> FrameStatistics:
-        """f c -> c: what was remembered; the first row, remembered from now on, where nothing was."""
-        if self.mean is None:
-            self.mean, self.deviation = own.mean[0].clone(), own.deviation[0].clone()
-        return FrameStatistics(self.mean, self.deviation)
+    levels: dict[float, FrameStatistics] = field(default_factory=dict)
+    sigma: float = 0.0
+    device: torch.device | None = None
+    keeps: bool = True
+    positions: tuple[int, ...] = ()
+
+    def reference(self, own: FrameStatistics, positions: tuple[int, ...]) -> FrameStatistics:
+        """f c -> f c: the first frame's, for frames at these positions of the clip.
+
+        The call that holds the first frame takes it from there, and it is remembered.  Features of other noise levels
+        cannot be compared, so where none near the present one was seen, each frame is its own reference.
+        """
+        if positions[0] == 0:
+            self.levels[self.sigma] = FrameStatistics(own.mean[0].clone(), own.deviation[0].clone())
+        near = min(self.levels, key=self._far, default=None)
+        if near is None or self._far(near) > math.log(NEAR):
+            return own
+        return FrameStatistics(*(repeat(x, "c -> f c", f=len(positions)) for x in self.levels[near]))
+
+    def _far(self, sigma: float) -> float:
+        """How far a noise level is from the present one, as a logarithm."""
+        return abs(math.log(max(sigma, LEAST) / max(self.sigma, LEAST)))
 
 
 def reference_of(
@@ -59,10 +78,11 @@ def reference_of(
         rows = torch.tensor(layout.first_rows(), device=own.mean.device)
         return FrameStatistics(own.mean[rows], own.deviation[rows])
     f = layout.frames
-    firsts = [
-        past[row].or_first(FrameStatistics(*(x[row * f : (row + 1) * f] for x in own))) for row in range(layout.batch)
+    found = [
+        entry.reference(FrameStatistics(*(x[b * f : (b + 1) * f] for x in own)), layout.positions)
+        for b, entry in enumerate(past)
     ]
-    return FrameStatistics(*(repeat(torch.stack(x), "b c -> (b f) c", f=f) for x in zip(*firsts, strict=True)))
+    return FrameStatistics(*(torch.cat(x) for x in zip(*found, strict=True)))
 
 
 def adain(own: FrameStatistics, reference: FrameStatistics, strength: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,8 @@ class CrossFrameKvCache:
     k: Tensor | None = None
     v: Tensor | None = None
     device: torch.device | None = None
+    keeps: bool = True
+    sigma: float = 0.0
 
     def in_front_of(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """f t p c -> f t p c, with the frames before in front."""
@@ -80,6 +82,8 @@ class CrossFrameKvCache:
 
     def keep(self, look_back: LookBack, positions: tuple[int, ...], k: Tensor, v: Tensor) -> None:
         """Remembers what a later frame may look at; positions has f entries, k and v are ``f t p c``."""
+        if not self.keeps:
+            return
         kept, where = look_back.chosen(positions), self.device or k.device
         self.positions = tuple(positions[i] for i in kept)
         self.k, self.v = (rearrange(x[kept], "f t p c -> f (t p) c").to(where, copy=True) for x in (k, v))

@@ -4,6 +4,7 @@ Axes: b clips or conditionings of the batch, f frames of each, k frames looked a
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -60,16 +61,23 @@ class FrameLayout:
         Frame i sees itself and the ``span - 1`` frames before it in its own clip (paper: lower-triangular mask; the
         span keeps a long clip like a trained one).  ``past`` and finished frames do not go together.
         """
-        plain = tuple(range(self.positions[0], self.positions[0] + self.frames))
-        if not past and self.positions == plain and self.frames <= span and len(set(self.clip_of)) == 1:
+        return directed_mask(self, span, past)
+
+
+@lru_cache(maxsize=64)  # asked for at every site of a call
+def directed_mask(layout: FrameLayout, span: int, past: tuple[int, ...]) -> Tensor | None:
+    """As ``FrameLayout.directed_mask``."""
+    with torch.inference_mode(False):  # kept for later calls, which may want gradients
+        plain = tuple(range(layout.positions[0], layout.positions[0] + layout.frames))
+        if not past and layout.positions == plain and layout.frames <= span and len(set(layout.clip_of)) == 1:
             return None
-        clip = torch.tensor(self.clip_of)
-        query = torch.tensor(self.positions)
-        key = torch.tensor(past + self.positions)
-        key_clip = torch.cat([torch.full((len(past),), self.clip_of[0]), clip])
+        clip = torch.tensor(layout.clip_of)
+        query = torch.tensor(layout.positions)
+        key = torch.tensor(past + layout.positions)
+        key_clip = torch.cat([torch.full((len(past),), layout.clip_of[0]), clip])
         distance = query[:, None] - key[None, :]
         seen = (distance >= 0) & (distance < span) & (clip[:, None] == key_clip[None, :])
-        if not self.finished:
+        if not layout.finished:
             return seen
-        done = torch.arange(self.frames) < self.finished
-        return (seen & done[None, :] & (done[:, None] | (distance > 0))) | torch.eye(self.frames, dtype=torch.bool)
+        done = torch.arange(layout.frames) < layout.finished
+        return (seen & done[None, :] & (done[:, None] | (distance > 0))) | torch.eye(layout.frames, dtype=torch.bool)

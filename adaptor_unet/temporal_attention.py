@@ -45,23 +45,66 @@ class Projection(nn.Module):
 
 @dataclass
 class KvCache:
-    """Keys and values of the frames before, at one site and of one clip; the attention itself fills it.
+    """KV cache: keys and values of the frames before, at one site and of one clip; the attention itself fills it.
 
-    ``positions`` has f entries; ``pieces`` maps the first position of a piece to its keys and values, ``f p c`` each.
-    They stay on the device they were made on, or wait on ``device``.
+    ``positions`` are those of the frames that are kept.  ``pieces`` maps the first position p of a piece to its keys
+    and values, ``k p c`` each, the kept frames in front and room for those of a call behind them, so that a step of
+    sampling copies none.  They stay on the device they were made on, or wait on ``device``.  Where ``keeps`` is false,
+    the frames of a call see the kept ones and are not kept themselves.
     """
 
     positions: tuple[int, ...] = ()
     pieces: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     device: torch.device | None = None
+    keeps: bool = True
+    sigma: float = 0.0
 
-    def extend(self, start: int, k: Tensor, v: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-        """Past and present keys and values of a piece; remembers the last ``kept`` frames of them."""
-        if start in self.pieces:
-            k, v = (torch.cat([old.to(new.device), new]) for old, new in zip(self.pieces[start], (k, v), strict=True))
-        first, where = max(0, len(k) - kept), self.device or k.device
-        self.pieces[start] = (k[first:].to(where, copy=True), v[first:].to(where, copy=True))
-        return k, v
+    def seen_with(self, start: int, k: Tensor, v: Tensor, span: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the kept frames and, behind them, of the present ones, ``f p c`` each, of a piece.
+
+        Keeps what the next frame may see: the last ``span - 1`` frames.
+        """
+        if not self.keeps and not self.positions:
+            return k, v
+        seen = self._joined(start, k, v)
+        if self.keeps:
+            first = max(0, len(seen[0]) - span + 1)
+            self.pieces[start] = tuple(kept_on(x[first:], self.device) for x in seen)
+        return seen
+
+    def end_call(self, positions: tuple[int, ...], span: int) -> None:
+        """After all pieces of a call with frames at these positions."""
+        if self.keeps:
+            seen = self.positions + positions
+            self.positions = seen[max(0, len(seen) - span + 1) :]
+
+    def _joined(self, start: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        kept = len(self.positions)
+        if start not in self.pieces:
+            return k, v
+        joined = []
+        for place, new in enumerate((k, v)):
+            old = self.pieces[start][place]
+            if self.device is not None or self.keeps:
+                joined.append(torch.cat([old[:kept].to(new.device, non_blocking=True), new]))
+                continue
+            if len(old) < kept + len(new):
+                room = old.new_empty(kept + len(new), *old.shape[1:])
+                room[:kept] = old[:kept]
+                self.pieces[start] = tuple(room if i == place else x for i, x in enumerate(self.pieces[start]))
+                old = room
+            old[kept : kept + len(new)] = new
+            joined.append(old[: kept + len(new)])
+        return tuple(joined)
+
+
+def kept_on(x: Tensor, device: torch.device | None) -> Tensor:
+    """A copy of its own, where it is or on ``device``; in pinned memory, where that lets it run beside the work."""
+    if device is None or device == x.device:
+        return x.clone()
+    if device.type == "cpu" and x.device.type == "cuda":
+        return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
+    return x.to(device, copy=True)
 
 
 class DirectedTemporalAttention(nn.Module):
@@ -92,20 +135,19 @@ class DirectedTemporalAttention(nn.Module):
 
     def forward(self, z: Tensor, layout: FrameLayout, past: Sequence[KvCache] = ()) -> Tensor:
         """(b f) p c -> (b f) p c.  ``past``, if any, has one entry for each b: its frames are seen, these added."""
-        mask = layout.directed_mask(self.span, past[0].positions if past else ())
-        mask = mask if mask is None else mask.to(z.device)
         clips = rearrange(z, "(b f) p c -> b f p c", b=layout.batch)
-        out = [self._clip(clip, layout, mask, past[i] if past else None) for i, clip in enumerate(clips)]
+        out = [self._clip(clip, layout, past[i] if past else None) for i, clip in enumerate(clips)]
         return out[0] if len(out) == 1 else torch.cat(out)
 
-    def _clip(self, z: Tensor, layout: FrameLayout, mask: Tensor | None, past: KvCache | None) -> Tensor:
+    def _clip(self, z: Tensor, layout: FrameLayout, past: KvCache | None) -> Tensor:
         """f p c -> f p c, piece of positions by piece.  A clip at a time, so that heads are a view, not a copy."""
+        mask = layout.directed_mask(self.span, past.positions if past else ())
+        mask = mask if mask is None else mask.to(z.device)
         step = max(1, (MOST_ROWS_CPU if z.device.type == "cpu" else MOST_ROWS) // self.heads)
         starts = range(0, z.shape[1], step)
         out = [self._piece(z[:, start : start + step], layout, mask, past, start) for start in starts]
         if past is not None:
-            seen = past.positions + layout.positions
-            past.positions = seen[max(0, len(seen) - self.span + 1) :]
+            past.end_call(layout.positions, self.span)
         return out[0] if len(out) == 1 else torch.cat(out, dim=1)
 
     def _piece(self, z: Tensor, layout: FrameLayout, mask: Tensor | None, past: KvCache | None, start: int) -> Tensor:
@@ -114,7 +156,7 @@ class DirectedTemporalAttention(nn.Module):
         if self.rotary:
             q, k = (rotate(x, layout.positions, self.heads) for x in (q, k))
         if past is not None:
-            k, v = past.extend(start, k, v, self.span - 1)
+            k, v = past.seen_with(start, k, v, self.span)
         q, k, v = (rearrange(x, "f p (h d) -> p h f d", h=self.heads) for x in (q, k, v))
         seen = attend(q, k, v, mask)
         return self.to_out(rearrange(seen, "p h f d -> f p (h d)"))

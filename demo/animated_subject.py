@@ -84,7 +84,7 @@ def show(options: argparse.Namespace) -> None:
     learnt, _ = on_background(fetched(options.folder.parent / "art", options.emoji), BACKGROUND)
     learnt = learnt[np.linspace(0, len(learnt) - 1, FRAMES).round().astype(int)]
     stock, rows = StockModel(options.checkpoint), [learnt]
-    moving = model_maker(stock.model, options.adaptor, 0)(options.fps)
+    moving = model_maker(stock.model, options.adaptor, 0)(options.fps, FRAMES)
     found = {"learnt from": {"sizes": sizes(learnt).round(1).tolist()}}
     for prompt in PROMPTS:
         for seed in SEEDS:

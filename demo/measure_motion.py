@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
+from typing import get_args
 
 import numpy as np
 from comfy.model_patcher import ModelPatcher
@@ -36,8 +37,8 @@ from magicvideo.adaptor_unet.checkpoint import load  # noqa: E402
 from magicvideo.adaptor_unet.expand_latent import expand_latent  # noqa: E402
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
-from magicvideo.adaptor_unet.host.motion_effect import bind  # noqa: E402
-from motion_rule import Way, change_of_thing, turned_back, way  # noqa: E402
+from magicvideo.adaptor_unet.host.motion_effect import Order, bind  # noqa: E402
+from motion_rule import JUMP, SMOOTH, Way, change_of_thing, turned_back, way, worst_step  # noqa: E402
 from narrow_unet import narrow_model  # noqa: E402
 from sampling_settings import CFG, STEPS  # noqa: E402
 from sprite_painter import couples, load_sprites  # noqa: E402
@@ -90,6 +91,10 @@ class Judged:
         """How far the colours of the thing are from those in frame 0, mean over the frames."""
         return float(change_of_thing(self.frames).mean())
 
+    @cached_property
+    def worst_step(self) -> float:
+        return worst_step(self.frames)
+
     @property
     def turned_back(self) -> float:
         return turned_back(self.frames, self.asked.direction)
@@ -125,16 +130,28 @@ def asked_clips(
 
 
 def sampled(
-    asked: list[Asked], stock: StockModel, model_for: Callable[[float], ModelPatcher], lengths: Lengths
+    asked: list[Asked],
+    stock: StockModel,
+    model_for: Callable[[float, int], ModelPatcher],
+    lengths: Lengths,
+    beside: int = 1,
 ) -> Iterator[Judged]:
-    """One clip after the other; ``model_for(fps)`` gives the MODEL."""
-    for clip in asked:
-        model, start = model_for(clip.fps), empty_latents(lengths.frames)
-        latents = stock.latents(clip.prompt, clip.seed, start, STEPS, CFG, model)
-        if lengths.extended > lengths.frames:
-            start = expand_latent({"samples": latents}, lengths.extended, lengths.frames, keep_given=True)
-            latents = stock.latents(clip.prompt, clip.seed + 1, start, STEPS, CFG, model)
-        yield Judged(clip, as_bytes(stock.decoded(latents)), lengths.frames if lengths.extended > lengths.frames else 0)
+    """Clip after clip of each frame rate, ``beside`` in a batch; ``model_for(fps, frames)`` gives the MODEL."""
+    for fps in sorted({clip.fps for clip in asked}):
+        of_rate = [clip for clip in asked if clip.fps == fps]
+        for first in range(0, len(of_rate), beside):
+            clips = of_rate[first : first + beside]
+            prompts, seeds = [clip.prompt for clip in clips], [clip.seed for clip in clips]
+            start = empty_latents(lengths.frames * len(clips))
+            latents = stock.latents(prompts, seeds, start, STEPS, CFG, model_for(fps, lengths.frames))
+            given = 0
+            if lengths.extended > lengths.frames:
+                given = lengths.frames
+                start = expand_latent({"samples": latents}, lengths.extended, given, keep_given=True)
+                seeds = [seed + 1 for seed in seeds]
+                latents = stock.latents(prompts, seeds, start, STEPS, CFG, model_for(fps, lengths.extended))
+            for clip, own in zip(clips, latents.chunk(len(clips)), strict=True):
+                yield Judged(clip, as_bytes(stock.decoded(own)), given)
 
 
 def figures(clips: list[Judged]) -> dict[str, object]:
@@ -150,6 +167,10 @@ def figures(clips: list[Judged]) -> dict[str, object]:
     return {
         "clips": len(clips),
         "right": sum(clip.right for clip in clips),
+        f"no step off by more than {SMOOTH:g} pixels": sum(clip.worst_step <= SMOOTH for clip in clips),
+        f"a step off by more than {JUMP:g} pixels": sum(clip.worst_step > JUMP for clip in clips),
+        "worst step off by, pixels, median": round(median(clip.worst_step for clip in clips), 2),
+        "worst step off by, pixels, most": round(max(clip.worst_step for clip in clips), 1),
         "travel along the asked way, pixels": round(fmean(clip.along for clip in clips), 1),
         "asked travel, pixels": round(fmean(SPEED * steps / clip.asked.fps for clip in clips), 1),
         "scatter about the line, pixels": round(fmean(clip.way.scatter for clip in moving), 2) if moving else None,
@@ -177,14 +198,19 @@ def save_sheet(clips: list[Judged], path: Path, every: int = 1) -> None:
     Image.fromarray(np.concatenate(columns, axis=1)).save(path)
 
 
-def model_maker(image_model: ModelPatcher, adaptor: Path | None, chunk: int) -> Callable[[float], ModelPatcher]:
-    """The image model, or the video model at a frame rate; in causal windows of so many frames, if not 0."""
-    if chunk:
-        image_model = with_causal_windows(image_model, chunk)
+def model_maker(
+    image_model: ModelPatcher, adaptor: Path | None, window: int, **order: object
+) -> Callable[[float, int], ModelPatcher]:
+    """The image model, or the video model at a frame rate and clip length; in causal windows of so many, if not 0.
+
+    ``order`` goes to the motion: the order in which frames are sampled.
+    """
+    if window:
+        image_model = with_causal_windows(image_model, window)
     if adaptor is None:
-        return lambda fps: image_model
+        return lambda fps, frames: image_model
     moving = hosted(load(adaptor))
-    return lambda fps: bind(image_model, moving, fps=fps)
+    return lambda fps, frames: bind(image_model, moving, fps=fps, frames_per_clip=frames, **order)
 
 
 def main() -> None:
@@ -198,6 +224,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--extend-to", type=int, default=0, help="frames to which each clip is extended afterwards")
     parser.add_argument("--chunk", type=int, default=0, help="frames of a causal window; 0 for none (default)")
+    parser.add_argument("--order", choices=get_args(Order), default="auto", help="in which frames are sampled")
+    parser.add_argument("--at-once", type=int, default=1, help="frames at once in the order frame by frame")
+    parser.add_argument("--beside", type=int, default=1, help="clips in a batch, which takes less time")
     parser.add_argument("--fps", type=float, nargs="+", default=FRAME_RATES)
     parser.add_argument("--sprites", type=Path, default=Path(".demo/sprites"))
     parser.add_argument("--sheet", type=Path, help="PNG or WebP of all frames")
@@ -207,9 +236,11 @@ def main() -> None:
     image_model = narrow_model(load_file(options.narrow)) if options.narrow else stock.model
     asked = asked_clips(couples(load_sprites(options.sprites)), options.count, options.fps, options.first_seed)
     lengths, clips = Lengths(options.frames, options.extend_to), []
-    for clip in sampled(asked, stock, model_maker(image_model, options.adaptor, options.chunk), lengths):
+    maker = model_maker(image_model, options.adaptor, options.chunk, order=options.order, chunk=options.at_once)
+    for clip in sampled(asked, stock, maker, lengths, options.beside):
         clips.append(clip)
         found = f"{clip.way.x:+6.1f} {clip.way.y:+6.1f}, scatter {clip.way.scatter:.1f}" if clip.way else "nothing seen"
+        found += f", worst step off by {clip.worst_step:4.1f}"
         print(f"{'right' if clip.right else 'WRONG'}  {found}  {clip.asked.fps:g} fps  {clip.asked.prompt}", flush=True)
     print(json.dumps(figures(clips), indent=1))
     if options.sheet:

@@ -15,6 +15,8 @@ from subjects import DIRECTIONS
 
 # How much a pixel must differ from the background, of 255 in some colour, and how many pixels make a thing.
 LEAST_DIFFERENCE, LEAST_PIXELS = 40, 20
+# Of 64 pixels: a step that is off by no more is smooth, one that is off by more is a jump.
+SMOOTH, JUMP = 4.0, 8.0
 # A way is right when it goes more than so many pixels as asked, and so many times what it drifts across.
 LEAST_TRAVEL, LEAST_RATIO = 5.0, 2.0
 LEVELS = 4  # of each colour in a histogram
@@ -71,6 +73,18 @@ def way(frames: np.ndarray) -> Way | None:
     apart = found[numbers] - (line[0] + numbers[:, None] * line[1])
     x, y = line[1] * (len(frames) - 1)
     return Way(float(x), float(y), float(np.sqrt((apart**2).sum(axis=1).mean())))
+
+
+def worst_step(frames: np.ndarray) -> float:
+    """f h w c in 0..255 -> pixels: how far the worst step between two neighbouring frames is off the median step.
+
+    Infinite where a frame shows nothing: there the thing is gone.
+    """
+    found = places(frames)
+    if not np.isfinite(found).all():
+        return float("inf")
+    steps = np.diff(found, axis=0)
+    return float(np.linalg.norm(steps - np.median(steps, axis=0), axis=1).max())
 
 
 def turned_back(frames: np.ndarray, direction: str) -> float:

@@ -5,11 +5,12 @@ Axes: b pictures, h height, w width, c colours.
 
 import host_in_process  # noqa: F401  # isort: skip - first, because it puts the host on the path
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import comfy.sample
 import comfy.sd
-import nodes
 import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -32,23 +33,48 @@ class StockModel:
         self, prompt: str, seed: int, count: int, steps: int, cfg: float, model: ModelPatcher | None = None
     ) -> np.ndarray:
         """b h w c in 0..255: one batch of the stock KSampler, with another MODEL than the loaded one if given."""
-        return as_bytes(self.decoded(self.latents(prompt, seed, empty_latents(count), steps, cfg, model)))
+        return as_bytes(self.decoded(self.latents([prompt], [seed], empty_latents(count), steps, cfg, model)))
 
     @torch.inference_mode()
     def latents(
         self,
-        prompt: str,
-        seed: int,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
         start: dict[str, Any],
         steps: int,
         cfg: float,
         model: ModelPatcher | None = None,
     ) -> Tensor:
-        """b c h w, an eighth as high and wide; ``start`` is what a LATENT wire holds."""
-        positive, negative = (self.clip.encode_from_tokens_scheduled(self.clip.tokenize(t)) for t in (prompt, ""))
-        model = model or self.model
-        (sampled,) = nodes.common_ksampler(model, seed, steps, cfg, SAMPLER, SCHEDULER, positive, negative, start)
-        return sampled["samples"]
+        """b c h w, an eighth as high and wide; ``start`` is what a LATENT wire holds.
+
+        Clips of equal length side by side, each with its prompt and the noise of its seed, as if it were alone.
+        """
+        model, given = model or self.model, start["samples"]
+        frames = len(given) // len(prompts)
+        texts = [self.text(prompt) for prompt in prompts]
+        positive = [[torch.cat([text.expand(frames, -1, -1) for text in texts]), {}]]
+        noise = [
+            comfy.sample.prepare_noise(one, seed, start.get("batch_index") and list(range(frames)))
+            for one, seed in zip(given.split(frames), seeds, strict=True)
+        ]
+        return comfy.sample.sample(
+            model,
+            torch.cat(noise),
+            steps,
+            cfg,
+            SAMPLER,
+            SCHEDULER,
+            positive,
+            [[self.text(""), {}]],
+            given,
+            noise_mask=start.get("noise_mask"),
+            disable_pbar=True,
+            seed=seeds[0],
+        )
+
+    def text(self, prompt: str) -> Tensor:
+        """1 tokens channels"""
+        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))[0][0]
 
     @torch.inference_mode()
     def decoded(self, latents: Tensor) -> Tensor:

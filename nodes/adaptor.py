@@ -149,6 +149,24 @@ class ApplyMagicVideo(io.ComfyNode):
                 frames_per_clip(),
                 start_percent("Where in sampling the motion begins to act."),
                 end_percent("Where in sampling the motion stops acting."),
+                io.Combo.Input(
+                    "order",
+                    options=["auto", "together", "frame by frame"],
+                    default="auto",
+                    optional=True,
+                    tooltip="frame by frame: each frame is finished before the next is begun, and the next is made to "
+                    "follow it, so that things do not jump. together: all frames at once. auto: as the adaptor was "
+                    "trained.",
+                ),
+                io.Int.Input(
+                    "chunk",
+                    default=1,
+                    min=1,
+                    max=4096,
+                    optional=True,
+                    tooltip="Frames that are made at once in the order frame by frame. 1 is steadiest; more may take "
+                    "less time on a GPU.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="A copy of the model that makes clips. The model that came in stays as it was.")
@@ -165,6 +183,8 @@ class ApplyMagicVideo(io.ComfyNode):
         frames_per_clip: int,
         start_percent: float,
         end_percent: float,
+        order: str = "auto",
+        chunk: int = 1,
     ) -> io.NodeOutput:
         motion = Motion.of(
             model,
@@ -174,5 +194,7 @@ class ApplyMagicVideo(io.ComfyNode):
             frames_per_clip=frames_per_clip,
             start_percent=start_percent,
             end_percent=end_percent,
+            order=order,
+            chunk=chunk,
         )
         return io.NodeOutput(with_effect(model, motion))

@@ -17,8 +17,10 @@ from ..frame_adaptor import apply_change
 from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for
+from .causal_sampling import finished_frames
 from .effect import CallPart, Effect, HeldSelfAttention, Options, block_of
 from .frame_cache import CallCache
+from .layout import clip_layout
 
 Change = tuple[Tensor, Tensor]
 
@@ -63,14 +65,18 @@ class Adain(Effect):
     def predicted(self, given: dict[str, Any]) -> Tensor:
         """The clean latents of a step as the host is to go on with them: its function behind guidance.
 
-        n c h w -> n c h w.  The host comes here with the whole batch, also where the model ran in chunks.
+        n c h w -> n c h w.  The host comes here with the whole batch, also where the model ran in causal windows; where
+        frames are made one after the other, with those in the making, whose reference is the finished first frame.
         """
         latents = given["denoised"]
         if not self.acts_at(float(given["sigma"].flatten()[0])):
             return latents
-        frames = self.frames_per_clip or len(latents)
-        own = frame_statistics(latents)
-        change = adain(own, reference_of(own, FrameLayout.whole(len(latents) // frames, frames)), self.strength)
+        options = given["model_options"].get("transformer_options", {})
+        own, finished = frame_statistics(latents), finished_frames(options)
+        layout = clip_layout(len(latents), {"context_window": options.get("context_window")}, self.frames_per_clip)
+        first = finished.first_frames(layout) if finished else None
+        reference = reference_of(own, layout) if first is None else frame_statistics(first)
+        change = adain(own, reference, self.strength)
         return apply_change(latents.clone(), *(rearrange(x, "n c -> n c 1 1") for x in change))
 
 
@@ -111,7 +117,7 @@ class AdainCall:
     def change(self, site: str, z: Tensor) -> Change:
         """Gain and shift of features, n c ... -> n c twice."""
         own = frame_statistics(z)
-        past = self.cache(site, self.layout.clip_of[0], ReferenceStatistics)
+        past = self.cache(site, self.layout, ReferenceStatistics)
         change = adain(own, reference_of(own, self.layout, past), self.effect.strength)
         if self.effect.told is not None:
             self.effect.told(site, self.layout, change)

@@ -6,20 +6,22 @@ find in the image model.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 
 import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from comfy.samplers import Sampler
+from comfy.samplers import CFGGuider, Sampler
 from einops import reduce
 from torch import Tensor
 
 from ..frame_noise import shared_with_first
+from .causal_sampling import CausalSampling, SamplingOrder, finished_frames
 from .causal_windows import CausalWindows
 from .effect import CallPart, Effect, Options
 from .frame_cache import cache_of_call
@@ -77,6 +79,47 @@ class Binding:
             return samples
         return with_kept_frames(samples, latent_image, denoise_mask)
 
+    def around_sampler(
+        self,
+        executor: WrapperExecutor,
+        guider: CFGGuider,
+        sigmas: Tensor,
+        extra_args: Options,
+        callback: Callable | None,
+        noise: Tensor,
+        *args: object,
+        **kwargs: object,
+    ) -> Tensor:
+        """Runs the sampler once for the whole batch, or once a chunk where frames are made one after the other."""
+        causal = self.causal_sampling(len(noise), extra_args["model_options"])
+        if causal is None:
+            return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+        return causal.sample(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+    def causal_sampling(self, frames: int, model_options: Options) -> CausalSampling | None:
+        """How frames are sampled one after the other, for a batch of so many; None where they are sampled together.
+
+        Raises ValueError where that cannot be: clips of several lengths in a batch, context windows of the host.
+        """
+        orders = [effect.sampling_order for effect in self.effects if effect.sampling_order]
+        if not orders or frames == 1:
+            return None
+        lengths = {effect.frames_per_clip or frames for effect in self.effects if effect.strength}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"Frames are sampled one after the other, but the nodes count {', '.join(map(str, sorted(lengths)))} "
+                "frames a clip. Give all the same frames_per_clip, or set order of Apply MagicVideo to together."
+            )
+        windows = windows_of(model_options)
+        if windows is None and "context_handler" in model_options:
+            raise ValueError(
+                "Frames are sampled one after the other, which needs no context windows. Take the node for context "
+                "windows out, or set order of Apply MagicVideo to together."
+            )
+        chunk = min([order.chunk for order in orders] + ([windows.chunk_frames] if windows else []))
+        order = SamplingOrder(chunk, max(order.context_noise for order in orders))
+        return CausalSampling(order, lengths.pop(), windows is not None and windows.offload)
+
     def around_planning(
         self,
         executor: WrapperExecutor,
@@ -86,8 +129,13 @@ class Binding:
         **kwargs: object,
     ) -> tuple:
         """Lets the host plan memory for the temporal activations too, and for a chunk where there are chunks."""
-        windows = windows_of(kwargs.get("model_options") or model.model_options)
-        return executor(model, planned_shape(model, noise_shape, self.effects, windows), *args, **kwargs)
+        model_options = kwargs.get("model_options") or model.model_options
+        windows = windows_of(model_options)
+        at_once = windows.chunk_frames if windows else noise_shape[0]
+        offloaded = windows is not None and windows.offload
+        if causal := self.causal_sampling(noise_shape[0], model_options):
+            at_once = causal.order.chunk * noise_shape[0] // causal.clip
+        return executor(model, planned_shape(model, noise_shape, self.effects, at_once, offloaded), *args, **kwargs)
 
     def around_conditionings(
         self,
@@ -98,9 +146,24 @@ class Binding:
         timestep: Tensor,
         model_options: Options,
     ) -> list[Tensor]:
-        """One denoising call, or a window's or chunk's share of it, with the hints of its own frames."""
+        """One denoising call, or a window's or chunk's share of it."""
         if not self.acts(model_options):
             return executor(model, conds, x_in, timestep, model_options)
+        finished = finished_frames(model_options.get("transformer_options", {}))
+        if finished is None:
+            return self.denoise(executor, model, conds, x_in, timestep, model_options)
+        return finished.denoise(partial(self.denoise, executor), model, conds, x_in, timestep, model_options)
+
+    def denoise(
+        self,
+        executor: WrapperExecutor,
+        model: BaseModel,
+        conds: list,
+        x_in: Tensor,
+        timestep: Tensor,
+        model_options: Options,
+    ) -> list[Tensor]:
+        """The host's denoising call with the ControlNet hints of its own frames."""
         window = window_places(model_options.get("transformer_options", {}))
         places = range(x_in.shape[0]) if window is None else window
         with own_hints(conds, places, self.clip_lengths, part=window is not None) as own:
@@ -131,10 +194,12 @@ class Binding:
         """
         sigmas = transformer_options.get("sigmas")
         sigma = float(sigmas.flatten()[0]) if sigmas is not None else None
+        finished = finished_frames(transformer_options)
+        shown = finished is not None and finished.keeps  # finished frames are seen as all effects make them
         acting = [
             (effect, clip_layout(rows, transformer_options, effect.frames_per_clip))
             for effect in sorted(self.effects, key=lambda effect: (effect.place, effect.node))
-            if effect.acts_at(sigma)
+            if effect.acts_at(sigma) or (shown and effect.strength)
         ]
         if not acting:
             return []
@@ -167,6 +232,7 @@ def install(bound: ModelPatcher, binding: Binding) -> None:
     """Sets a binding on a clone of a model, in the place of the one it has."""
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, binding.around_sampling),
+        (WrappersMP.SAMPLER_SAMPLE, binding.around_sampler),
         (WrappersMP.PREPARE_SAMPLING, binding.around_planning),
         (WrappersMP.CALC_COND_BATCH, binding.around_conditionings),
         (WrappersMP.DIFFUSION_MODEL, binding.around_unet),

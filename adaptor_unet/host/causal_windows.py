@@ -26,21 +26,21 @@ Conditioning = dict[str, Any]
 
 
 class Chunk(ContextWindowABC):
-    """Frames ``start`` to ``end - 1`` of a batch, in the host's form of a window."""
+    """Some frames of a batch, by their places in it, in the host's form of a window."""
 
-    def __init__(self, start: int, end: int, total: int) -> None:
-        self.index_list = list(range(start, end))
-        self.context_length = end - start
+    def __init__(self, places: Sequence[int], total: int) -> None:
+        self.index_list = list(places)
+        self.context_length = len(self.index_list)
         self.total_frames = total
         self.dim = 0
 
     def get_tensor(self, full: Tensor) -> Tensor:
         """n ... -> f ...; one row for all stays one."""
-        return full if full.shape[0] == 1 else full[self.index_list[0] : self.index_list[-1] + 1]
+        return full if full.shape[0] == 1 else full[self.index_list]
 
     def add_window(self, full: Tensor, to_add: Tensor) -> Tensor:
         """Adds the chunk's frames to those of the batch."""
-        self.get_tensor(full).add_(to_add)
+        full[self.index_list] += to_add
         return full
 
 
@@ -88,6 +88,7 @@ class CausalWindows(ContextHandlerABC):
             for chunk in self.chunks(x_in.shape[0]):
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 cache.begin_chunk()
+                cache.sigma = float(timestep.flatten()[0])
                 parts = calc_cond_batch(
                     model,
                     [self.get_resized_cond(cond, x_in, chunk) for cond in conds],
@@ -96,7 +97,7 @@ class CausalWindows(ContextHandlerABC):
                     chunk_options(model_options, chunk, cache),
                 )
                 for all_frames, part in zip(whole, parts, strict=True):
-                    chunk.get_tensor(all_frames).copy_(part)
+                    all_frames[chunk.index_list] = part
         finally:
             cache.clear()
         return whole
@@ -106,7 +107,7 @@ class CausalWindows(ContextHandlerABC):
         bounds = sorted({0, total}.union(*(range(0, total, length) for length in self.clip_lengths)))
         for clip_start, clip_end in pairwise(bounds):
             for start in range(clip_start, clip_end, self.chunk_frames):
-                yield Chunk(start, min(start + self.chunk_frames, clip_end), total)
+                yield Chunk(range(start, min(start + self.chunk_frames, clip_end)), total)
 
 
 def chunk_options(model_options: Options, chunk: Chunk, cache: FrameCache) -> Options:

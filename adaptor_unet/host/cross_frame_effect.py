@@ -74,7 +74,7 @@ class CrossFrameAttention(Effect):
                 q, k, v, options["n_heads"], attn_precision=options["attn_precision"], transformer_options=options
             )
 
-        past = cache_of(layout.clip_of[0], CrossFrameKvCache)
+        past = cache_of(layout, CrossFrameKvCache)
         return cross_frame_attention(q, k, v, layout, self.look_back, attention, self.strength, past)
 
     def before_sampling(self, transformer_options: Options) -> None:

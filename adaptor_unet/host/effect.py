@@ -16,6 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..frame_layout import FrameLayout
+from .causal_sampling import SamplingOrder
 from .frame_cache import CallCache
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,11 @@ class Effect:
 
     def before_sampling(self, transformer_options: Options) -> None:
         """Told once before the first step, for what a person should read in the log."""
+
+    @property
+    def sampling_order(self) -> SamplingOrder | None:
+        """The order of frames that it wants to be sampled in; None where it takes any."""
+        return None
 
     @property
     def shared_noise(self) -> float:

@@ -7,31 +7,50 @@ would find an empty one.
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-Kept = TypeVar("Kept")
-# Asked by an effect in one call: (owner, site, clip, kind) -> one entry of that kind for each conditioning, or none.
+from ..frame_layout import FrameLayout
+
+
+class Entry(Protocol):
+    """What an effect keeps of earlier frames at one site and of one clip.
+
+    ``positions``: which frames of the clip.  ``device`` is where its tensors wait, None for in place.  ``keeps`` says
+    whether the frames of the present call are kept for later ones; if not, they see what is there and leave it as is.
+    ``sigma`` is the noise level of the call.
+    """
+
+    positions: tuple[int, ...]
+    device: torch.device | None
+    keeps: bool
+    sigma: float
+
+
+Kind = TypeVar("Kind", bound=Entry)
+# Asked by an effect in one call: (owner, site, layout, kind) -> one entry of that kind for each b of the layout's
+# batch, or none where nothing is kept.  The owner is the effect, by its ``id``.
 CallCache = Callable[..., Sequence[Any]]
-# Where the options of a chunk hold the cache.
+# Where the options of a call hold the cache.
 OPTION = "magicvideo_frames"
 
 
-def no_cache(owner: Hashable, site: str, clip: int, kind: Callable[..., Kept]) -> Sequence[Kept]:
-    """What a UNet call outside of chunks sees."""
+def no_cache(owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kind]) -> Sequence[Kind]:
+    """What a UNet call sees that knows of no frames before."""
     return ()
 
 
 class FrameCache:
-    """One denoising call's past, by owner, site and conditioning; ``device`` is where it waits, None for in place.
+    """What effects keep of earlier frames, by owner, site, conditioning and clip.
 
-    An owner is an effect, by its ``id``.  ``kind(device=...)`` makes what it keeps.
+    ``device`` is where it waits, None for in place.  ``keeps`` and ``sigma`` are those of the present call.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device
-        self.entries: dict[Hashable, tuple[int, object]] = {}
+        self.keeps, self.sigma = True, 0.0
+        self.entries: dict[Hashable, tuple[int, Entry]] = {}
         self.calls: Counter[Hashable] = Counter()
 
     def begin_chunk(self) -> None:
@@ -39,7 +58,7 @@ class FrameCache:
         self.calls.clear()
 
     def of_call(self, conditionings: Sequence[Hashable]) -> CallCache:
-        """The past that a UNet call with these conditionings sees: a function of owner, site, clip and kind.
+        """What a UNet call with these conditionings sees.
 
         A conditioning that comes twice in a chunk, such as tile by tile, is told apart by its turn.
         """
@@ -55,19 +74,28 @@ class FrameCache:
         self.calls.clear()
 
     def _entries(
-        self, turns: tuple[Hashable, ...], owner: Hashable, site: str, clip: int, kind: Callable[..., Kept]
-    ) -> Sequence[Kept]:
-        return [self._entry((owner, site, turn), clip, kind) for turn in turns]
+        self, turns: tuple[Hashable, ...], owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kind]
+    ) -> Sequence[Kind]:
+        """Conditioning by conditioning, and the clips of each that stand side by side."""
+        beside = range(layout.batch // len(turns))
+        return [
+            self._entry((owner, site, turn, number), layout.clip_of[0] + number, layout.positions[0], kind)
+            for turn in turns
+            for number in beside
+        ]
 
-    def _entry(self, key: Hashable, clip: int, kind: Callable[..., Kept]) -> Kept:
-        """Another clip begins with no past, and the one before is dropped."""
+    def _entry(self, key: Hashable, clip: int, first: int, kind: Callable[..., Kind]) -> Kind:
+        """Another clip begins with no past, and the one before is dropped.  Frames that are kept are not kept again."""
         if key not in self.entries or self.entries[key][0] != clip:
             self.entries[key] = (clip, kind(device=self.device))
-        return self.entries[key][1]
+        entry = self.entries[key][1]
+        entry.keeps = self.keeps and not (entry.positions and entry.positions[-1] >= first)
+        entry.sigma = self.sigma
+        return entry
 
 
 def cache_of_call(transformer_options: dict[str, Any]) -> CallCache:
-    """The frames before a chunk, as the conditionings of this call have them.
+    """The frames before those of a call, as the call's conditionings have them.
 
     A uuid alone does not name a conditioning: the host gives an area's to the part of the other side that it cuts out.
     """

@@ -20,6 +20,7 @@ def clip_layout(rows: int, transformer_options: dict[str, Any], frames_per_clip:
 
     The host joins conditionings along the batch and says how many in ``cond_or_uncond``; each has all frames of the
     window, or of the whole latent batch when there is no window.  ``frames_per_clip`` 0 makes the whole batch one clip.
+    Clips of which the call holds the same frames stand side by side in the batch.
     """
     conditionings = len(transformer_options.get("cond_or_uncond") or [0])
     frames = rows // conditionings
@@ -28,8 +29,10 @@ def clip_layout(rows: int, transformer_options: dict[str, Any], frames_per_clip:
     length = frames_per_clip or max(places) + 1
     clips = tuple(place // length for place in places)
     positions = tuple(place % length for place in places)
-    if window is None:
-        return FrameLayout(conditionings * (frames // length), positions[:length], clips[:length])
+    beside = len(set(clips))
+    each = frames // beside
+    if window is None or (frames == beside * each and positions == positions[:each] * beside):
+        return FrameLayout(conditionings * beside, positions[:each], clips[:each])
     return FrameLayout(conditionings, positions, clips)
 
 

@@ -1,4 +1,4 @@
-"""What effects add to the host's plan of memory, and what causal windows take off it.
+"""What effects add to the host's plan of memory, and what going through the UNet in chunks takes off it.
 
 The host asks a model how many bytes a latent batch of some shape will need.  The only public way to ask for more or
 less is another batch: of a chunk's frames, and of as many frames more as the effects' tensors weigh.
@@ -14,7 +14,6 @@ from ..sites import Site
 from .base_model import unet_of
 
 if TYPE_CHECKING:
-    from .causal_windows import CausalWindows
     from .effect import Effect
 
 # Bytes of a number in the temporal tensors, at most.
@@ -24,13 +23,16 @@ SIDES_OF_GUIDANCE = 2
 
 
 def planned_shape(
-    model: ModelPatcher, noise_shape: Sequence[int], effects: Sequence["Effect"], windows: "CausalWindows | None"
+    model: ModelPatcher, noise_shape: Sequence[int], effects: Sequence["Effect"], at_once: int, offloaded: bool
 ) -> list[int]:
-    """``n c h w`` of a batch that weighs as much as one call of the UNet with all of these."""
+    """``n c h w`` of a batch that weighs as much as one call of the UNet with all of these.
+
+    ``at_once`` frames go through the UNet together; what is kept of the others may be ``offloaded`` to main memory.
+    """
     total, *sides = noise_shape
-    frames, size = min(total, windows.chunk_frames) if windows else total, sides[-2:]
+    frames, size = min(total, at_once), sides[-2:]
     extra = sum(effect.activation_bytes(model, frames, *size) for effect in effects)
-    if windows and total > windows.chunk_frames and not windows.offload:
+    if total > at_once and not offloaded:
         extra += sum(effect.cache_bytes(model, total, *size) for effect in effects)
     return [frames + math.ceil(extra / model.memory_required([1, *sides])) if extra else frames, *sides]
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -20,10 +20,12 @@ from ..frame_layout import FrameLayout
 from ..temporal_attention import KvCache
 from .base_model import check_fit, unet_of
 from .binding import KEY, with_effect
+from .causal_sampling import SamplingOrder
 from .effect import CallPart, Effect, HeldSelfAttention, Options, block_of
 from .frame_cache import CallCache
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
 
+Order = Literal["auto", "together", "frame by frame"]
 # Tensors of a block's size that live at once beside the host's own: the block's input, its self-attention, and the
 # temporal output, whose queries, keys and values come and go in pieces.
 HELD_TENSORS = 3
@@ -34,7 +36,8 @@ class Motion(Effect):
     """Settings of one Apply node; raises ValueError if unusable.
 
     fps: frames a second, one for all clips of a call or one for each (in training).  ``patcher`` is the host's hold on
-    the adaptor, None in training.
+    the adaptor, None in training.  ``order``: whether frames are sampled together or one after the other, ``chunk`` at
+    a time; ``auto`` does what the adaptor was trained for.
     """
 
     node: ClassVar[str] = "Apply MagicVideo"
@@ -43,9 +46,15 @@ class Motion(Effect):
     adaptor: VideoAdaptor = field(repr=False)
     patcher: ModelPatcher | None = field(default=None, repr=False, compare=False)
     fps: float | tuple[float, ...] = 8.0
+    order: Order = "auto"
+    chunk: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.order not in get_args(Order):
+            raise ValueError(f"order of {self.node} must be one of {', '.join(get_args(Order))}; found {self.order!r}.")
+        if self.chunk < 1:
+            raise ValueError(f"chunk of {self.node} must be 1 or more, found {self.chunk}.")
         if not all(math.isfinite(rate) and rate > 0 for rate in self.rates):
             raise ValueError(f"fps of Apply MagicVideo must be a finite number above 0, found {self.fps}.")
 
@@ -68,6 +77,15 @@ class Motion(Effect):
     @property
     def rates(self) -> tuple[float, ...]:
         return self.fps if isinstance(self.fps, tuple) else (self.fps,)
+
+    @property
+    def sampling_order(self) -> SamplingOrder | None:
+        """Frame by frame, or None for together."""
+        config = self.adaptor.config
+        trained_so = config.frame_noise_levels != "one_a_clip"
+        if self.strength == 0 or self.order == "together" or (self.order == "auto" and not trained_so):
+            return None
+        return SamplingOrder(self.chunk, config.context_noise)
 
     @property
     def shared_noise(self) -> float:
@@ -145,7 +163,7 @@ class MotionCall:
             out = apply_change(out, gain, shift, beside=self_attention)
         for motion, layout in self.motions:
             if "temporal" in motion.adaptor.config.parts:
-                past = self.cache(id(motion), name, layout.clip_of[0], KvCache)
+                past = self.cache(id(motion), name, layout, KvCache)
                 out = torch.add(out, motion.adaptor.temporal[name](z, layout, past), alpha=motion.strength)
         return out
 

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from ..adaptor import VideoAdaptor
 from ..frame_layout import FrameLayout
 from .base_model import unet_of, unet_weight
-from .frame_cache import no_cache
+from .frame_cache import CallCache, no_cache
 from .motion_effect import Motion
 
 
@@ -45,6 +45,7 @@ class TrainingUnet:
         given = model.model_options.get("transformer_options", {})
         self.options = {name: given[name] for name in ("patches", "patches_replace") if name in given}
         self._hooks = ExitStack()
+        self._motion: Motion | None = None  # the same from call to call, because the cache knows it by itself
 
     def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """n c h w -> n c h w"""
@@ -62,8 +63,9 @@ class TrainingUnet:
         fps: tuple[float, ...],
         adaptor: VideoAdaptor | None,
         layout: FrameLayout | None = None,
+        cache: CallCache = no_cache,
     ) -> Tensor:
-        """n c h w -> n c h w, fp32.
+        """n c h w -> n c h w, fp32.  ``cache`` holds what the adaptor keeps of frames before those of the call.
 
         The hooks stay until the next call, because the gradients compute the blocks again.
         """
@@ -72,7 +74,9 @@ class TrainingUnet:
         options: dict[str, Any] = {**self.options, "cond_or_uncond": [0] * len(fps)}
         if adaptor is not None:
             layout = layout or FrameLayout.whole(len(fps), frames)
-            for part in Motion.parts([(Motion(adaptor=adaptor, fps=fps), layout)], no_cache):
+            if self._motion is None or (self._motion.adaptor, self._motion.fps) != (adaptor, fps):
+                self._motion = Motion(adaptor=adaptor, fps=fps)
+            for part in Motion.parts([(self._motion, layout)], cache):
                 self._hooks.enter_context(part.hooked(self.unet))
                 options = part.patched(options)
         out = self.unet(

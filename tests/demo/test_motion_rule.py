@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motion_rule import Way, change_of_thing, places, turned_back, way
+from motion_rule import Way, change_of_thing, places, turned_back, way, worst_step
 from sprite_painter import Painter
 from sprite_scene import FRAMES, SIDE, Scene
 from subjects import DIRECTIONS, SUBJECTS
@@ -78,3 +78,20 @@ def test_how_far_a_thing_turns_back_is_told(painter: Painter) -> None:
     assert turned_back(frames, "left") == pytest.approx(22.5, abs=1.5)
     there_and_back = np.concatenate([frames, frames[:7:-1]])
     assert turned_back(there_and_back, "right") == pytest.approx(22.5 * 7 / 15, abs=1.5)
+
+
+def test_a_thing_that_moves_evenly_has_no_step_that_is_off(painter: Painter) -> None:
+    assert worst_step(painter.clip(scene("right", 20))) < 1
+
+
+@pytest.mark.parametrize("pixels", [6, 12])
+def test_a_jump_is_as_far_off_as_it_is_wide(painter: Painter, pixels: int) -> None:
+    before, after = painter.clip(scene("right", 20)), painter.clip(scene("right", 20, 32 - pixels))
+    jumped = np.concatenate([before[:9], after[9:]])
+    assert worst_step(jumped) == pytest.approx(pixels, abs=0.7)
+
+
+def test_a_thing_that_is_gone_for_a_frame_has_jumped(painter: Painter) -> None:
+    frames = painter.clip(scene("right", 20)).copy()
+    frames[5] = frames[5, 0, 0]
+    assert worst_step(frames) == float("inf")

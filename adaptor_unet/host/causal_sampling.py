@@ -1,0 +1,262 @@
+"""Frame after frame: a clip is sampled chunk by chunk from its first frame on, each chunk given the finished frames.
+
+A directed network cannot know where the frames to come will put a thing, so frames that are denoised together need not
+agree (``docs/method.md``).  Given finished frames it can: ``p(x_0) p(x_1 | x_0) p(x_2 | x_0, x_1) ...``.
+
+The sampler of whatever node samples runs once a chunk, inside the host's SAMPLER_SAMPLE wrapper: there the models are
+loaded and the conditionings prepared, once for the whole batch.  Finished frames reach the network through the frame
+cache, which one more call of the UNet a chunk fills, at a small noise level.
+
+Axes: n frames of the batch, f frames of a chunk (of all clips), c h w of a latent.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.model_base import BaseModel
+from comfy.patcher_extension import WrapperExecutor
+from comfy.samplers import CFGGuider
+from einops import reduce
+from torch import Tensor
+from tqdm import tqdm
+
+from ..adaptor import CONTEXT_NOISE
+from ..frame_layout import FrameLayout
+from .causal_windows import Chunk, chunk_conditioning, chunk_options, rows_for
+from .frame_cache import OPTION, FrameCache
+
+Options = dict[str, Any]
+Conditionings = list[list[dict[str, Any]] | None]
+Denoise = Callable[[BaseModel, Conditionings, Tensor, Tensor, Options], list[Tensor]]
+# A conditioning that is limited to a part of sampling is part of what a finished frame is seen with all the same.
+LIMITS = ("timestep_start", "timestep_end")
+
+
+@dataclass(frozen=True)
+class SamplingOrder:
+    """``chunk`` frames of each clip at a time.  ``context_noise``: sigma at which finished frames are shown."""
+
+    chunk: int = 1
+    context_noise: float = CONTEXT_NOISE
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise ValueError(f"chunk must be 1 or more frames, found {self.chunk}.")
+
+    def chunks(self, frames: int, clip: int) -> Iterator[Chunk]:
+        """Of a batch of ``frames`` with clips of ``clip``: the same frames of all clips, side by side."""
+        for start in range(0, clip, self.chunk):
+            end = min(start + self.chunk, clip)
+            places = [first + place for first in range(0, frames, clip) for place in range(start, end)]
+            yield Chunk(places, frames)
+
+
+class FinishedFrames(FrameCache):
+    """The frames of one sampling: which are finished, and what the network keeps of them for each conditioning.
+
+    ``latents`` are those of all frames as the model sees them, ``n c h w``, right where they are finished; ``chunks``
+    are the finished ones in order, ``present`` the one in the making.
+    """
+
+    def __init__(self, latents: Tensor, clip: int, sigma: Tensor, device: torch.device | None = None) -> None:
+        super().__init__(device)
+        self.keeps = False
+        self.latents, self.clip, self.context_sigma = latents, clip, sigma
+        self.chunks: list[Chunk] = []
+        self.present: Chunk | None = None
+        self.filled: dict[object, int] = {}
+
+    def finish(self, chunk: Chunk, latents: Tensor) -> None:
+        """Takes in the frames of a chunk, ``f c h w``; the network is shown them when the next call needs it."""
+        self.latents[chunk.index_list] = latents.to(self.latents)
+        self.chunks.append(chunk)
+
+    def first_frames(self, layout: FrameLayout) -> Tensor | None:
+        """For each row of a call, the finished first frame of its clip, ``n c h w``; None while it is in the making."""
+        if not self.chunks:
+            return None
+        clips = range(layout.clip_of[0], layout.clip_of[0] + layout.batch)
+        return self.latents[[clip * self.clip for clip in clips for _ in range(layout.frames)]]
+
+    def denoise(
+        self, denoise: Denoise, model: BaseModel, conds: Conditionings, x_in: Tensor, timestep: Tensor, options: Options
+    ) -> list[Tensor]:
+        """One denoising call for the present chunk, after these conditionings have seen all finished frames."""
+        names = [
+            (entry["uuid"], side) for side, entries in enumerate(conds) for entry in entries or () if "uuid" in entry
+        ]
+        for number in range(min((self.filled.get(name, 0) for name in names), default=0), len(self.chunks)):
+            self._show(denoise, model, conds, self.chunks[number], options)
+        self.filled |= dict.fromkeys(names, len(self.chunks))
+        self.sigma = float(timestep.flatten()[0])
+        return self._call(denoise, model, conds, x_in, timestep, self.present, options)
+
+    def clear(self) -> None:
+        super().clear()
+        self.chunks.clear()
+        self.filled.clear()
+
+    def _show(self, denoise: Denoise, model: BaseModel, conds: Conditionings, chunk: Chunk, options: Options) -> None:
+        """Lets the network keep what it makes of a finished chunk."""
+        unlimited = [
+            entries and [{name: x for name, x in entry.items() if name not in LIMITS} for entry in entries]
+            for entries in conds
+        ]
+        latents = chunk.get_tensor(self.latents)
+        sigma = self.context_sigma.expand(len(latents))
+        x = model.model_sampling.noise_scaling(sigma, self._noise(chunk, latents), latents)
+        self.keeps, self.sigma = True, float(self.context_sigma)
+        try:
+            self._call(denoise, model, unlimited, x, sigma, chunk, options)
+        finally:
+            self.keeps = False
+
+    def _call(
+        self,
+        denoise: Denoise,
+        model: BaseModel,
+        conds: Conditionings,
+        x: Tensor,
+        sigma: Tensor,
+        chunk: Chunk,
+        options: Options,
+    ) -> list[Tensor]:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.begin_chunk()
+        places, frames = chunk.index_list, chunk.total_frames
+        own = [entries and [chunk_conditioning(entry, places, frames) for entry in entries] for entries in conds]
+        return denoise(model, own, x, sigma, chunk_options(options, chunk, self))
+
+    def _noise(self, chunk: Chunk, like: Tensor) -> Tensor:
+        """f c h w: a frame's follows from its place in the clip alone, so that an extended clip has the same."""
+        rows = [
+            torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(place % self.clip))
+            for place in chunk.index_list
+        ]
+        return torch.stack(rows).to(like)
+
+
+@dataclass(frozen=True)
+class CausalSampling:
+    """One sampling in an order: ``clip`` frames each, ``at_once`` of each clip at a time.
+
+    ``offload``: whether what is kept of the frames before waits in main memory.
+    """
+
+    order: SamplingOrder
+    clip: int
+    offload: bool = False
+
+    def sample(
+        self,
+        executor: WrapperExecutor,
+        guider: CFGGuider,
+        sigmas: Tensor,
+        extra_args: Options,
+        callback: Callable | None,
+        noise: Tensor,
+        latent_image: Tensor,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        """n c h w, as the host's sampler gives it for a batch; arguments as the host's.
+
+        Frames that a noise mask keeps are given: they are context, and cost no sampling.  Where noise is to be left in
+        the end, as in the first half of a sampling in two nodes, the context is what the model takes for the frames.
+        """
+        base, ends_clean = guider.inner_model, bool(sigmas[-1] == 0)
+        kept = kept_frames(denoise_mask, len(noise))
+        sigma = sigmas.new_tensor(max(self.order.context_noise, float(base.model_sampling.sigma_min)))
+        device = torch.device("cpu") if self.offload else None
+        finished = FinishedFrames(latent_image.clone(), self.clip, sigma, device)
+        chunks = list(self.order.chunks(len(noise), self.clip))
+        given = [ends_clean and all(kept[place] for place in chunk.index_list) for chunk in chunks]
+        samples = latent_image.clone()
+        progress = Progress(callback, samples, len(sigmas) - 1, given.count(False), disable_pbar)
+        try:
+            for chunk, is_given in zip(chunks, given, strict=True):
+                if is_given:
+                    finished.finish(chunk, chunk.get_tensor(latent_image))
+                    continue
+                finished.present = chunk
+                progress.begin(chunk)
+                out = executor(
+                    guider,
+                    sigmas.clone(),  # a sampler may write into its sigmas
+                    self.arguments(extra_args, chunk, finished),
+                    progress.step,
+                    chunk.get_tensor(noise),
+                    chunk.get_tensor(latent_image),
+                    None if denoise_mask is None else rows_for(denoise_mask, chunk.index_list),
+                    True,
+                )
+                samples[chunk.index_list] = out.to(samples)
+                clean = out if ends_clean or progress.denoised is None else progress.denoised
+                # As a latent wire would hand it on, so that a clip that is extended goes on bit for bit.
+                clean = base.process_latent_in(base.process_latent_out(clean.float()))
+                own = torch.tensor([not kept[place] for place in chunk.index_list], device=clean.device)
+                rows = torch.where(own[:, None, None, None], clean, chunk.get_tensor(latent_image).to(clean))
+                finished.finish(chunk, rows)
+        finally:
+            progress.close()
+            finished.clear()
+        return samples
+
+    def arguments(self, extra_args: Options, chunk: Chunk, finished: FinishedFrames) -> Options:
+        """The sampler's arguments for a chunk.  Samplers that draw noise of their own draw another for each."""
+        options = {name: value for name, value in extra_args["model_options"].items() if name != "context_handler"}
+        seed = extra_args.get("seed")
+        seed = seed if seed is None else (seed + 0x9E3779B9 * chunk.index_list[0]) % 2**63
+        return {**extra_args, "model_options": chunk_options(options, chunk, finished), "seed": seed}
+
+
+def kept_frames(denoise_mask: Tensor | None, frames: int) -> list[bool]:
+    """Which frames a noise mask, ``n c h w`` or ``1 c h w``, leaves wholly as they are."""
+    if denoise_mask is None:
+        return [False] * frames
+    most = reduce(denoise_mask, "n ... -> n", "max").tolist()
+    return [most[place % len(most)] == 0 for place in range(frames)]
+
+
+def finished_frames(transformer_options: Options) -> FinishedFrames | None:
+    """The finished frames that a call knows of; None where frames are sampled together."""
+    found = transformer_options.get(OPTION)
+    return found if isinstance(found, FinishedFrames) else None
+
+
+class Progress:
+    """Tells the host's callback of one sampling over all chunks, and a person at the terminal of the time left.
+
+    The host's own preview shows the first frame of what it is given: here that is the one in the making.  The last call
+    has all frames in their order, for whoever keeps them.  ``denoised`` is what the model last took the chunk for.
+    """
+
+    def __init__(self, callback: Callable | None, samples: Tensor, steps: int, chunks: int, quiet: bool) -> None:
+        self.callback, self.samples, self.steps, self.total = callback, samples, steps, steps * chunks
+        self.begun = -1
+        self.chunk: Chunk | None = None
+        self.denoised: Tensor | None = None
+        self.bar = tqdm(total=self.total, disable=quiet)
+
+    def begin(self, chunk: Chunk) -> None:
+        self.begun, self.chunk, self.denoised = self.begun + 1, chunk, None
+
+    def step(self, step: int, denoised: Tensor, x: Tensor, total: int) -> None:
+        """The sampler's callback, for one chunk."""
+        self.denoised = denoised
+        done = self.begun * self.steps + min(step, self.steps - 1)  # some samplers make steps as they see fit
+        self.bar.update(done + 1 - self.bar.n)
+        if self.callback is None:
+            return
+        batch = [self.samples.clone(), self.samples.clone()]
+        for rows, own in zip(batch, (denoised, x), strict=True):
+            rows[self.chunk.index_list] = own.to(rows)
+        if done + 1 < self.total:
+            batch = [rows.roll(-self.chunk.index_list[0], 0) for rows in batch]
+        self.callback(done, *batch, self.total)
+
+    def close(self) -> None:
+        self.bar.close()
