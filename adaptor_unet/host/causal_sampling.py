@@ -35,6 +35,10 @@ Denoise = Callable[[BaseModel, Conditionings, Tensor, Tensor, Options], list[Ten
 LIMITS = ("timestep_start", "timestep_end")
 
 
+# Of the noise on finished frames: far from the seeds that people give, whose noise the frames begin with.
+CONTEXT_SEED = 0x6D61676963
+
+
 @dataclass(frozen=True)
 class SamplingOrder:
     """``chunk`` frames of each clip at a time.  ``context_noise``: sigma at which finished frames are shown."""
@@ -133,7 +137,7 @@ class FinishedFrames(FrameCache):
     def _noise(self, chunk: Chunk, like: Tensor) -> Tensor:
         """f c h w: a frame's follows from its place in the clip alone, so that an extended clip has the same."""
         rows = [
-            torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(place % self.clip))
+            torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(CONTEXT_SEED + place % self.clip))
             for place in chunk.index_list
         ]
         return torch.stack(rows).to(like)
@@ -169,6 +173,8 @@ class CausalSampling:
         """
         base, ends_clean = guider.inner_model, bool(sigmas[-1] == 0)
         kept = kept_frames(denoise_mask, len(noise))
+        if any(kept) and float(sigmas[0]) >= float(base.model_sampling.sigma_max) * (1 - 1e-5):
+            latent_image = emptied(latent_image, denoise_mask)
         sigma = sigmas.new_tensor(max(self.order.context_noise, float(base.model_sampling.sigma_min)))
         device = torch.device("cpu") if self.offload else None
         finished = FinishedFrames(latent_image.clone(), self.clip, sigma, device)
@@ -211,6 +217,17 @@ class CausalSampling:
         seed = extra_args.get("seed")
         seed = seed if seed is None else (seed + 0x9E3779B9 * chunk.index_list[0]) % 2**63
         return {**extra_args, "model_options": chunk_options(options, chunk, finished), "seed": seed}
+
+
+def emptied(latents: Tensor, denoise_mask: Tensor) -> Tensor:
+    """``n c h w`` with the frames that are made wholly anew empty.
+
+    Where a clip is extended they hold what they were filled up with, of which a trace would be left at full noise: the
+    clip would not be the one that is made at once.
+    """
+    least = reduce(denoise_mask, "n ... -> n", "min")
+    anew = (least == 1).expand(len(latents)) if len(least) == 1 else least == 1
+    return torch.where(anew[:, None, None, None].to(latents.device), torch.zeros_like(latents), latents)
 
 
 def kept_frames(denoise_mask: Tensor | None, frames: int) -> list[bool]:

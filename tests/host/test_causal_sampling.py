@@ -1,0 +1,398 @@
+"""Frame by frame: exact, causal, with every sampler and conditioning, and right where sampling together is not."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import comfy.model_management
+import comfy.samplers
+import nodes
+import pytest
+import torch
+from comfy.k_diffusion.sampling import get_sigmas_karras
+from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider, KSamplerSelect, SamplerCustomAdvanced
+from small_host import Sampler, conditioning, trained
+from stock_windows import NO_ANCHOR, with_windows
+from torch import Tensor
+from ways import Way, cross_frame, features, last_frames, latents, sharp_model, untrained
+
+from magicvideo.adaptor_unet.expand_latent import expand_latent
+from magicvideo.adaptor_unet.host.binding import KEY, with_causal_windows
+from magicvideo.adaptor_unet.host.causal_sampling import CausalSampling, FinishedFrames, SamplingOrder
+from magicvideo.adaptor_unet.host.frame_cache import OPTION
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.motion_effect import bind
+from measures import relative
+from small_controls import control_net, numbered_hints, record_hints
+
+CLOSE = 1e-4
+
+
+@pytest.fixture
+def model() -> ModelPatcher:
+    return sharp_model()
+
+
+@pytest.fixture
+def adaptor(model: ModelPatcher) -> ModelPatcher:
+    """Looks back far and acts strongly."""
+    return trained(fresh_adaptor(model, frames=6), size=1.0)
+
+
+@pytest.fixture
+def moving(model: ModelPatcher, adaptor: ModelPatcher) -> ModelPatcher:
+    return bind(model, adaptor, order="frame by frame")
+
+
+def noise_for(frames: int, seed: int = 0) -> Tensor:
+    return torch.randn(frames, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def keeping(frames: int, kept: int) -> Tensor:
+    mask = torch.ones(frames, 1, 8, 8)
+    mask[:kept] = 0
+    return mask
+
+
+SAMPLERS = ["euler", "dpmpp_2m", "euler_ancestral", "dpmpp_sde", "heun", "uni_pc", "ddim", "lms", "lcm"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_frames_to_come_change_nothing(moving: ModelPatcher, sample: Sampler, sampler: str) -> None:
+    noise = noise_for(8)
+    long = sample(moving, noise=noise, latent=torch.zeros_like(noise), sampler=sampler, steps=3)
+    for frames in (1, 5):
+        short = sample(moving, noise=noise[:frames], latent=torch.zeros(frames, 4, 8, 8), sampler=sampler, steps=3)
+        assert torch.equal(short, long[:frames]), frames
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_clip_that_is_extended_equals_the_clip_made_at_once(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, sampler: str, chunk: int
+) -> None:
+    moving, noise = bind(model, adaptor, order="frame by frame", chunk=chunk), noise_for(16)
+    how = {"noise": noise, "sampler": sampler, "steps": 3}
+    once = sample(moving, latent=torch.zeros_like(noise), **how)
+    given = expand_latent({"samples": once[:8]}, 16, 8, keep_given=True)
+    again = sample(moving, latent=given["samples"], noise_mask=given["noise_mask"], **how)
+    assert torch.equal(again, once)
+
+
+def test_finished_frames_are_seen_and_noise_of_others_is_not(moving: ModelPatcher, sample: Sampler) -> None:
+    noise, other = noise_for(6), noise_for(6, seed=1)
+    before = sample(moving, noise=noise, latent=torch.zeros_like(noise))
+    changed = torch.cat([noise[:2], other[2:3], noise[3:]])
+    after = sample(moving, noise=changed, latent=torch.zeros_like(noise))
+    assert torch.equal(after[:2], before[:2])
+    assert all(relative(after[frame], before[frame]) > CLOSE for frame in range(2, 6))
+
+
+def test_as_many_at_once_as_there_are_is_together(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
+    together = sample(bind(model, adaptor), 7)
+    assert torch.equal(sample(bind(model, adaptor, order="frame by frame", chunk=7), 7), together)
+    for chunk in (1, 3):
+        assert relative(sample(bind(model, adaptor, order="frame by frame", chunk=chunk), 7), together) > CLOSE
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_clips_of_a_batch_stand_side_by_side_and_do_not_mix(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, chunk: int
+) -> None:
+    how = {"order": "frame by frame", "chunk": chunk}
+    batch = bind(model, adaptor, frames_per_clip=5, **how)
+    one, other, third = noise_for(5), noise_for(5, seed=1), noise_for(5, seed=2)
+    clips = sample(batch, noise=torch.cat([one, other]), latent=torch.zeros(10, 4, 8, 8))
+    beside = sample(batch, noise=torch.cat([one, third]), latent=torch.zeros(10, 4, 8, 8))
+    assert torch.equal(clips[:5], beside[:5])
+    alone = [sample(bind(model, adaptor, **how), noise=x, latent=torch.zeros(5, 4, 8, 8)) for x in (one, other)]
+    assert relative(clips, torch.cat(alone)) <= CLOSE
+
+
+def test_a_clip_takes_one_call_a_frame_and_step_and_one_more_a_frame(moving: ModelPatcher, sample: Sampler) -> None:
+    rows: list[int] = []
+    counted = moving.clone()
+    counted.set_model_unet_function_wrapper(
+        lambda apply, given: (rows.append(len(given["input"])), apply(given["input"], given["timestep"], **given["c"]))[
+            1
+        ]
+    )
+    sample(counted, 6, steps=4)
+    assert rows == [2] * (6 * 4 + 5), "both sides of the guidance; the last frame need not be shown"
+    rows.clear()
+    sample(counted, noise=noise_for(6), latent=noise_for(6, 3), noise_mask=keeping(6, 4), steps=4)
+    assert rows == [2] * (4 + 2 * 4 + 1), "given frames are shown, and cost no sampling"
+
+
+def test_auto_does_what_the_adaptor_was_trained_for(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+
+    together, frames = (sample(bind(model, adaptor, order=order), 5) for order in ("together", "frame by frame"))
+    assert torch.equal(sample(bind(model, adaptor), 5), together)
+    adaptor.model.config = replace(adaptor.model.config, frame_noise_levels="finished_frames")
+    assert torch.equal(sample(bind(model, adaptor), 5), frames)
+    assert torch.equal(sample(bind(model, adaptor, order="together"), 5), together)
+
+
+def test_strength_0_and_a_still_are_the_image_models(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    assert torch.equal(sample(bind(model, adaptor, order="frame by frame", strength=0.0), 5), sample(model, 5))
+    same = fresh_adaptor(model)
+    assert torch.equal(sample(bind(model, same, order="frame by frame"), 1), sample(model, 1))
+
+
+def test_given_frames_come_out_bit_for_bit(moving: ModelPatcher, sample: Sampler) -> None:
+    clip = noise_for(6, seed=4)
+    out = sample(moving, noise=noise_for(6), latent=clip, noise_mask=keeping(6, 3))
+    assert torch.equal(out[:3], clip[:3])
+    assert not torch.isclose(out[3:], clip[3:]).all(dim=(1, 2, 3)).any()
+    other = torch.cat([noise_for(2, seed=5), clip[2:]])
+    assert relative(sample(moving, noise=noise_for(6), latent=other, noise_mask=keeping(6, 3))[3:], out[3:]) > CLOSE
+
+
+def test_a_mask_inside_the_picture_and_video_to_video_stay_causal(moving: ModelPatcher, sample: Sampler) -> None:
+    mask = torch.ones(6, 1, 8, 8)
+    mask[..., :4] = 0
+    for how in ({"noise_mask": mask}, {"denoise": 0.5, "steps": 4}):
+        clip = noise_for(6, seed=4)
+        out = sample(moving, noise=noise_for(6), latent=clip, **how)
+        assert out.isfinite().all()
+        clip[4:] += 1
+        later = sample(moving, noise=noise_for(6), latent=clip, **how)
+        assert torch.equal(later[:4], out[:4]) and not torch.equal(later[4:], out[4:])
+
+
+def test_two_halves_of_an_advanced_sampling_begin_alike_and_end_with_the_clip_in_them(
+    moving: ModelPatcher, sample: Sampler
+) -> None:
+    """The first frame is given none, so it is that of one sampling; the others see what is known of those before."""
+    noise = noise_for(5)
+    whole = sample(moving, noise=noise, latent=torch.zeros_like(noise), steps=4)
+    half = sample(moving, noise=noise, latent=torch.zeros_like(noise), steps=4, start_step=0, last_step=2)
+    rest = {"steps": 4, "start_step": 2, "last_step": 4, "noise": torch.zeros_like(noise), "disable_noise": True}
+    out = sample(moving, latent=half, **rest)
+    assert relative(out[:1], whole[:1]) <= CLOSE
+    assert out.isfinite().all()
+    for first in (half, half.roll(1, 0)):  # whoever hands on other frames gets others
+        assert torch.equal(sample(moving, latent=first, **rest)[:1], out[:1]) == (first is half)
+
+
+def test_custom_sampling_gives_the_same_clip(moving: ModelPatcher, sample: Sampler) -> None:
+    class Noise:
+        seed = 0
+
+        def generate_noise(self, latent: dict) -> Tensor:
+            return noise_for(5)
+
+    def first(output: object) -> object:
+        return output[0] if isinstance(output, tuple) else output.result[0]
+
+    guider = first(CFGGuider().get_guider(moving, conditioning(1), conditioning(2), 7.0))
+    sigmas = first(BasicScheduler().get_sigmas(moving, "normal", 3, 1.0))
+    sampler = first(KSamplerSelect().get_sampler("euler"))
+    start = {"samples": torch.zeros(5, 4, 8, 8)}
+    with torch.inference_mode():
+        out = first(SamplerCustomAdvanced().sample(Noise(), guider, sampler, sigmas, start))["samples"]
+    assert torch.equal(out, sample(moving, noise=noise_for(5), latent=torch.zeros(5, 4, 8, 8), steps=3))
+
+
+@pytest.mark.parametrize("cfg", [1.0, 7.0])
+def test_conditionings_together_or_apart_give_the_same(
+    moving: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, cfg: float
+) -> None:
+    together = sample(moving, 5, cfg=cfg)
+    monkeypatch.setattr(moving.model, "memory_required", lambda *_, **__: 1e30)
+    assert relative(sample(moving, 5, cfg=cfg), together) <= CLOSE
+
+
+def test_a_conditioning_of_a_part_of_sampling_has_seen_all_finished_frames(
+    moving: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the noise level at which frames are shown it does not act, and still must know them."""
+    early = conditioning(3, start_percent=0.0, end_percent=0.4)
+    late = conditioning(4, start_percent=0.4, end_percent=1.0)
+    seen: list[set[tuple[int, ...]]] = []
+    clear = FinishedFrames.clear
+    monkeypatch.setattr(
+        FinishedFrames,
+        "clear",
+        lambda frames: (seen.append({entry.positions for _, entry in frames.entries.values()}), clear(frames)),
+    )
+    sample(moving, 5, steps=4, positive=early + late)
+    assert seen == [{(0, 1, 2, 3)}]
+
+
+def test_areas_masks_and_a_prompt_a_frame_reach_their_frames(moving: ModelPatcher, sample: Sampler) -> None:
+    area = conditioning(3, area=(4, 4, 0, 0))
+    mask = conditioning(4, mask=torch.ones(1, 8, 8), mask_strength=0.5)
+    texts = torch.cat([conditioning(seed)[0][0] for seed in range(5)])
+    per_frame = [[texts, {}]]
+    changed = [[torch.cat([texts[:3], texts[:2]]), {}]]
+    for first, other in ((conditioning(1) + area + mask, None), (per_frame, changed)):
+        out = sample(moving, 5, positive=first)
+        assert torch.equal(sample(moving, 5, positive=first), out) and out.isfinite().all()
+        if other is not None:
+            after = sample(moving, 5, positive=other)
+            assert torch.equal(after[:3], out[:3])
+            assert all(relative(after[frame], out[frame]) > CLOSE for frame in (3, 4))
+
+
+def test_each_frame_gets_its_own_controlnet_hint(
+    moving: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = record_hints(monkeypatch)
+    node = nodes.ControlNetApplyAdvanced()
+    positive, negative = node.apply_controlnet(
+        conditioning(1), conditioning(2), control_net(), numbered_hints(5), 1.0, 0.0, 1.0
+    )
+    sample(moving, 5, steps=2, positive=positive, negative=negative)
+    frames = [call[0] for call in seen]
+    assert frames == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4], "two steps a frame, and shown once to the next"
+
+
+def test_a_motion_of_a_part_of_sampling_sees_the_frames_before(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    noise, other = noise_for(3), noise_for(3, seed=1)
+    bound = bind(model, adaptor, order="frame by frame", end_percent=0.5)
+    changed = torch.cat([other[:1], noise[1:]])
+    one, two = (sample(bound, noise=x, latent=torch.zeros_like(noise), steps=4) for x in (noise, changed))
+    assert relative(two[1:], one[1:]) > CLOSE
+
+
+@pytest.mark.parametrize("way", [cross_frame, last_frames, features, latents, untrained])
+def test_other_effects_take_the_finished_frames_for_reference(moving: ModelPatcher, sample: Sampler, way: Way) -> None:
+    both, noise = way(moving), noise_for(5)
+    out = sample(both, noise=noise, latent=torch.zeros_like(noise), steps=3)
+    assert relative(out, sample(moving, noise=noise, latent=torch.zeros_like(noise), steps=3)) > CLOSE
+    changed = torch.cat([noise_for(1, seed=9), noise[1:]])
+    assert relative(sample(both, noise=changed, latent=torch.zeros_like(noise), steps=3)[1:], out[1:]) > CLOSE
+    short = sample(both, noise=noise[:3], latent=torch.zeros(3, 4, 8, 8), steps=3)
+    assert torch.equal(short, out[:3])
+
+
+def test_two_motions_keep_their_frames_apart(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
+    twice = bind(bind(model, adaptor, strength=0.5, order="frame by frame"), adaptor, strength=0.5)
+    once = bind(model, adaptor, order="frame by frame")
+    assert relative(sample(twice, 5), sample(once, 5)) <= CLOSE
+
+
+def test_causal_windows_beside_it_bound_the_chunk_and_may_offload(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    wide = bind(model, adaptor, order="frame by frame", chunk=8)
+    narrow = bind(model, adaptor, order="frame by frame", chunk=2)
+    expected = sample(narrow, 7)
+    for offload in (False, True):
+        assert torch.equal(sample(with_causal_windows(wide, 2, offload), 7), expected)
+
+
+def test_what_cannot_be_sampled_so_is_refused_before_the_first_step(
+    moving: ModelPatcher, model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    with pytest.raises(ValueError, match="needs no context windows"):
+        sample(with_windows(moving, 4, 0, "batched", **NO_ANCHOR), 8)
+    with pytest.raises(ValueError, match="count 2, 4 frames a clip"):
+        sample(bind(bind(model, adaptor, frames_per_clip=2, order="frame by frame"), adaptor, frames_per_clip=4), 4)
+    with pytest.raises(ValueError, match="order of Apply MagicVideo must be one of auto, together, frame by frame"):
+        bind(model, adaptor, order="backwards")
+    with pytest.raises(ValueError, match="chunk of Apply MagicVideo must be 1 or more, found 0"):
+        bind(model, adaptor, chunk=0)
+
+
+@pytest.mark.parametrize("error", [comfy.model_management.InterruptProcessingException, MemoryError])
+def test_stopped_at_any_moment_nothing_is_left_behind(moving: ModelPatcher, sample: Sampler, error: type) -> None:
+    expected = sample(moving, 4)
+    for stop_at in (1, 3, 5, 8):
+        calls = iter(range(1, 100))
+
+        def stop(apply: Callable, given: dict, calls: Iterator[int] = calls, stop_at: int = stop_at) -> Tensor:
+            if next(calls) == stop_at:
+                raise error
+            return apply(given["input"], given["timestep"], **given["c"])
+
+        stopped = moving.clone()
+        stopped.set_model_unet_function_wrapper(stop)
+        with pytest.raises(error):
+            sample(stopped, 4)
+        assert not any(module._forward_hooks for module in moving.model.diffusion_model.modules())
+        assert torch.equal(sample(moving, 4), expected)
+
+
+def test_progress_counts_all_frames_and_shows_the_one_in_the_making(moving: ModelPatcher, sample: Sampler) -> None:
+    told: list[tuple[int, int, Tensor]] = []
+    out = sample(moving, 4, steps=3, callback=lambda step, x0, x, total: told.append((step, total, x0.clone())))
+    assert [(step, total) for step, total, _ in told] == [(step, 12) for step in range(12)]
+    inside = moving.model.process_latent_in(out)
+    for step in (3, 6, 9):  # the first row is the frame in the making, the last ones are finished
+        assert torch.allclose(told[step][2][-1], inside[step // 3 - 1], atol=1e-4)
+    assert torch.allclose(told[-1][2][:3], inside[:3], atol=1e-4)
+
+
+def test_memory_is_planned_for_a_chunk_and_what_is_kept(
+    model: ModelPatcher, adaptor: ModelPatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(bound: ModelPatcher, frames: int) -> int:
+        shapes: list[int] = []
+        binding = bound.get_attachment(KEY)
+        binding.around_planning(lambda model, shape, *_, **__: shapes.append(shape[0]), bound, [frames, 4, 8, 8])
+        return shapes[0]
+
+    together, frames = bind(model, adaptor), bind(model, adaptor, order="frame by frame")
+    assert planned(frames, 64) < planned(together, 64) / 4
+    assert planned(frames, 64) == planned(frames, 640)
+    monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 2000.0)
+    assert planned(frames, 16) > planned(frames, 1), "what is kept weighs too"
+    assert planned(with_causal_windows(frames, 8, offload=True), 16) == planned(frames, 1)
+
+
+class GaussianFrames:
+    """Stands for a trained network: the exact directed denoiser of frames that are Gaussian with a known covariance.
+
+    A pixel's values over the frames have covariance ``rho^|i - j|``.  It knows what a directed network knows: the noisy
+    frames of a call up to each frame, and the finished frames that it was shown.
+    """
+
+    def __init__(self, model: ModelPatcher, frames: int, rho: float) -> None:
+        place = torch.arange(frames)
+        self.covariance = rho ** (place[:, None] - place[None, :]).abs().float()
+        self.inner_model, self.model_patcher, self.cfg, self.shown = model.model, model, 1.0, {}
+
+    def __call__(self, x: Tensor, sigma: Tensor, model_options: dict, seed: int | None = None) -> Tensor:
+        options = {"uuid": "one"}
+        frames = model_options["transformer_options"][OPTION]
+        return frames.denoise(self.denoised, self.inner_model, [[options]], x, sigma, model_options)[0]
+
+    def denoised(self, model: object, conds: list, x: Tensor, sigma: Tensor, options: dict) -> list[Tensor]:
+        frames, places = options["transformer_options"][OPTION], options["transformer_options"]["context_window"]
+        seen = dict(self.shown)
+        out = []
+        for row, place in enumerate(places.index_list):
+            seen[place] = (x[row], float(sigma[row]))
+            known = sorted(seen)
+            noise = torch.diag(torch.tensor([seen[k][1] ** 2 for k in known]))
+            weights = torch.linalg.solve(self.covariance[known][:, known] + noise, self.covariance[known, place])
+            out.append(sum(w * seen[k][0] for w, k in zip(weights, known, strict=True)))
+        if frames.keeps:
+            self.shown = seen
+        return [torch.stack(out)]
+
+
+@pytest.mark.parametrize(("chunk", "right"), [(1, True), (2, False), (6, False)])
+def test_only_frame_by_frame_does_an_exact_directed_denoiser_give_the_clips_that_it_knows(
+    model: ModelPatcher, chunk: int, right: bool
+) -> None:
+    """The reason for all this, as docs/method.md tells it: together, exact knowledge gives the wrong clips."""
+    frames = 6
+    exact = GaussianFrames(model, frames, rho=0.9)
+    sigmas = get_sigmas_karras(40, 0.01, 200.0)  # so much noise that nothing of a frame's mean is missing in it
+    noise = torch.randn(frames, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    sampler = comfy.samplers.ksampler("heun")
+    causal = CausalSampling(SamplingOrder(chunk, 0.03), frames)
+    args = {"model_options": {"transformer_options": {}}, "seed": 0}
+    out = causal.sample(sampler.sample, exact, sigmas, args, None, noise, torch.zeros_like(noise), None, True)
+    found = torch.cov(out.flatten(1))
+    off = float((found - exact.covariance).abs().max())
+    assert off < 0.05 if right else off > 0.25
