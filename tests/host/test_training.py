@@ -19,12 +19,11 @@ from magicvideo.adaptor_unet.checkpoint import load
 from magicvideo.adaptor_unet.host.base_model import config_for, unet_weight
 from magicvideo.adaptor_unet.host.binding import bind
 from magicvideo.adaptor_unet.host.hosted import hosted
-from magicvideo.adaptor_unet.host.train_sample import SampleSettings, sample_latents
-from magicvideo.adaptor_unet.host.train_unet import TrainingUnet
+from magicvideo.adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents
 from magicvideo.adaptor_unet.initialisation import new_adaptor
-from magicvideo.adaptor_unet.training.latent_clip import LatentClip, MemoryClips, TrainingClips
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
-from magicvideo.nodes.training.motion import MotionTraining, Output
+from magicvideo.trainer.motion_training import MotionTraining, Output
 
 FRAMES, DEVICE = 4, torch.device("cpu")
 QUICK = {"precision": "fp32", "sample_every": 0, "validate_every": 0, "still_share": 0.0, "learning_rate": 1e-3}
@@ -66,8 +65,8 @@ def training(
         TrainingSettings(**{"steps": 2} | QUICK | settings),
         output,
         Accelerator(cpu=True),
-        watcher or Told(),
-        lambda: encoders,
+        lambda done: [watcher or Told()],
+        encoders=lambda: encoders,
     )
 
 
@@ -270,5 +269,5 @@ def test_an_adaptor_of_another_unet_is_refused_before_anything_is_copied(tmp_pat
     adaptor = new_adaptor(config_for(other, frames=FRAMES), "random")
     output = Output(tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "run")
     with pytest.raises(ValueError, match="made for a UNet with"):
-        MotionTraining(model, adaptor, clips(), TrainingSettings(), output, Accelerator(cpu=True), Told(), lambda: None)
+        MotionTraining(model, adaptor, clips(), TrainingSettings(), output, Accelerator(cpu=True), lambda _: [])
     assert not any(tmp_path.iterdir())
