@@ -20,7 +20,7 @@ from ..adaptor_unet.host.folders import training_folders
 from ..adaptor_unet.host.fresh import adaptor_for
 from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ..adaptor_unet.host.hosted import hosted
-from ..adaptor_unet.host.training_files import HostEncoders, fingerprint, of_encoders, of_model
+from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, fingerprint, model_fingerprint
 from ..adaptor_unet.host.training_unet import make_room, training_device
 from ..adaptor_unet.training.data.latent_cache import FolderClips
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
@@ -146,7 +146,7 @@ class GraphTraining:
     def _run_identity(self, clips: TrainingClips) -> dict[str, Any]:
         """Everything that decides what comes out of the run."""
         start = fingerprint(sorted(self.start.model.state_dict().items())) if self.start is not None else ""
-        made = {"model": of_model(self.model), "encoders": self.encoders.fingerprint, "start": start}
+        made = {"model": model_fingerprint(self.model), "encoders": self.encoders.fingerprint, "start": start}
         if isinstance(clips.train, FolderClips):  # files named by what they were made from
             made["clips"] = [[clip.latents.name, clip.caption] for clip in clips.train.clips]
         else:
@@ -185,4 +185,4 @@ def as_image(pixels: Image.Image) -> Tensor:
 
 
 def encoders_of(model: ModelPatcher, clip: Any, vae: Any) -> HostEncoders:  # noqa: ANN401 - the host's classes
-    return HostEncoders(model, clip, vae, of_encoders(model, clip, vae))
+    return HostEncoders(model, clip, vae, encoders_fingerprint(model, clip, vae))

@@ -115,13 +115,13 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def of_model(model: ModelPatcher) -> str:
+def model_fingerprint(model: ModelPatcher) -> str:
     """The fingerprint of a model's UNet, LoRAs included."""
     names = sorted(name for name, _ in unet_of(model).named_parameters())
     return fingerprint((name, unet_weight(model, name)) for name in names)
 
 
-def of_encoders(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
+def encoders_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
     """The fingerprint of text encoder and autoencoder together, LoRAs on the former by their patches.
 
     Of the text encoder only what the host would save: the rest is in no SD1.5 file and may be left uninitialised.

@@ -103,9 +103,10 @@ class TrainingRun:
         self.objective = Objective(self.denoiser, settings)
         self.optimiser = self.trainables.optimiser(settings.rate(len(self.clips.train)))
         self.averages = MovingAverage(self.trainables.parameters, settings.ema)
-        identity = {name: getattr(settings, name) for name in LASTING}
-        identity |= {"adaptor": adaptor.config.to_json(), "clips": list(self.clips.train.groups)}
-        self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, identity | self.run_identity)
+        run_identity = {name: getattr(settings, name) for name in LASTING}
+        run_identity |= {"adaptor": adaptor.config.to_json(), "clips": list(self.clips.train.groups)}
+        run_identity |= self.run_identity
+        self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
 
     def resume(self) -> bool:
         """Goes on from the last sound state in the run's folder, if there is one."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_clips import write_clip
 
-from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint, of_encoders
+from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint, encoders_fingerprint
 from magicvideo.adaptor_unet.training.settings import RunSettings
 from magicvideo.trainer.command import TrainCommand
 from make_random_checkpoint import write_random
@@ -74,7 +74,7 @@ def test_the_same_encoders_have_the_same_name_at_every_start_and_others_another(
         model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT))[:3]
         if change:
             clip.cond_stage_model.clip_l.transformer.text_model.final_layer_norm.bias.data += 0.1
-        names.append(of_encoders(model, clip, vae))
+        names.append(encoders_fingerprint(model, clip, vae))
     assert names[0] == names[1] != names[2]
 
 

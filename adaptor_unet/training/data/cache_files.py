@@ -18,11 +18,11 @@ from .clip_files import ClipFileError
 BYTES_AT_ONCE = 2**20
 
 
-def read_metadata(path: Path, least_tensors: int = 1) -> dict[str, str] | None:
-    """What a file says of itself; None when it is not there, cut short or no safetensors file."""
+def read_metadata(path: Path) -> dict[str, str] | None:
+    """What a file says of itself; None when it is not there, cut short, without tensors or no safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {} if len(file.keys()) >= least_tensors else None
+            return file.metadata() or {} if file.keys() else None
     except (SafetensorError, OSError):
         return None
 

@@ -17,7 +17,6 @@ import av
 import PIL
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset
 
 from ...whole_file import save_tensors
 from .cache_files import ContentHashes, hash_of, read_json, read_metadata, read_tensor, save_json
@@ -25,7 +24,7 @@ from .clip_files import ClipFile, ClipFileError
 from .data_settings import DataSettings
 from .frame_source import FrameSource, content_files, open_clip
 from .framing import Framing, draw_framing, frame_size, framed
-from .latent_clip import LatentClip
+from .latent_clip import JoinedClips, LatentClip
 from .sub_clips import SubClip, UnfitClipError, draw_sub_clips
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class CachedClip:
         return LatentClip(latents, self.fps[sub_clip], read_tensor(self.text, "text"), self.caption)
 
 
-class FolderClips:
+class FolderClips(JoinedClips):
     """A ClipSet that keeps nothing in memory: an item, one sub-clip, is read from the cache when it is asked for.
 
     ``empty_text`` (n d) is the embedding of the empty caption, for training without text now and then.  ``skipped`` are
@@ -80,16 +79,8 @@ class FolderClips:
         self, clips: Sequence[CachedClip], empty_text: Tensor, skipped: Sequence[tuple[Path, str]] = ()
     ) -> None:
         self.clips, self.empty_text, self.skipped = tuple(clips), empty_text, tuple(skipped)
-        self._items = ConcatDataset(self.clips)
+        super().__init__(self.clips)
         self.groups = (len(self),)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, item: int) -> LatentClip:
-        if not 0 <= item < len(self):
-            raise IndexError(f"item {item} of {len(self)}")
-        return self._items[item]
 
 
 def build_cache(

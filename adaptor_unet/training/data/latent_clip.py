@@ -1,9 +1,11 @@
 """What a trainer eats: clips whose pictures and words are encoded already."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 # A still has no frame rate (0 here); it gets the one that graphs begin with.
 STILL_FPS = 8.0
@@ -44,6 +46,29 @@ class TrainingClips:
     def sample_fps(self) -> float:
         """The rate of sample clips, which are made like the first held-out clip."""
         return self.held_out[0].fps or STILL_FPS
+
+
+class ClipRow(Protocol):
+    """Some clips that are read by their place."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int) -> LatentClip: ...
+
+
+class JoinedClips:
+    """The clips of several rows, one row after the other; nothing is kept in memory."""
+
+    def __init__(self, rows: Sequence[ClipRow]) -> None:
+        self._items = ConcatDataset(rows)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, item: int) -> LatentClip:
+        if not 0 <= item < len(self):
+            raise IndexError(f"item {item} of {len(self)}")
+        return self._items[item]
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
-from torch.utils.data import ConcatDataset
 
 from ...whole_file import save_tensors, written_whole
 from .cache_files import read_tensor, save_json
-from .latent_clip import ClipSet, LatentClip
+from .latent_clip import ClipSet, JoinedClips, LatentClip
 
 INDEX, EMPTY_TEXT = "index.json", "empty_text.safetensors"
 # A place takes some dozen bytes; items are read shard after shard, so that a few tables serve.
@@ -91,7 +90,7 @@ class Shard:
             raise ValueError(f"Item {item} in {self.path} cannot be read ({error!r}).") from error
 
 
-class ShardClips:
+class ShardClips(JoinedClips):
     """A ClipSet over shards; ``groups`` are the items of each shard.
 
     Takes the index, or its folder.  The index may name shards on other disks by their full paths.  Raises ValueError
@@ -104,15 +103,7 @@ class ShardClips:
         paths, self.groups = read_index(index)
         self.empty_text = read_tensor(index.parent / EMPTY_TEXT, "text")
         self.tables = lru_cache(TABLES_KEPT)(read_table)
-        self._items = ConcatDataset([Shard(*shard, self.tables) for shard in zip(paths, self.groups, strict=True)])
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, item: int) -> LatentClip:
-        if not 0 <= item < len(self):
-            raise IndexError(f"item {item} of {len(self)}")
-        return self._items[item]
+        super().__init__([Shard(*shard, self.tables) for shard in zip(paths, self.groups, strict=True)])
 
 
 def read_index(index: Path) -> tuple[tuple[Path, ...], tuple[int, ...]]:
