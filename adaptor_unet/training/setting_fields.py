@@ -49,12 +49,9 @@ class Setting:
     def allows(self, value: object) -> bool:
         """Whether a value is of the right type and in range; a float may be written as a whole number."""
         if self.kind in (int, float):
-            number = type(value) is int or (self.kind is float and type(value) is float and isfinite(value))
-            return (
-                number
-                and self.least <= value <= (value if self.most is None else self.most)
-                and not (self.multiple > 1 and value % self.multiple)
-            )
+            if type(value) not in (int, self.kind) or not isfinite(value) or value < self.least:
+                return False
+            return (self.most is None or value <= self.most) and (self.multiple == 1 or value % self.multiple == 0)
         if self.kind is tuple:
             return isinstance(value, tuple) and bool(value) and all(word in self.choices for word in value)
         return isinstance(value, self.kind) and (not self.choices or value in self.choices)

@@ -25,9 +25,7 @@ class NewAdaptorSettings:
         0, "Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file.", most=4096
     )
     rotary: bool = setting(False, "Rotary encoding of the frame distance in temporal attention.")
-    init: Init = setting(
-        "spatial", "Temporal attention starts from the model's own self-attention (spatial), or at random."
-    )
+    init: Init = setting("spatial", "Temporal attention starts from the model's own self-attention, or at random.")
     parts: tuple[str, ...] = setting(PARTS, "The parts of the adaptor.", choices=PARTS)
     shared_noise: float = setting(
         0.0,

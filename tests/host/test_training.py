@@ -53,7 +53,12 @@ def clips(count: int = 2) -> TrainingClips:
 
 
 def training(
-    model: ModelPatcher, folder: Path, watcher: Told | None = None, encoders: object = None, **settings: object
+    model: ModelPatcher,
+    folder: Path,
+    watcher: Told | None = None,
+    encoders: object = None,
+    resume: bool = False,
+    **settings: object,
 ) -> MotionTraining:
     from accelerate import Accelerator
 
@@ -65,8 +70,9 @@ def training(
         TrainingSettings(**{"steps": 2} | QUICK | settings),
         output,
         Accelerator(cpu=True),
-        lambda done: [watcher or Told()],
+        lambda done: [(watcher or Told()).begun(done)],
         encoders=lambda: encoders,
+        resume=resume,
     )
 
 
@@ -161,6 +167,41 @@ def test_the_graphs_model_stays_bit_for_bit_also_when_a_step_breaks_off(tuning: 
     assert all(torch.equal(x, before[n]) for n, x in model.model.state_dict().items())
     assert torch.equal(sample(model), expected)
     assert not any(parameter.requires_grad for parameter in model.model.parameters())
+
+
+def test_who_watches_is_told_where_the_run_goes_on_and_when_it_ends_even_badly(tmp_path: Path) -> None:
+    model, first, second = build_model(), Told(stop_at=1), Told()
+    assert not training(model, tmp_path, first, steps=3).train()
+    assert (first.begun_at, first.closed) == (0, 1)
+    broken = training(model, tmp_path, second, resume=True, steps=3)
+    assert (second.begun_at, second.closed, broken.run.state.step) == (1, 0, 1)
+    broken.run.clips = None
+    with pytest.raises(AttributeError):
+        broken.train()
+    assert second.closed == 1
+
+
+def test_other_files_may_be_written_in_place_of_the_usual_ones(tmp_path: Path) -> None:
+    from accelerate import Accelerator
+
+    model, seen = build_model(), []
+    output = Output(tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "run")
+    adaptor = new_adaptor(config_for(model, frames=FRAMES), "random")
+    made = MotionTraining(
+        model,
+        adaptor,
+        clips(),
+        TrainingSettings(**{"steps": 1} | QUICK),
+        output,
+        Accelerator(cpu=True),
+        lambda done: [],
+        export=lambda trainables, step, final: seen.append((trainables.adaptor is adaptor, step, final)),
+        memory_format=torch.channels_last,
+    )
+    weight = made.denoiser.unet.get_submodule("input_blocks.0.0").weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    assert made.train()
+    assert seen == [(True, 1, True)] and not output.adaptor.exists()
 
 
 def test_a_trained_adaptor_loads_and_shows(tmp_path: Path) -> None:

@@ -113,8 +113,18 @@ def toy_data(count: int = 5, held: int = 2) -> TrainingClips:
 class Told(Watcher):
     """A watcher that remembers; asks to stop once the given step is done."""
 
+    begun_at, closed = 0, 0
+
     def __init__(self, stop_at: int | None = None) -> None:
         self.stop_at, self.all, self.clips = stop_at, [], []
+
+    def begun(self, done: int) -> "Told":
+        """Itself, once it knows how many steps were done before."""
+        self.begun_at = done
+        return self
+
+    def close(self) -> None:
+        self.closed += 1
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         self.all.append((done, values))
