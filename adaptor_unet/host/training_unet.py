@@ -156,11 +156,11 @@ class SampleSettings:
 
 @torch.no_grad()
 def sample_latents(
-    denoiser: TrainingUnet, adaptor: VideoAdaptor, text: Tensor, empty_text: Tensor, settings: SampleSettings
+    denoiser: TrainingUnet, adaptor: VideoAdaptor | None, text: Tensor, empty_text: Tensor, settings: SampleSettings
 ) -> Tensor:
     """A clip of the weights as they are in training, f c h w: Euler steps on the host's normal schedule.
 
-    Text and empty text are ``n d`` and are repeated to one length.
+    Text and empty text are ``n d`` and are repeated to one length.  Without an adaptor the frames are stills.
     """
     device = denoiser.sigmas.device
     tokens = max(len(text), len(empty_text))
@@ -176,7 +176,8 @@ def sample_latents(
 
     sigmas = comfy.samplers.calculate_sigmas(denoiser.sampling, "normal", settings.steps).to(device)
     generator = torch.Generator().manual_seed(settings.seed)
-    noise = clip_noise(settings.shape, generator, adaptor.config.shared_noise).to(device)
+    shared_noise = adaptor.config.shared_noise if adaptor is not None else 0.0
+    noise = clip_noise(settings.shape, generator, shared_noise).to(device)
     x = denoiser.sampling.noise_scaling(sigmas[:1], noise, torch.zeros_like(noise), max_denoise=True)
     try:
         return comfy.k_diffusion.sampling.sample_euler(model, x, sigmas, disable=True)

@@ -5,7 +5,7 @@ the inputs of the training node and the table in docs/training.md.
 """
 
 from dataclasses import dataclass, field, fields
-from math import isfinite
+from math import inf
 from typing import Any, Literal, get_args, get_origin
 
 
@@ -49,7 +49,7 @@ class Setting:
     def allows(self, value: object) -> bool:
         """Whether a value is of the right type and in range; a float may be written as a whole number."""
         if self.kind in (int, float):
-            if type(value) not in (int, self.kind) or not isfinite(value) or value < self.least:
+            if type(value) not in (int, self.kind) or not self.least <= value < inf:
                 return False
             return (self.most is None or value <= self.most) and (self.multiple == 1 or value % self.multiple == 0)
         if self.kind is tuple:

@@ -145,6 +145,16 @@ def test_a_sample_clip_is_what_the_stock_sampler_gives(shared_noise: float) -> N
     torch.testing.assert_close(found, model.model.process_latent_in(expected), rtol=1e-3, atol=1e-3)
 
 
+def test_without_an_adaptor_the_frames_of_a_sample_clip_are_the_models_stills() -> None:
+    model = build_model()
+    text, empty = (conditioning(seed)[0][0][0] for seed in (1, 2))
+    how = SampleSettings((FRAMES, 4, 8, 8), 12.0, steps=3, cfg=4.0, seed=5)
+    found = sample_latents(TrainingUnet(model, DEVICE, torch.float32, checkpointing=False), None, text, empty, how)
+    noise = torch.randn(how.shape, generator=torch.Generator().manual_seed(5))
+    expected = model.model.process_latent_in(sample(model, FRAMES, cfg=4.0, steps=3, noise=noise))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
 def test_the_graphs_model_stays_bit_for_bit_also_when_a_step_breaks_off(tuning: str, tmp_path: Path) -> None:
     class BreakError(Exception):
