@@ -8,12 +8,11 @@ from types import ModuleType
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .adaptor import AdaptorConfig, VideoAdaptor
 from .file_kind import kind_of_bytes, kind_of_keys
-from .whole_file import written_whole
+from .whole_file import save_tensors
 
 FORMAT, VERSION = "adaptor", "1"
 MOST_HEADER_BYTES = 4 * 2**20
@@ -33,15 +32,17 @@ def save(adaptor: VideoAdaptor, path: Path, metadata: dict[str, str] | None = No
     """
     if not overwrite and path.exists():
         raise FileExistsError(f"{path} exists already.")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adaptor.state_dict().items()}
-    with written_whole(path, os.replace if overwrite else move_to_new) as partial:
-        save_file(tensors, partial, adaptor.metadata | (metadata or {}) | file_metadata(adaptor.config))
-        length = struct.unpack("<Q", start_of(partial)[:8])[0]
+
+    def check(written: Path) -> None:
+        length = struct.unpack("<Q", start_of(written)[:8])[0]
         if length > MOST_HEADER_BYTES:
             raise ValueError(
                 f"{path.name} would have a header of {length} bytes, and {MOST_HEADER_BYTES} are the most that can be "
                 "loaded. Give it less to say of itself: shorten title, author, trigger words or license."
             )
+
+    told = adaptor.metadata | (metadata or {}) | file_metadata(adaptor.config)
+    save_tensors(path, adaptor.state_dict(), told, os.replace if overwrite else move_to_new, check)
     return path
 
 
@@ -102,6 +103,12 @@ def with_tensors(
     adaptor.load_state_dict(tensors, strict=True, assign=True)
     adaptor.metadata = metadata
     return adaptor.requires_grad_(False)
+
+
+def fp32_copy(adaptor: VideoAdaptor) -> VideoAdaptor:
+    """The same adaptor, frozen, with tensors of its own in fp32."""
+    tensors = {name: tensor.float().clone() for name, tensor in adaptor.state_dict().items()}
+    return with_tensors(adaptor.config, tensors, dict(adaptor.metadata))
 
 
 def check_header(path: Path) -> None:

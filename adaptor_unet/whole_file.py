@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors.torch import save_file
+from torch import Tensor
+
 
 @contextmanager
 def written_whole(path: Path, move: Callable[[Path, Path], object] = os.replace) -> Iterator[Path]:
@@ -16,3 +19,20 @@ def written_whole(path: Path, move: Callable[[Path, Path], object] = os.replace)
         move(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def save_tensors(
+    path: Path,
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str] | None = None,
+    move: Callable[[Path, Path], object] = os.replace,
+    check: Callable[[Path], None] | None = None,
+) -> None:
+    """A safetensors file of tensors on any device and in any layout.
+
+    ``check`` is called with the written file before it moves to ``path``, and may raise to leave nothing there.
+    """
+    with written_whole(path, move) as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
+        if check is not None:
+            check(partial)

@@ -39,11 +39,13 @@ from ablation_picture import save_picture  # noqa: E402
 from encode_stills import word_numbers, word_table  # noqa: E402
 from magicvideo.adaptor_unet.adaptor import VideoAdaptor  # noqa: E402
 from magicvideo.adaptor_unet.host.hosted import adaptor_for  # noqa: E402
-from magicvideo.adaptor_unet.host.train_sample import SampleSettings, sample_latents  # noqa: E402
-from magicvideo.adaptor_unet.training.latent_clip import TrainingClips  # noqa: E402
+from magicvideo.adaptor_unet.host.training_unet import SampleSettings, sample_latents  # noqa: E402
+from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips  # noqa: E402
 from magicvideo.adaptor_unet.training.loop import TrainingRun  # noqa: E402
 from magicvideo.adaptor_unet.training.settings import TrainingSettings  # noqa: E402
 from magicvideo.adaptor_unet.training.validation import validation_loss  # noqa: E402
+from magicvideo.adaptor_unet.training.watchers import Watcher  # noqa: E402
+from magicvideo.trainer.motion_training import MotionTraining  # noqa: E402
 from measure_motion import FRAME_RATES, Asked, Judged, asked_clips  # noqa: E402
 from narrow_unet import NARROW_HEADS, narrow_model  # noqa: E402
 from sampling_settings import CFG  # noqa: E402
@@ -93,7 +95,7 @@ ROWS = (
 )
 
 
-class StepTimes:
+class StepTimes(Watcher):
     """A watcher that keeps the seconds of each step."""
 
     def __init__(self) -> None:
@@ -102,12 +104,6 @@ class StepTimes:
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         if "seconds" in values:
             self.seconds.append(values["seconds"])
-
-    def clip(self, done: int, name: str, frames: torch.Tensor) -> None:
-        pass
-
-    def stop(self) -> bool:
-        return False
 
 
 @dataclass(frozen=True)
@@ -123,12 +119,12 @@ class Ablation:
 
     def measure(self, row: Row, seed: int) -> dict[str, object]:
         """Trains and measures one row with one seed."""
-        run, times = self._run(row, seed)
-        at_work = self._at_work(run)
-        with at_work, sdpa_kernel(SDPBackend.MATH):
+        times = StepTimes()
+        training = self._training(row, seed, times)
+        run = training.run
+        with self._at_work(run), sdpa_kernel(SDPBackend.MATH):
             if row.trained:
-                run.resume()
-                run.train()
+                training.train()
             adaptor = run.trainables.adaptor if row.trained else None
             with run.averages.in_place(), run.autocast():
                 losses = validation_loss(run.objective, self.clips.held_out, adaptor)
@@ -146,17 +142,16 @@ class Ablation:
             "seconds": statistics.median(times.seconds) if times.seconds else None,
         }
 
-    def _run(self, row: Row, seed: int) -> tuple[TrainingRun, StepTimes]:
+    def _training(self, row: Row, seed: int, times: StepTimes) -> MotionTraining:
         fixed = {"steps": self.steps, "base_tuning": "frozen", "base_still_share": 0.0, "validate_every": 0}
         fixed |= {"seed": seed, "save_every": self.steps, "warm_up": 20, "ema": 0.98}
         settings = TrainingSettings(**{**vars(train_motion.SETTINGS), **fixed, **row.training})
         model = narrow_model(self.base)
         adaptor = row.change(adaptor_for(model, row.init, seed, heads=NARROW_HEADS, **row.adaptor))
         folder = self.folder / f"{ROWS.index(row):02}_{seed}"
-        run, times = train_motion.training_run(model, adaptor, self.clips, settings, folder), StepTimes()
-        run.publish = lambda step, final: None
-        run.watcher = times
-        return run, times
+        return train_motion.narrow_training(
+            model, adaptor, self.clips, settings, folder, lambda _: [times], row.trained, export=lambda *_: None
+        )
 
     def _at_work(self, run: TrainingRun) -> AbstractContextManager[None]:
         adaptor = run.trainables.adaptor

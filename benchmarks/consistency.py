@@ -42,9 +42,9 @@ from magicvideo.adaptor_unet.host.calibrate import calibrated_adaptor  # noqa: E
 from magicvideo.adaptor_unet.host.cross_frame_effect import CrossFrameAttention  # noqa: E402
 from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
 from magicvideo.adaptor_unet.host.noise import FrameNoise  # noqa: E402
-from magicvideo.adaptor_unet.training.clip_files import find_clips  # noqa: E402
-from magicvideo.adaptor_unet.training.framing import Framing, framed  # noqa: E402
-from magicvideo.adaptor_unet.training.video_file import VideoFile  # noqa: E402
+from magicvideo.adaptor_unet.training.data.clip_files import find_clips  # noqa: E402
+from magicvideo.adaptor_unet.training.data.framing import Framing, framed  # noqa: E402
+from magicvideo.adaptor_unet.training.data.video_file import VideoFile  # noqa: E402
 from narrow_unet import narrow_model  # noqa: E402
 from peak_memory import forget_peak, peak_mebibytes  # noqa: E402
 # isort: on

@@ -27,7 +27,7 @@ import torch  # noqa: E402
 
 from magicvideo.adaptor_unet.frame_noise import clip_noise  # noqa: E402
 from magicvideo.adaptor_unet.host.base_model import config_for  # noqa: E402
-from magicvideo.adaptor_unet.host.train_unet import TrainingUnet  # noqa: E402
+from magicvideo.adaptor_unet.host.training_unet import TrainingUnet  # noqa: E402
 from magicvideo.adaptor_unet.initialisation import new_adaptor  # noqa: E402
 from magicvideo.adaptor_unet.training.objective import NoisyFrames, Objective  # noqa: E402
 from magicvideo.adaptor_unet.training.settings import TrainingSettings  # noqa: E402

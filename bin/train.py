@@ -35,7 +35,7 @@ def load_host() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    from magicvideo.adaptor_unet.training.options import add_settings
+    from magicvideo.adaptor_unet.training.settings_text import add_settings
 
     made = argparse.ArgumentParser(
         "bin/train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -67,7 +67,8 @@ def check_files(files: dict[str, Path | None]) -> None:
 
 def main() -> int:
     from magicvideo.adaptor_unet.training.loop import TrainingError
-    from magicvideo.adaptor_unet.training.options import Options, read_toml
+    from magicvideo.adaptor_unet.training.settings import RunSettings
+    from magicvideo.adaptor_unet.training.settings_text import read_toml
 
     given = parser()
     chosen = vars(given.parse_args())
@@ -76,16 +77,16 @@ def main() -> int:
         if not files["write_shards"]:
             given.error("--output FILE is needed: where the adaptor is to be written")
         files["output"] = files["write_shards"] / "adaptor.safetensors"  # only the cache goes beside it
-    settings = chosen.pop("settings")
+    file = chosen.pop("settings")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("magicvideo").setLevel(logging.INFO)
     try:
-        options = Options.from_values((read_toml(settings) if settings else {}) | chosen)
+        settings = RunSettings.from_values((read_toml(file) if file else {}) | chosen)
         check_files(files)
         load_host()
-        from magicvideo.nodes.training.command import TrainCommand
+        from magicvideo.trainer.command import TrainCommand
 
-        return 0 if TrainCommand(**files).run(options) else 130
+        return 0 if TrainCommand(**files).train(settings) else 130
     except (ValueError, TrainingError, ImportError) as error:
         print(f"bin/train: {error}", file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ import host_in_process  # isort: skip - first, because it puts the host on the p
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import get_args
 import torch
 from comfy.model_patcher import ModelPatcher
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path.insert(0, str(host_in_process.PACK / "bin"))
@@ -34,15 +35,14 @@ from few_tokens import few_token_options  # noqa: E402
 from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor  # noqa: E402
 from magicvideo.adaptor_unet.checkpoint import load, save  # noqa: E402
 from magicvideo.adaptor_unet.host.hosted import adaptor_for  # noqa: E402
-from magicvideo.adaptor_unet.host.train_unet import TrainingUnet, training_dtype  # noqa: E402
-from magicvideo.adaptor_unet.training.latent_clip import LatentClip, TrainingClips  # noqa: E402
-from magicvideo.adaptor_unet.training.loop import TrainingRun  # noqa: E402
-from magicvideo.adaptor_unet.training.processes import accelerator  # noqa: E402
-from magicvideo.adaptor_unet.training.record import Record  # noqa: E402
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips  # noqa: E402
+from magicvideo.adaptor_unet.training.loop import accelerator  # noqa: E402
 from magicvideo.adaptor_unet.training.settings import TrainingSettings  # noqa: E402
 from magicvideo.adaptor_unet.training.terminal import Terminal  # noqa: E402
 from magicvideo.adaptor_unet.training.trainables import Trainables  # noqa: E402
-from magicvideo.adaptor_unet.training.watch import Watchers  # noqa: E402
+from magicvideo.adaptor_unet.training.watchers import Record, Watcher  # noqa: E402
+from magicvideo.adaptor_unet.whole_file import save_tensors  # noqa: E402
+from magicvideo.trainer.motion_training import MotionTraining, Output  # noqa: E402
 from narrow_unet import NARROW_HEADS, narrow_model  # noqa: E402
 from resumable_training import half_precision  # noqa: E402
 
@@ -110,43 +110,40 @@ def begun_with(model: ModelPatcher, start: Path | None, rank: int, shared_noise:
     return adaptor
 
 
-def training_run(
-    model: ModelPatcher, adaptor: VideoAdaptor, clips: TrainingClips, settings: TrainingSettings, folder: Path
-) -> TrainingRun:
-    """The pack's training loop around a narrow model, watched by nobody yet."""
+def narrow_training(
+    model: ModelPatcher,
+    adaptor: VideoAdaptor,
+    clips: TrainingClips,
+    settings: TrainingSettings,
+    folder: Path,
+    watchers: Callable[[int], Sequence[Watcher]],
+    resume: bool = True,
+    export: Callable[[Trainables, int, bool], object] | None = None,
+) -> MotionTraining:
+    """A run of the pack's trainer on a narrow model: few tokens, and narrow files unless ``export`` writes others."""
     model = model.clone()
     model.model_options["transformer_options"] = few_token_options(model.model.diffusion_model)
-    place = accelerator(cpu=not torch.cuda.is_available())
-    dtype = training_dtype(settings.precision)
-    weights = torch.float32 if settings.base_tuning == "full" else dtype
-    denoiser = TrainingUnet(model, place.device, weights, settings.checkpointing)
-    denoiser.unet.to(memory_format=torch.channels_last)
-    adaptor = adaptor.to(place.device)
-    trainables = Trainables(adaptor, denoiser.unet, settings)
-    publish = partial(write, folder, trainables)
-    return TrainingRun(denoiser, trainables, clips, settings, folder / "run", place, Watchers([]), publish, dtype=dtype)
+    output = Output(folder / "adaptor.safetensors", folder / "base.safetensors", folder / "run")
+    return MotionTraining(
+        model,
+        adaptor,
+        clips,
+        settings,
+        output,
+        accelerator(cpu=not torch.cuda.is_available()),
+        watchers,
+        resume=resume,
+        export=export or partial(write, output),
+        memory_format=torch.channels_last,
+    )
 
 
-def write(folder: Path, trainables: Trainables, step: int, final: bool) -> None:
+def write(output: Output, trainables: Trainables, step: int, final: bool) -> None:
     """The narrow adaptor and, if it is tuned, the narrow base."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save(trainables.adaptor, folder / "adaptor.safetensors", {"ss_steps": str(step)}, overwrite=True)
+    save(trainables.adaptor, output.adaptor, {"ss_steps": str(step)}, overwrite=True)
     if trainables.settings.base_tuning == "full":
         metadata = {"format": "pt", "title": "image network of the demo model, narrow, tuned on clips"}
-        save_file(half_precision(trainables.base.state_dict().items()), folder / "base.safetensors", metadata)
-
-
-def train(run: TrainingRun, fps: float) -> bool:
-    """Goes on where it was; False when it was stopped before its end."""
-    run.resume()
-    terminal = Terminal(run.settings.steps, run.state.step)
-    run.watcher.watchers += [terminal, Record(run.folder, run.state.step, fps)]
-    try:
-        # Plain attention: on a processor the fused one is slower on the way back.
-        with sdpa_kernel(SDPBackend.MATH):
-            return run.train()
-    finally:
-        terminal.close()
+        save_tensors(output.base, half_precision(trainables.base.state_dict().items()), metadata)
 
 
 def main() -> int:
@@ -162,8 +159,8 @@ def main() -> int:
     parser.add_argument("--start", type=Path, help="narrow adaptor to begin from; without it, a new one")
     parser.add_argument("--base", type=Path, default=Path(".demo/training/stills_base.safetensors"))
     parser.add_argument("--folder", type=Path, default=Path(".demo/training/motion"))
-    clips = [Path(".demo/training") / name for name in ("clips.safetensors", "long_clips.safetensors")]
-    parser.add_argument("--clips", type=Path, nargs="+", default=clips)
+    files = [Path(".demo/training") / name for name in ("clips.safetensors", "long_clips.safetensors")]
+    parser.add_argument("--clips", type=Path, nargs="+", default=files)
     options = parser.parse_args()
     full = options.base_tuning == "full"
     still_share = SETTINGS.base_still_share if full else 0.0
@@ -173,9 +170,16 @@ def main() -> int:
     settings = TrainingSettings(**{**vars(SETTINGS), **changed})
     model = narrow_model(load_file(options.base))
     adaptor = begun_with(model, options.start, options.rank, options.shared_noise)
-    run = training_run(model, adaptor, training_clips(options.clips), settings, options.folder / options.name)
-    finished = train(run, run.clips.held_out[0].fps)
-    run.accelerator.end_training()
+    clips, folder = training_clips(options.clips), options.folder / options.name
+
+    def watchers(done: int) -> tuple[Watcher, ...]:
+        return Terminal(settings.steps, done), Record(folder / "run", done, clips.sample_fps)
+
+    training = narrow_training(model, adaptor, clips, settings, folder, watchers)
+    # Plain attention: on a processor the fused one is slower on the way back.
+    with sdpa_kernel(SDPBackend.MATH):
+        finished = training.train()
+    training.run.accelerator.end_training()
     return 0 if finished else 130
 
 

@@ -5,9 +5,21 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..adaptor_unet.host.versions import schema
+from ..trainer.graph import GraphTraining, encoders_of
+from ..trainer.node_inputs import INPUTS, clips_asked_for, settings_asked_for
 from .inputs import ADAPTORS, Adaptor
-from .training.graph import GraphTraining, encoders_of
-from .training.request import clips_asked_for, options_asked_for
+
+
+def of_setting(name: str, **limits: float) -> io.Input:
+    """The input of one of the trainer's settings, as it is declared there; ``limits`` are narrower ones of the node."""
+    setting = INPUTS[name]
+    told = {"default": setting.default, "tooltip": setting.tooltip}
+    if setting.choices:
+        return io.Combo.Input(name, options=list(setting.choices), **told)
+    if setting.multiple > 1:
+        told["step"] = setting.multiple
+    kind = io.Int if setting.kind is int else io.Float
+    return kind.Input(name, **{"min": setting.kind(setting.least)} | told | limits)
 
 
 class TrainAdaptor(io.ComfyNode):
@@ -38,39 +50,13 @@ class TrainAdaptor(io.ComfyNode):
                     "images. A caption stands in a .txt file of the same name, or in caption.txt. Leave empty to use "
                     "images, videos or latents.",
                 ),
-                io.Int.Input("steps", default=500, min=1, max=10_000_000, tooltip="Training steps, of one clip each."),
-                io.Int.Input(
-                    "frames",
-                    default=16,
-                    min=1,
-                    max=1024,
-                    tooltip="Frames of a training clip. Longer clips can still be made with the adaptor.",
-                ),
-                io.Int.Input("width", default=512, min=64, max=4096, step=8, tooltip="Width of the training frames."),
-                io.Int.Input("height", default=512, min=64, max=4096, step=8, tooltip="Height of the training frames."),
-                io.Float.Input(
-                    "learning_rate",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=1e-6,
-                    tooltip="0 chooses: 1e-4, or 3e-5 for fewer than four clips, which are learnt by heart too soon.",
-                ),
-                io.Combo.Input(
-                    "base_tuning",
-                    options=["frozen", "lora", "full"],
-                    default="frozen",
-                    tooltip="frozen: the adaptor alone, which then fits every SD1.5 model. lora: a LoRA on it is "
-                    "trained along and saved in models/loras. full: the whole model, saved in models/checkpoints.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFF,
-                    control_after_generate=False,
-                    tooltip="Seed of everything that chance decides. The same inputs give the same adaptor.",
-                ),
+                of_setting("steps", max=10_000_000),
+                of_setting("frames", max=1024),
+                of_setting("width", min=64, max=4096),
+                of_setting("height", min=64, max=4096),
+                of_setting("learning_rate", max=1.0, step=1e-6),
+                of_setting("base_tuning"),
+                of_setting("seed", max=0xFFFFFFFFFFFFF, control_after_generate=False),
                 io.Float.Input(
                     "fps", default=8.0, min=0.1, max=240.0, step=0.1, tooltip="Frame rate of images and latents."
                 ),
@@ -112,6 +98,6 @@ class TrainAdaptor(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: list, clip: list, vae: list, name: list[str], **wired: list[Any]) -> io.NodeOutput:
-        clips, options = clips_asked_for(wired), options_asked_for(wired)
+        clips, settings = clips_asked_for(wired), settings_asked_for(wired)
         encoders, start = encoders_of(model[0], clip[0], vae[0]), (wired.get("adaptor") or [None])[0]
-        return io.NodeOutput(*GraphTraining(model[0], encoders, clips, options, name[0], start).run())
+        return io.NodeOutput(*GraphTraining(model[0], encoders, clips, settings, name[0], start).train())

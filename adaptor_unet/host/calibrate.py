@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..adaptor import AdaptorConfig, VideoAdaptor
 from ..calibration import calibrate
-from ..checkpoint import with_tensors
+from ..checkpoint import fp32_copy
 from ..frame_layout import FrameLayout
 from .adain_effect import Adain, Change
 from .base_model import check_fit, config_for
@@ -108,7 +108,7 @@ def calibrated_adaptor(
     check_clip(clip, steps)
     config = adaptor.model.config if adaptor is not None else config_for(model, frames=len(clip), parts=PARTS)
     check_fit(model, config)
-    made = identity(config) if adaptor is None else own_copy(adaptor.model)
+    made = identity(config) if adaptor is None else fp32_copy(adaptor.model)
     recording = Recording(len(clip))
     bound = with_effect(model, Adain(at="features", sites=config.sites, told=recording.add))
     guider = CFGGuider(bound)
@@ -139,9 +139,3 @@ def check_clip(clip: Tensor, steps: int) -> None:
 
 def identity(config: AdaptorConfig) -> VideoAdaptor:
     return VideoAdaptor(config).requires_grad_(False)
-
-
-def own_copy(adaptor: VideoAdaptor) -> VideoAdaptor:
-    """The same adaptor with tensors of its own, in fp32."""
-    tensors = {name: tensor.float().clone() for name, tensor in adaptor.state_dict().items()}
-    return with_tensors(adaptor.config, tensors, dict(adaptor.metadata))

@@ -10,7 +10,7 @@ PREVIEW = 960
 
 
 class GraphWatch:
-    """A watcher (``training.watch.Watcher``) that keeps the last sample clip, ``f h w 3``."""
+    """What a watcher of a graph does (``training.watchers.Watcher``); keeps the last sample clip, ``f h w 3``."""
 
     def __init__(self, steps: int) -> None:
         self.bar = comfy.utils.ProgressBar(steps)

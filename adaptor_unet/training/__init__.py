@@ -1,1 +1,1 @@
-"""Training of video adaptors: clips in, one adaptor file out.  Knows no host; ``nodes/training`` knows both."""
+"""Training of video adaptors: clips in, one adaptor file out.  Knows no host; ``trainer`` at the top knows both."""

@@ -1,9 +1,13 @@
-"""The training loop.  Axes: b clips, f frames of a clip, c h w of a latent, n tokens, d text channels."""
+"""The training loop, on one process or, with Hugging Face Accelerate, on many.
+
+Axes: b clips, f frames of a clip, c h w of a latent, n tokens, d text channels.
+"""
 
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +19,14 @@ from torch import Tensor
 
 from ..adaptor import VideoAdaptor
 from ..frame_noise import clip_noise
-from .latent_clip import STILL_FPS, TrainingClips
+from .data.latent_clip import STILL_FPS, TrainingClips
 from .objective import Denoiser, NoisyFrames, Objective
 from .run_state import RunState, go_on
 from .settings import TrainingSettings
-from .step_plan import Draw, Kind, StepPlan, draw_context, draw_timesteps, plan_step
+from .step_plan import PlannedClip, StepKind, StepPlan, draw_context, draw_timesteps, plan_step
 from .trainables import MovingAverage, Trainables, set_rates
 from .validation import validation_loss
-from .watch import Watcher
+from .watchers import Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -73,8 +77,8 @@ class Example:
 class TrainingRun:
     """One run, on one process of perhaps several, computing in ``dtype``.
 
-    ``publish(step, final)`` writes the files that a user keeps, ``sample`` renders a clip ``f h w 3``; both are called
-    while the averaged weights stand in the modules.  ``identity``: what else a resumed run must share with the one
+    ``export(step, final)`` writes the files that a user keeps, ``sample`` renders a clip ``f h w 3``; both are called
+    while the averaged weights stand in the modules.  ``run_identity``: what else a resumed run must share with the one
     before.  Raises ValueError when the settings do not fit the processes.
     """
 
@@ -85,10 +89,10 @@ class TrainingRun:
     folder: Path
     accelerator: "Accelerator"
     watcher: Watcher
-    publish: Callable[[int, bool], object]
+    export: Callable[[int, bool], object]
     sample: Callable[[], Tensor] | None = None
     dtype: torch.dtype = torch.float32
-    identity: dict[str, Any] = field(default_factory=dict)
+    run_identity: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         settings, processes = self.settings, self.accelerator.num_processes
@@ -99,9 +103,10 @@ class TrainingRun:
         self.objective = Objective(self.denoiser, settings)
         self.optimiser = self.trainables.optimiser(settings.rate(len(self.clips.train)))
         self.averages = MovingAverage(self.trainables.parameters, settings.ema)
-        identity = {name: getattr(settings, name) for name in LASTING}
-        identity |= {"adaptor": adaptor.config.to_json(), "clips": list(self.clips.train.groups)}
-        self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, identity | dict(self.identity))
+        run_identity = {name: getattr(settings, name) for name in LASTING}
+        run_identity |= {"adaptor": adaptor.config.to_json(), "clips": list(self.clips.train.groups)}
+        run_identity |= self.run_identity
+        self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
 
     def resume(self) -> bool:
         """Goes on from the last sound state in the run's folder, if there is one."""
@@ -139,7 +144,7 @@ class TrainingRun:
         total = torch.zeros((), device=self.accelerator.device)
         for examples in self._micro_batches(plan):
             with self.autocast():
-                loss = self._errors(examples, plan.kind).sum() / len(plan.draws)
+                loss = self._errors(examples, plan.kind).sum() / len(plan.batch)
             loss.backward()
             total += loss.detach()
         self._sum_over_processes(total)
@@ -156,17 +161,17 @@ class TrainingRun:
     def _micro_batches(self, plan: StepPlan) -> Iterator[list[Example]]:
         """This process's share of a step, clips of one shape at a time."""
         waiting: list[Example] = []
-        for draw in plan.draws[self.accelerator.process_index :: self.accelerator.num_processes]:
-            example = self._example(draw)
+        for planned in plan.batch[self.accelerator.process_index :: self.accelerator.num_processes]:
+            example = self._example(planned)
             if waiting and (len(waiting) == self.settings.clips_at_once or example.shape != waiting[0].shape):
                 yield waiting
                 waiting = []
             waiting.append(example)
         yield waiting
 
-    def _example(self, draw: Draw) -> Example:
+    def _example(self, planned: PlannedClip) -> Example:
         """A clip with all that chance gives it, drawn in this order."""
-        clip, generator, settings = self.clips.train[draw.item], draw.generator(), self.settings
+        clip, generator, settings = self.clips.train[planned.item], planned.generator(), self.settings
         levels, frames = len(self.denoiser.sigmas), len(clip.latents)
         shape, shared = tuple(clip.latents.shape), self.trainables.adaptor.config.shared_noise
         timesteps = draw_timesteps(settings, levels, frames, generator)
@@ -178,19 +183,19 @@ class TrainingRun:
         finished = draw_context(settings, levels, frames, generator)
         return replace(example, finished_timesteps=finished, finished_noise=torch.randn(shape, generator=generator))
 
-    def _errors(self, examples: list[Example], kind: Kind) -> Tensor:
+    def _errors(self, examples: list[Example], kind: StepKind) -> Tensor:
         """Error of each clip, ``b``; as stills, each frame is a clip of its own."""
 
-        def batch(name: str) -> Tensor:
+        def together(name: str) -> Tensor:
             return torch.stack([getattr(example, name) for example in examples]).to(self.accelerator.device)
 
-        clips = NoisyFrames(batch("latents").float(), batch("noise").float(), batch("timesteps"))
-        text, fps = batch("text").float(), [example.fps for example in examples]
+        clips = NoisyFrames(together("latents").float(), together("noise").float(), together("timesteps"))
+        text, fps = together("text").float(), [example.fps for example in examples]
         adaptor: VideoAdaptor | None = self.trainables.adaptor
         if kind == "clips":
             finished = None
             if examples[0].finished_noise is not None:
-                finished = replace(clips, noise=batch("finished_noise"), timesteps=batch("finished_timesteps"))
+                finished = replace(clips, noise=together("finished_noise"), timesteps=together("finished_timesteps"))
             return self.objective.loss(clips, text, tuple(fps), adaptor, finished)
         frames = clips.latents.shape[1]
         stills = NoisyFrames(
@@ -236,15 +241,36 @@ class TrainingRun:
                 self.watcher.clip(step, f"step-{step:08}", frames)
 
     def save(self, final: bool) -> None:
-        """Writes the state, and publishes.  Raises TrainingError when it cannot be written."""
+        """Writes the state, and exports.  Raises TrainingError when it cannot be written."""
         if self.accelerator.is_main_process:
             try:
                 self.state.save(self.folder, self.settings.keep)
                 with self.averages.in_place():
-                    self.publish(self.state.step, final)
+                    self.export(self.state.step, final)
             except (OSError, SafetensorError) as error:
                 raise TrainingError(
                     f"Step {self.state.step} could not be saved in {self.folder} ({error}). What was saved before is "
                     "intact: make room there and resume."
                 ) from error
         self.accelerator.wait_for_everyone()
+
+
+def accelerator(cpu: bool) -> "Accelerator":
+    """This process's place among all of them.  Raises ImportError with a sentence when Accelerate is not installed."""
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ImportError("Training needs accelerate: run `pip install accelerate` in ComfyUI's Python.") from error
+    return Accelerator(cpu=cpu)
+
+
+@contextmanager
+def processes(cpu: bool) -> Iterator["Accelerator"]:
+    """As ``accelerator``, for a command: lets go of the other processes before its own one ends.
+
+    Left to the interpreter's exit, a waiting thread can abort a process that has done its work.  After an error the
+    others may still wait for this one, and letting go of them could wait as well; the launcher ends them.
+    """
+    place = accelerator(cpu)
+    yield place
+    place.end_training()

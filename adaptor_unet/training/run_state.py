@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..whole_file import written_whole
+from ..whole_file import save_tensors
 from .trainables import MovingAverage
 
 logger = logging.getLogger(__name__)
@@ -30,20 +29,23 @@ class StateError(ValueError):
 
 @dataclass
 class RunState:
-    """What changes while a run goes on.  ``step`` counts the finished ones; ``identity`` is what must not change."""
+    """What changes while a run goes on.
+
+    ``step`` counts the finished steps.  ``run_identity`` is what a resumed run must share with the one before; it
+    stands in the file's metadata as ``identity``.
+    """
 
     parameters: dict[str, torch.nn.Parameter]
     averages: MovingAverage
     optimiser: torch.optim.Optimizer
-    identity: dict[str, Any]
+    run_identity: dict[str, Any]
     step: int = 0
 
     def save(self, folder: Path, keep: int) -> Path:
         """Writes ``step-N.state`` whole or not at all, then drops all but the last ``keep``."""
         path = folder / f"step-{self.step:08}.state"
-        metadata = {"step": str(self.step), "identity": json.dumps(self.identity)}
-        with written_whole(path) as partial:
-            save_file(self._tensors(), partial, metadata)
+        metadata = {"step": str(self.step), "identity": json.dumps(self.run_identity)}
+        save_tensors(path, self._tensors(), metadata)
         for old in states(folder)[:-keep]:
             old.unlink()
         return path
@@ -76,7 +78,7 @@ class RunState:
         self.step = step
 
     def _check(self, path: Path, found: dict[str, Any]) -> None:
-        for name, value in self.identity.items():
+        for name, value in self.run_identity.items():
             if found.get(name) != value:
                 raise StateError(
                     f"{path} belongs to a run with {name} {found.get(name)!r:.80}, this one has {value!r:.80}. "
@@ -86,11 +88,11 @@ class RunState:
     def _tensors(self) -> dict[str, Tensor]:
         found = {}
         for name, parameter in self.parameters.items():
-            found[f"trained.{name}"] = parameter.detach().cpu()
-            found[f"average.{name}"] = self.averages.values[name].cpu()
+            found[f"trained.{name}"] = parameter
+            found[f"average.{name}"] = self.averages.values[name]
             for key, value in self.optimiser.state.get(parameter, {}).items():
-                found[f"optimiser.{name}.{key}"] = value.cpu()
-        return {name: tensor.contiguous() for name, tensor in found.items()}
+                found[f"optimiser.{name}.{key}"] = value
+        return found
 
 
 def states(folder: Path) -> list[Path]:

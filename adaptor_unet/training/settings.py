@@ -1,113 +1,124 @@
-"""All settings of a training run but those of its clips (``data_settings.py``); checked when made."""
+"""All settings of a training run, each declared once; checked when made."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Any, Literal
 
-from ..adaptor import FrameNoiseLevels
+from ..adaptor import PARTS, FrameNoiseLevels
+from ..initialisation import Init
+from .data.data_settings import DataSettings
+from .setting_fields import check_settings, setting, settings_of
 
 Weighting = Literal["none", "min_snr", "high_noise"]
 BaseTuning = Literal["frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
 FEW_CLIPS = 4
+SENTENCE = "{name} must be {expected}, found {found}"
+
+
+@dataclass(frozen=True)
+class NewAdaptorSettings:
+    """The adaptor that a run begins with: a new one, or ``start``, which leaves the others alone."""
+
+    rank: int = setting(
+        0, "Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file.", most=4096
+    )
+    rotary: bool = setting(False, "Rotary encoding of the frame distance in temporal attention.")
+    init: Init = setting("spatial", "Temporal attention starts from the model's own self-attention, or at random.")
+    parts: tuple[str, ...] = setting(PARTS, "The parts of the adaptor.", choices=PARTS)
+    shared_noise: float = setting(
+        0.0,
+        "Share of each frame's noise that is the first frame's, in training and wherever the adaptor is applied.",
+        share=True,
+    )
+    start: str = setting("", "Adaptor file to begin from, in place of a new adaptor.")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(self.parts))  # a list in a TOML file
+        check_settings(self, SENTENCE)
+        own = {field.name: field.default for field in fields(self) if field.name != "start"}
+        if self.start and any(getattr(self, name) != default for name, default in own.items()):
+            raise ValueError(f"start brings its own {', '.join(own)}: leave those out, or leave start out")
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How to train.  Raises ValueError for values that cannot work.
 
-    Length: ``steps`` of ``batch`` clips each (all processes together), at most ``clips_at_once`` of them in memory.
-    Rates: ``learning_rate`` for attention and fps layers, 0 chooses 1e-4, or 3e-5 for fewer than four clips, which
-    overfit fast; S and B learn ``adaptor_rate_factor`` times faster, the base at ``base_rate``.  Linear warm-up over
-    ``warm_up`` steps, then a cosine down to zero.  ``ema``: decay of the averaged weights, which are what is saved; 0
-    saves the last weights.
-    Loss: ``weighting`` over noise levels with its ``weighting_cap``; ``high_noise_share``: share of clips that are
-    drawn from the noisier half of the timesteps alone, the others from all; ``caption_dropout``: share of clips with an
-    empty caption, so that guidance works.
+    The rate of attention and fps layers is ``learning_rate``, that of S and B ``adaptor_rate_factor`` times it, that of
+    a tuned base ``base_rate``; each rises over ``warm_up`` steps and then falls to zero as a cosine.
+
     Noise of a clip's frames, ``frame_noise_levels``: ``one_a_clip``, the same level for all; ``one_a_frame``, a level
     drawn for each; ``clean_context``, like that, but in ``clean_context_share`` of the clips the frames before a random
     place are nearly clean; ``finished_frames``, a level drawn for each frame, and each is given all earlier ones nearly
     clean, in twice the rows, so that every frame is trained as it is sampled frame after frame.  Nearly clean: a
     timestep drawn from those below ``context_timesteps``.
-    Shares of steps: ``still_share`` of single frames with the adaptor; ``base_still_share`` of single frames without
-    it, for a base that is tuned along and is to stay an image model.
-    Base: ``frozen``, ``lora`` of rank ``base_rank``, or ``full``.
-    Kept: the state every ``save_every`` steps, the last ``keep`` of them; a sample clip every ``sample_every`` and the
-    validation loss every ``validate_every`` steps (0 for never), on ``validation_clips`` held-out clips.
     """
 
-    steps: int = 500
-    batch: int = 1
-    clips_at_once: int = 1
-    learning_rate: float = 0.0
-    adaptor_rate_factor: float = 8.0
-    base_rate: float = 1e-4
-    weight_decay: float = 0.01
-    warm_up: int = 20
-    clip_norm: float = 1.0
-    ema: float = 0.98
-    weighting: Weighting = "high_noise"
-    weighting_cap: float = 20.0
-    high_noise_share: float = 0.0
-    frame_noise_levels: FrameNoiseLevels = "one_a_clip"
-    clean_context_share: float = 0.6
-    context_timesteps: int = 60
-    caption_dropout: float = 0.1
-    still_share: float = 0.1
-    base_still_share: float = 0.0
-    base_tuning: BaseTuning = "frozen"
-    base_rank: int = 16
-    precision: Precision = "auto"
-    checkpointing: bool = True
-    save_every: int = 100
-    keep: int = 2
-    sample_every: int = 100
-    sample_steps: int = 20
-    sample_cfg: float = 7.0
-    validate_every: int = 50
-    validation_clips: int = 4
-    seed: int = 0
+    steps: int = setting(
+        500, "Training steps, of batch clips each.", least=1, tooltip="Training steps, of one clip each."
+    )
+    batch: int = setting(1, "Clips a step, over all processes.", least=1)
+    clips_at_once: int = setting(1, "Clips of a step that are in memory together, on one process.", least=1)
+    learning_rate: float = setting(
+        0.0, "0 chooses: 1e-4, or 3e-5 for fewer than four clips, which are learnt by heart too soon."
+    )
+    adaptor_rate_factor: float = setting(
+        8.0, "How many times faster S and B learn than attention and fps layers, whose rate is learning_rate; above 0."
+    )
+    base_rate: float = setting(1e-4, "Learning rate of the base, where it is tuned along.")
+    weight_decay: float = setting(0.01, "Decay of all weights but S and B.")
+    warm_up: int = setting(20, "Steps over which the rate rises; then it falls to zero along a cosine.")
+    clip_norm: float = setting(1.0, "Gradients are shortened to this length; above 0.")
+    ema: float = setting(
+        0.98, "Decay of the averaged weights, which are the ones saved; 0 saves the last ones.", share=True
+    )
+    weighting: Weighting = setting("high_noise", "Which noise levels count more in the loss.")
+    weighting_cap: float = setting(20.0, "Limit of the weighting, at least 1.")
+    high_noise_share: float = setting(
+        0.0,
+        "Share of clips that are drawn from the noisier half of the timesteps alone, where layout and motion are "
+        "decided.",
+        share=True,
+    )
+    frame_noise_levels: FrameNoiseLevels = setting(
+        "one_a_clip",
+        "Noise levels of a clip's frames: the same for all, one for each, one for each with earlier frames nearly "
+        "clean, or one for each with all earlier ones given nearly clean.",
+    )
+    clean_context_share: float = setting(
+        0.6, "Share of clips whose earlier frames are nearly clean, for clean_context.", share=True
+    )
+    context_timesteps: int = setting(60, "Nearly clean frames have a timestep below this.", least=1)
+    caption_dropout: float = setting(
+        0.1, "Share of clips shown with an empty caption, so that guidance works.", share=True
+    )
+    still_share: float = setting(0.1, "Share of steps on single frames with the adaptor.", share=True)
+    base_still_share: float = setting(
+        0.0, "Share of steps on single frames without it, to keep a tuned base an image model.", share=True
+    )
+    base_tuning: BaseTuning = setting(
+        "frozen",
+        "What is trained of the base: nothing, a LoRA on it (saved for any LoRA loader), or all of it (saved as a "
+        "checkpoint).",
+        tooltip="frozen: the adaptor alone, which then fits every SD1.5 model. lora: a LoRA on it is trained along and "
+        "saved in models/loras. full: the whole model, saved in models/checkpoints.",
+    )
+    base_rank: int = setting(16, "Rank of that LoRA.", least=1)
+    precision: Precision = setting("auto", "What is computed in; auto takes bfloat16 where the processor has it.")
+    checkpointing: bool = setting(True, "Compute activations again instead of keeping them: far less memory.")
+    save_every: int = setting(100, "Steps between saved states.", least=1)
+    keep: int = setting(2, "States that are kept.", least=1)
+    sample_every: int = setting(100, "Steps between sample clips, 0 for none.")
+    sample_steps: int = setting(20, "Sampling steps of a sample clip.", least=1)
+    sample_cfg: float = setting(7.0, "Guidance of a sample clip.")
+    validate_every: int = setting(50, "Steps between looks at the validation loss, 0 for none.")
+    validation_clips: int = setting(4, "Clips that are held out for it, where there are enough.", least=1)
+    seed: int = setting(0, "Seed of everything that chance decides. The same inputs give the same adaptor.")
 
     def __post_init__(self) -> None:
-        whole = {"steps": 1, "batch": 1, "clips_at_once": 1, "warm_up": 0, "base_rank": 1, "save_every": 1, "keep": 1}
-        whole |= {
-            "context_timesteps": 1,
-            "sample_every": 0,
-            "sample_steps": 1,
-            "validate_every": 0,
-            "validation_clips": 1,
-            "seed": 0,
-        }
-        for name, least in whole.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, found {value!r}")
-        shares = (
-            "high_noise_share",
-            "clean_context_share",
-            "caption_dropout",
-            "still_share",
-            "base_still_share",
-            "ema",
-        )
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type is float and not (type(value) in (int, float) and math.isfinite(value) and value >= 0):
-                raise ValueError(f"{field.name} must be a finite number, 0 or more, found {value!r}")
-            if field.name in shares and value > 1:
-                raise ValueError(f"{field.name} is a share and must lie in 0 to 1, found {value!r}")
-            if field.type is bool and type(value) is not bool:
-                raise ValueError(f"{field.name} must be true or false, found {value!r}")
-        words = {"weighting": Weighting, "base_tuning": BaseTuning, "precision": Precision}
-        words["frame_noise_levels"] = FrameNoiseLevels
-        for name, kind in words.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, found {getattr(self, name)!r}")
-        self._check_together()
-
-    def _check_together(self) -> None:
+        check_settings(self, SENTENCE)
         if self.weighting != "none" and self.weighting_cap < 1:
             raise ValueError(f"weighting_cap must be at least 1, found {self.weighting_cap}")
         if self.clip_norm == 0 or self.ema == 1 or self.adaptor_rate_factor == 0:
@@ -124,6 +135,38 @@ class TrainingSettings:
     def rate(self, clips: int) -> float:
         """Learning rate of attention and fps layers for a set of that many clips."""
         return self.learning_rate or (3e-5 if clips < FEW_CLIPS else 1e-4)
+
+
+SETTING_GROUPS = {"clips": DataSettings, "adaptor": NewAdaptorSettings, "training": TrainingSettings}
+# By name; frames and seed are declared where they serve first.
+ALL_SETTINGS = {name: one for group in reversed(SETTING_GROUPS.values()) for name, one in settings_of(group).items()}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Every setting of one run, by group."""
+
+    clips: DataSettings
+    adaptor: NewAdaptorSettings
+    training: TrainingSettings
+
+    @property
+    def adaptor_settings(self) -> dict[str, Any]:
+        """What a new adaptor is made with."""
+        wanted, training = self.adaptor, self.training
+        made = {"init": wanted.init, "seed": training.seed, "frames": self.clips.frames}
+        return made | {name: getattr(wanted, name) for name in ("rank", "rotary", "parts", "shared_noise")}
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> "RunSettings":
+        """From settings by name; ``seed`` serves all groups that have one.  Raises ValueError."""
+        check_names(values, ALL_SETTINGS)
+        return cls(
+            **{
+                group: kind(**{name: value for name, value in values.items() if name in settings_of(kind)})
+                for group, kind in SETTING_GROUPS.items()
+            }
+        )
 
 
 def check_names(names: Iterable[str], known: Iterable[str]) -> None:

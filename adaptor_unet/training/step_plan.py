@@ -15,11 +15,12 @@ from torch import Tensor
 
 from .settings import TrainingSettings
 
-Kind = Literal["clips", "stills", "base_stills"]
+# What a step sees: clips, their frames as stills with the adaptor, or those without it.
+StepKind = Literal["clips", "stills", "base_stills"]
 
 
 @dataclass(frozen=True)
-class Draw:
+class PlannedClip:
     """One clip of a step.  ``item`` numbers the clip in its set; all else that chance decides comes from ``seed``."""
 
     item: int
@@ -31,24 +32,24 @@ class Draw:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """``kind`` of a step, and the draws of all processes together."""
+    """``kind`` of a step, and its batch: the clips of all processes together."""
 
-    kind: Kind
-    draws: tuple[Draw, ...]
+    kind: StepKind
+    batch: tuple[PlannedClip, ...]
 
 
 def plan_step(step: int, settings: TrainingSettings, groups: tuple[int, ...]) -> StepPlan:
-    """The plan of a step, counted from 0.  ``groups``: sizes of the runs of items that lie together on disk."""
-    chance = torch.rand(1, generator=torch.Generator().manual_seed(number("kind", settings.seed, step))).item()
-    kind: Kind = "clips"
+    """The plan of a step, counted from 0.  ``groups``: how many items lie together on disk, group after group."""
+    chance = torch.rand(1, generator=torch.Generator().manual_seed(seed_from("kind", settings.seed, step))).item()
+    kind: StepKind = "clips"
     if chance < settings.still_share + settings.base_still_share:
         kind = "stills" if chance < settings.still_share else "base_stills"
     length = sum(groups)
-    draws = []
+    batch = []
     for place in range(step * settings.batch, (step + 1) * settings.batch):
         order = epoch_order(groups, settings.seed, place // length)
-        draws.append(Draw(order[place % length], number("draw", settings.seed, place)))
-    return StepPlan(kind, tuple(draws))
+        batch.append(PlannedClip(order[place % length], seed_from("draw", settings.seed, place)))
+    return StepPlan(kind, tuple(batch))
 
 
 def draw_timesteps(settings: TrainingSettings, levels: int, frames: int, generator: torch.Generator) -> Tensor:
@@ -76,8 +77,8 @@ def draw_context(settings: TrainingSettings, levels: int, frames: int, generator
 
 @lru_cache(maxsize=2)
 def epoch_order(groups: tuple[int, ...], seed: int, epoch: int) -> list[int]:
-    """All items once, shuffled: groups in random order, and inside each its items, so that disks read in runs."""
-    generator = torch.Generator().manual_seed(number("order", seed, epoch))
+    """All items once: groups in random order, each group shuffled in itself, so that disks read on where they are."""
+    generator = torch.Generator().manual_seed(seed_from("order", seed, epoch))
     starts = [0, *accumulate(groups)]
     order = []
     for group in torch.randperm(len(groups), generator=generator).tolist():
@@ -85,6 +86,6 @@ def epoch_order(groups: tuple[int, ...], seed: int, epoch: int) -> list[int]:
     return order
 
 
-def number(*parts: object) -> int:
+def seed_from(*parts: object) -> int:
     """A seed that depends on all parts and on nothing else, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "big")

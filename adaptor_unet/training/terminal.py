@@ -6,12 +6,13 @@ from types import FrameType
 from torch import Tensor
 from tqdm import tqdm
 
-from .watch import Smoothed
+from .progress_pictures import Smoothed
+from .watchers import Watcher
 
 VALIDATION = {"val": "frames together", "val_given": "given finished frames"}
 
 
-class Terminal:
+class Terminal(Watcher):
     """A second Ctrl-C stops at once, as usual.  ``quiet``: listens only, as all processes but the first do."""
 
     def __init__(self, steps: int, done: int, quiet: bool = False) -> None:

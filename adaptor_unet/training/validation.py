@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..adaptor import VideoAdaptor
 from ..frame_noise import clip_noise
-from .latent_clip import STILL_FPS, LatentClip
+from .data.latent_clip import STILL_FPS, LatentClip
 from .objective import NoisyFrames, Objective
-from .step_plan import number
+from .step_plan import seed_from
 
 LEVELS = 4
 # Finished frames have this timestep, of 1000: nearly clean, as they are when a clip is sampled frame after frame.
@@ -43,7 +43,7 @@ def validation_loss(
             return NoisyFrames(latents, rearrange(noise.to(device), "f c h w -> 1 f c h w"), levels)
 
         for level in range(LEVELS):
-            generator = torch.Generator().manual_seed(number("validation", place, level))
+            generator = torch.Generator().manual_seed(seed_from("validation", place, level))
             at = timesteps * (2 * level + 1) // (2 * LEVELS)
             noised = noisy(clip_noise(shape, generator, shared), at)
             figures.add("val", at, objective.errors(noised, text, fps, adaptor))

@@ -7,10 +7,9 @@ import pytest
 import torch
 from small_clips import write_clip
 
-from magicvideo.adaptor_unet.host.fingerprint import of_encoders
-from magicvideo.adaptor_unet.host.train_base import BaseCheckpoint
-from magicvideo.adaptor_unet.training.options import Options
-from magicvideo.nodes.training.command import TrainCommand
+from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint, encoders_fingerprint
+from magicvideo.adaptor_unet.training.settings import RunSettings
+from magicvideo.trainer.command import TrainCommand
 from make_random_checkpoint import write_random
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / ".demo" / "models" / "checkpoints" / "magicvideo_random.safetensors"
@@ -18,8 +17,8 @@ SMALL = {"frames": 2, "width": 64, "height": 64, "rank": 4, "init": "random", "d
 SMALL |= {"sample_every": 0, "validate_every": 0, "precision": "fp32", "still_share": 0.0}
 
 
-def small(**settings: object) -> Options:
-    return Options.from_values(SMALL | settings)
+def small(**settings: object) -> RunSettings:
+    return RunSettings.from_values(SMALL | settings)
 
 
 @pytest.fixture
@@ -42,16 +41,16 @@ def test_a_second_start_needs_no_autoencoder_and_no_text_encoder(
         return real(base, clip)
 
     monkeypatch.setattr(BaseCheckpoint, "_load", load)
-    assert command.run(small())
+    assert command.train(small())
     assert sorted(loaded) == ["encoders", "model"]
     loaded.clear()
-    assert command.run(small(steps=2))
+    assert command.train(small(steps=2))
     assert loaded == ["model"]
 
 
 @pytest.mark.slow
 def test_a_base_that_is_tuned_whole_is_a_checkpoint_for_the_stock_loader(command: TrainCommand) -> None:
-    assert command.run(small(base_tuning="full", base_rate=1e-2, ema=0.0))
+    assert command.train(small(base_tuning="full", base_rate=1e-2, ema=0.0))
     path = command.output.with_name("a_base.safetensors")
     tuned, clip, vae = comfy.sd.load_checkpoint_guess_config(str(path))[:3]
     before, clip_before, vae_before = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT))[:3]
@@ -75,7 +74,7 @@ def test_the_same_encoders_have_the_same_name_at_every_start_and_others_another(
         model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT))[:3]
         if change:
             clip.cond_stage_model.clip_l.transformer.text_model.final_layer_norm.bias.data += 0.1
-        names.append(of_encoders(model, clip, vae))
+        names.append(encoders_fingerprint(model, clip, vae))
     assert names[0] == names[1] != names[2]
 
 
@@ -85,9 +84,9 @@ def test_shards_train_the_adaptor_that_the_folder_trains(command: TrainCommand, 
 
     from safetensors.torch import load_file
 
-    assert command.run(small(validation_clips=1))
-    replace(command, write_shards=tmp_path / "shards").run(small())
+    assert command.train(small(validation_clips=1))
+    replace(command, write_shards=tmp_path / "shards").train(small())
     sharded = replace(command, clips=None, shards=tmp_path / "shards", output=tmp_path / "other" / "a.safetensors")
-    assert sharded.run(small(validation_clips=1))
+    assert sharded.train(small(validation_clips=1))
     one, other = load_file(command.output), load_file(sharded.output)
     assert all(torch.equal(x, other[name]) for name, x in one.items())

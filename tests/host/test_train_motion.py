@@ -11,15 +11,16 @@ from safetensors.torch import load_file
 from encode_stills import word_numbers, word_table
 from magicvideo.adaptor_unet.checkpoint import load, save
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
-from magicvideo.adaptor_unet.training.latent_clip import LatentClip, TrainingClips
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.adaptor_unet.training.watchers import Watcher
 from narrow_unet import NARROW_HEADS, narrow_model
 from pad_adaptor import pad_adaptor_file
 from pad_weights import padded_unet
-from train_motion import BATCH, SETTINGS, SpriteClips, begun_with, training_run
+from train_motion import BATCH, SETTINGS, SpriteClips, begun_with, narrow_training
 
 
-class Silent:
+class Silent(Watcher):
     """Stops after so many steps."""
 
     def __init__(self, steps: int) -> None:
@@ -59,11 +60,9 @@ def trained(
     model = narrow_model(weights)
     adaptor = adaptor_for(model, heads=NARROW_HEADS, frames=3, shared_noise=0.2)
     chosen = {"steps": 3, "warm_up": 0, "precision": "fp32", "validate_every": 0, "base_still_share": 0.0}
-    run = training_run(model, adaptor, clips, TrainingSettings(**vars(SETTINGS) | chosen | settings), folder)
-    run.watcher = Silent(stop_after)
-    run.resume()
-    run.train()
-    return run.watcher
+    watcher, wanted = Silent(stop_after), TrainingSettings(**vars(SETTINGS) | chosen | settings)
+    narrow_training(model, adaptor, clips, wanted, folder, lambda done: [watcher]).train()
+    return watcher
 
 
 @pytest.mark.parametrize("tuning", ["full", "frozen"])

@@ -19,12 +19,11 @@ from magicvideo.adaptor_unet.checkpoint import load
 from magicvideo.adaptor_unet.host.base_model import config_for, unet_weight
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
-from magicvideo.adaptor_unet.host.train_sample import SampleSettings, sample_latents
-from magicvideo.adaptor_unet.host.train_unet import TrainingUnet
+from magicvideo.adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents
 from magicvideo.adaptor_unet.initialisation import new_adaptor
-from magicvideo.adaptor_unet.training.latent_clip import LatentClip, MemoryClips, TrainingClips
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
-from magicvideo.nodes.training.motion import MotionTraining, Output
+from magicvideo.trainer.motion_training import MotionTraining, Output
 
 FRAMES, DEVICE = 4, torch.device("cpu")
 QUICK = {"precision": "fp32", "sample_every": 0, "validate_every": 0, "still_share": 0.0, "learning_rate": 1e-3}
@@ -54,7 +53,12 @@ def clips(count: int = 2) -> TrainingClips:
 
 
 def training(
-    model: ModelPatcher, folder: Path, watcher: Told | None = None, encoders: object = None, **settings: object
+    model: ModelPatcher,
+    folder: Path,
+    watcher: Told | None = None,
+    encoders: object = None,
+    resume: bool = False,
+    **settings: object,
 ) -> MotionTraining:
     from accelerate import Accelerator
 
@@ -66,8 +70,9 @@ def training(
         TrainingSettings(**{"steps": 2} | QUICK | settings),
         output,
         Accelerator(cpu=True),
-        watcher or Told(),
-        lambda: encoders,
+        lambda done: [(watcher or Told()).begun(done)],
+        encoders=lambda: encoders,
+        resume=resume,
     )
 
 
@@ -140,6 +145,16 @@ def test_a_sample_clip_is_what_the_stock_sampler_gives(shared_noise: float) -> N
     torch.testing.assert_close(found, model.model.process_latent_in(expected), rtol=1e-3, atol=1e-3)
 
 
+def test_without_an_adaptor_the_frames_of_a_sample_clip_are_the_models_stills() -> None:
+    model = build_model()
+    text, empty = (conditioning(seed)[0][0][0] for seed in (1, 2))
+    how = SampleSettings((FRAMES, 4, 8, 8), 12.0, steps=3, cfg=4.0, seed=5)
+    found = sample_latents(TrainingUnet(model, DEVICE, torch.float32, checkpointing=False), None, text, empty, how)
+    noise = torch.randn(how.shape, generator=torch.Generator().manual_seed(5))
+    expected = model.model.process_latent_in(sample(model, FRAMES, cfg=4.0, steps=3, noise=noise))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
 def test_the_graphs_model_stays_bit_for_bit_also_when_a_step_breaks_off(tuning: str, tmp_path: Path) -> None:
     class BreakError(Exception):
@@ -162,6 +177,41 @@ def test_the_graphs_model_stays_bit_for_bit_also_when_a_step_breaks_off(tuning: 
     assert all(torch.equal(x, before[n]) for n, x in model.model.state_dict().items())
     assert torch.equal(sample(model), expected)
     assert not any(parameter.requires_grad for parameter in model.model.parameters())
+
+
+def test_who_watches_is_told_where_the_run_goes_on_and_when_it_ends_even_badly(tmp_path: Path) -> None:
+    model, first, second = build_model(), Told(stop_at=1), Told()
+    assert not training(model, tmp_path, first, steps=3).train()
+    assert (first.begun_at, first.closed) == (0, 1)
+    broken = training(model, tmp_path, second, resume=True, steps=3)
+    assert (second.begun_at, second.closed, broken.run.state.step) == (1, 0, 1)
+    broken.run.clips = None
+    with pytest.raises(AttributeError):
+        broken.train()
+    assert second.closed == 1
+
+
+def test_other_files_may_be_written_in_place_of_the_usual_ones(tmp_path: Path) -> None:
+    from accelerate import Accelerator
+
+    model, seen = build_model(), []
+    output = Output(tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "run")
+    adaptor = new_adaptor(config_for(model, frames=FRAMES), "random")
+    made = MotionTraining(
+        model,
+        adaptor,
+        clips(),
+        TrainingSettings(**{"steps": 1} | QUICK),
+        output,
+        Accelerator(cpu=True),
+        lambda done: [],
+        export=lambda trainables, step, final: seen.append((trainables.adaptor is adaptor, step, final)),
+        memory_format=torch.channels_last,
+    )
+    weight = made.denoiser.unet.get_submodule("input_blocks.0.0").weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    assert made.train()
+    assert seen == [(True, 1, True)] and not output.adaptor.exists()
 
 
 def test_a_trained_adaptor_loads_and_shows(tmp_path: Path) -> None:
@@ -270,5 +320,5 @@ def test_an_adaptor_of_another_unet_is_refused_before_anything_is_copied(tmp_pat
     adaptor = new_adaptor(config_for(other, frames=FRAMES), "random")
     output = Output(tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "run")
     with pytest.raises(ValueError, match="made for a UNet with"):
-        MotionTraining(model, adaptor, clips(), TrainingSettings(), output, Accelerator(cpu=True), Told(), lambda: None)
+        MotionTraining(model, adaptor, clips(), TrainingSettings(), output, Accelerator(cpu=True), lambda _: [])
     assert not any(tmp_path.iterdir())

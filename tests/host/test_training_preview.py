@@ -9,10 +9,9 @@ import torch
 import small_host  # noqa: F401  # isort: skip - first, because it puts the host on the path
 from PIL import Image
 
-from magicvideo.adaptor_unet.training.progress_picture import progress_picture
-from magicvideo.adaptor_unet.training.record import Record
-from magicvideo.adaptor_unet.training.watch import Watchers
-from magicvideo.nodes.training.graph import SECONDS_BETWEEN_LOOKS, PreviewWatch
+from magicvideo.adaptor_unet.training.progress_pictures import progress_picture
+from magicvideo.adaptor_unet.training.watchers import Record, Watchers
+from magicvideo.trainer.graph import SECONDS_BETWEEN_LOOKS, PreviewWatch
 
 
 class Clock:

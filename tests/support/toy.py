@@ -10,9 +10,10 @@ from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.sites import Site
-from magicvideo.adaptor_unet.training.latent_clip import LatentClip, MemoryClips, TrainingClips
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.trainables import Trainables
+from magicvideo.adaptor_unet.training.watchers import Watcher
 
 CONVOLUTION, TRANSFORMER = "input_blocks.1.0.in_layers.2", "input_blocks.1.1.transformer_blocks.0"
 CHANNELS, TEXT, FRAMES, TIMESTEPS = 8, 6, 4, 100
@@ -109,11 +110,21 @@ def toy_data(count: int = 5, held: int = 2) -> TrainingClips:
     return TrainingClips(MemoryClips(clips.clips[held:]), clips.clips[:held], empty)
 
 
-class Told:
+class Told(Watcher):
     """A watcher that remembers; asks to stop once the given step is done."""
+
+    begun_at, closed = 0, 0
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.stop_at, self.all, self.clips = stop_at, [], []
+
+    def begun(self, done: int) -> "Told":
+        """Itself, once it knows how many steps were done before."""
+        self.begun_at = done
+        return self
+
+    def close(self) -> None:
+        self.closed += 1
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         self.all.append((done, values))
@@ -130,13 +141,12 @@ class Told:
 
 def toy_run(settings: TrainingSettings, folder: Path, watcher: Told | None = None, **others: object) -> object:
     """A training run of the toy; ``others`` go to TrainingRun."""
-    from magicvideo.adaptor_unet.training.loop import TrainingRun
-    from magicvideo.adaptor_unet.training.processes import accelerator
+    from magicvideo.adaptor_unet.training.loop import TrainingRun, accelerator
 
     denoiser = others.pop("denoiser", None) or ToyDenoiser()
     trainables = Trainables(others.pop("adaptor", None) or toy_adaptor(), denoiser.unet, settings)
     place = others.pop("accelerator", None) or accelerator(cpu=True)
-    how = {"publish": lambda step, final: None, "clips": toy_data()} | others
+    how = {"export": lambda step, final: None, "clips": toy_data()} | others
     return TrainingRun(
         denoiser,
         trainables,

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from magicvideo.adaptor_unet import checkpoint
+from magicvideo.adaptor_unet import checkpoint, whole_file
 from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
 from magicvideo.adaptor_unet.checkpoint import AdaptorFileError, load, save
 
@@ -170,7 +170,7 @@ def test_a_file_made_meanwhile_by_another_is_not_overwritten(
         save_file(tensors, written, metadata)
         path.write_bytes(b"somebody else's")
 
-    monkeypatch.setattr(checkpoint, "save_file", slow)
+    monkeypatch.setattr(whole_file, "save_file", slow)
     if not links:
         monkeypatch.setattr(checkpoint.os, "link", no_links)
     with pytest.raises(FileExistsError, match=r"a\.safetensors"):
@@ -215,7 +215,7 @@ def test_a_failed_write_leaves_the_folder_as_it_was(
         raise failure
 
     before = good.read_bytes()
-    monkeypatch.setattr(checkpoint, "save_file", failing)
+    monkeypatch.setattr(whole_file, "save_file", failing)
     with pytest.raises(type(failure)):
         save(trained_small, good if overwrite else good.with_name("new.safetensors"), overwrite=overwrite)
     assert good.read_bytes() == before and os.listdir(good.parent) == [good.name]

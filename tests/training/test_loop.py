@@ -7,12 +7,11 @@ import pytest
 import torch
 from toy import CONVOLUTION, Told, ToyDenoiser, toy_adaptor, toy_clips, toy_data, toy_run
 
-from magicvideo.adaptor_unet.training.base_lora import BaseLora
-from magicvideo.adaptor_unet.training.latent_clip import LatentClip, MemoryClips, TrainingClips
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.loop import Example, TrainingError
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.step_plan import plan_step
-from magicvideo.adaptor_unet.training.trainables import MovingAverage, Trainables, set_rates
+from magicvideo.adaptor_unet.training.trainables import BaseLora, MovingAverage, Trainables, set_rates
 
 FAST = {"learning_rate": 3e-3, "still_share": 0.0, "warm_up": 5, "validate_every": 50, "sample_every": 0}
 
@@ -78,7 +77,7 @@ def test_clips_at_once_and_alone_give_the_same_step(tmp_path: Path) -> None:
 def drawn(settings: TrainingSettings, folder: Path, **others: object) -> list[Example]:
     """What chance gives the clips of a step."""
     run = toy_run(settings, folder, **others)
-    return [run._example(draw) for draw in plan_step(0, run.settings, run.clips.train.groups).draws]
+    return [run._example(planned) for planned in plan_step(0, run.settings, run.clips.train.groups).batch]
 
 
 def test_captions_are_dropped_in_their_share(tmp_path: Path) -> None:
@@ -131,25 +130,25 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_file(t
     clips = toy_clips(2)
     bad = LatentClip(torch.full_like(clips[0].latents, math.nan), 8.0, clips[0].text)
     data = TrainingClips(MemoryClips((*[clips[0]] * 7, bad)), (), torch.zeros_like(clips[0].text))
-    published: list[int] = []
+    exported: list[int] = []
     run = toy_run(
         TrainingSettings(steps=8, save_every=1, **FAST),
         tmp_path,
         clips=data,
-        publish=lambda step, final: published.append(step),
+        export=lambda step, final: exported.append(step),
     )
     with pytest.raises(TrainingError, match=r"The loss of step \d is nan .* lower learning_rate"):
         run.train()
-    assert published == list(range(1, run.state.step + 1))
+    assert exported == list(range(1, run.state.step + 1))
     assert all(parameter.isfinite().all() for parameter in run.trainables.parameters.values())
 
 
 def test_a_failed_save_names_the_folder_and_leaves_the_state_before_intact(tmp_path: Path) -> None:
-    def publish(step: int, final: bool) -> None:
+    def export(step: int, final: bool) -> None:
         if step == 4:
             raise OSError(28, "No space left on device")
 
-    run = toy_run(TrainingSettings(steps=6, save_every=2, **FAST), tmp_path, publish=publish)
+    run = toy_run(TrainingSettings(steps=6, save_every=2, **FAST), tmp_path, export=export)
     with pytest.raises(TrainingError, match="Step 4 could not be saved in .*No space left"):
         run.train()
     again = toy_run(TrainingSettings(steps=6, save_every=2, **FAST), tmp_path)
@@ -158,12 +157,12 @@ def test_a_failed_save_names_the_folder_and_leaves_the_state_before_intact(tmp_p
 
 
 def test_asked_to_stop_it_saves_and_says_so(tmp_path: Path) -> None:
-    published: list[tuple[int, bool]] = []
+    exported: list[tuple[int, bool]] = []
     run = toy_run(
-        TrainingSettings(steps=9, **FAST), tmp_path, Told(stop_at=3), publish=lambda *call: published.append(call)
+        TrainingSettings(steps=9, **FAST), tmp_path, Told(stop_at=3), export=lambda *call: exported.append(call)
     )
     assert not run.train()
-    assert published == [(3, True)]
+    assert exported == [(3, True)]
     assert run.state.step == 3
 
 
@@ -174,14 +173,14 @@ def test_samples_are_taken_at_the_start_every_so_often_and_at_the_end(tmp_path: 
     assert [done for done, _ in told.clips] == [0, 3, 6, 7]
 
 
-def test_what_is_published_and_sampled_are_the_averaged_weights(tmp_path: Path) -> None:
+def test_what_is_exported_and_sampled_are_the_averaged_weights(tmp_path: Path) -> None:
     seen: list[torch.Tensor] = []
     adaptor = toy_adaptor()
     run = toy_run(
         TrainingSettings(steps=5, ema=0.9, **FAST),
         tmp_path,
         adaptor=adaptor,
-        publish=lambda step, final: seen.append(adaptor.frame[CONVOLUTION].scale.detach().clone()),
+        export=lambda step, final: seen.append(adaptor.frame[CONVOLUTION].scale.detach().clone()),
     )
     run.train()
     name = f"adaptor.frame.{CONVOLUTION}.scale"

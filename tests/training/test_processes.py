@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from toy import toy_run
 
+from magicvideo.adaptor_unet.training.loop import accelerator
 from magicvideo.adaptor_unet.training.run_state import states
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
@@ -20,7 +21,7 @@ import pathlib, sys
 sys.path[:0] = sys.argv[1].split(":")
 import pack
 from toy import Told, toy_run
-from magicvideo.adaptor_unet.training.processes import processes
+from magicvideo.adaptor_unet.training.loop import processes
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
 class StopsOne(Told):
@@ -69,3 +70,9 @@ def test_two_processes_train_the_adaptor_of_one(tmp_path: Path) -> None:
 def test_all_processes_stop_when_one_is_asked_to(tmp_path: Path) -> None:
     assert launch(tmp_path / "two", stop_at=3).count("stopped 3") == 2
     assert [path.name for path in states(tmp_path / "two")] == ["step-00000003.state"]
+
+
+def test_without_accelerate_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match="Training needs accelerate: run `pip install accelerate`"):
+        accelerator(cpu=True)

@@ -129,11 +129,11 @@ def test_a_state_of_another_run_is_refused_and_nothing_changes(name: str, value:
 
 def test_another_adaptor_or_base_is_refused(tmp_path: Path) -> None:
     settings = TrainingSettings(**SETTINGS)
-    toy_run(settings, tmp_path, Told(stop_at=4), identity={"base_model": "a"}).train()
+    toy_run(settings, tmp_path, Told(stop_at=4), run_identity={"base_model": "a"}).train()
     with pytest.raises(StateError, match="belongs to a run with base_model 'a', this one has 'b'"):
-        toy_run(settings, tmp_path, identity={"base_model": "b"}).resume()
+        toy_run(settings, tmp_path, run_identity={"base_model": "b"}).resume()
     with pytest.raises(StateError, match="belongs to a run with adaptor"):
-        toy_run(settings, tmp_path, adaptor=toy_adaptor(frames=3), identity={"base_model": "a"}).resume()
+        toy_run(settings, tmp_path, adaptor=toy_adaptor(frames=3), run_identity={"base_model": "a"}).resume()
 
 
 def test_more_steps_may_be_asked_for_later(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_write_that_fails_leaves_no_half_state(tmp_path: Path, monkeypatch: py
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("magicvideo.adaptor_unet.training.run_state.save_file", half)
+    monkeypatch.setattr("magicvideo.adaptor_unet.whole_file.save_file", half)
     with pytest.raises(OSError, match="No space"):
         run.state.save(tmp_path, keep=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -5,10 +5,18 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from pack import ROOT
 
-from magicvideo.adaptor_unet.training.new_settings import NewAdaptorSettings
-from magicvideo.adaptor_unet.training.options import GROUPS, HELP, Options, add_settings, parse_toml, read_toml
-from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
+from magicvideo.adaptor_unet.training.setting_fields import settings_of
+from magicvideo.adaptor_unet.training.settings import (
+    ALL_SETTINGS,
+    SETTING_GROUPS,
+    NewAdaptorSettings,
+    RunSettings,
+    TrainingSettings,
+)
+from magicvideo.adaptor_unet.training.settings_text import add_settings, parse_toml, read_toml, settings_table
 
 BAD = [
     ("steps", 0, "steps must be a whole number of at least 1"),
@@ -59,7 +67,7 @@ def test_an_adaptor_to_start_from_brings_its_own_settings() -> None:
 
 
 def test_shared_noise_belongs_to_the_adaptor() -> None:
-    assert Options.from_values({"shared_noise": 0.2}).adaptor_settings["shared_noise"] == 0.2
+    assert RunSettings.from_values({"shared_noise": 0.2}).adaptor_settings["shared_noise"] == 0.2
     with pytest.raises(ValueError, match="start brings its own .*shared_noise"):
         NewAdaptorSettings(start="a.safetensors", shared_noise=0.2)
     with pytest.raises(ValueError, match="shared_noise is a share and must lie in 0 to 1, found 1.5"):
@@ -71,22 +79,26 @@ def test_shared_noise_belongs_to_the_adaptor() -> None:
 
 def test_a_misspelt_setting_is_told_the_right_name() -> None:
     with pytest.raises(ValueError, match="no setting 'learning_rat'. Did you mean learning_rate?"):
-        Options.from_values({"learning_rat": 1.0})
+        RunSettings.from_values({"learning_rat": 1.0})
     with pytest.raises(ValueError, match="no setting 'rnk'. Did you mean rank?"):
-        Options.from_values({"rnk": 4})
+        RunSettings.from_values({"rnk": 4})
     with pytest.raises(ValueError, match="no setting 'zzz'. There are .*, steps,"):
-        Options.from_values({"zzz": 4})
+        RunSettings.from_values({"zzz": 4})
 
 
 def test_shared_settings_reach_all_that_have_them() -> None:
-    options = Options.from_values({"seed": 7, "frames": 8})
-    assert (options.clips.seed, options.training.seed, options.clips.frames) == (7, 7, 8)
+    settings = RunSettings.from_values({"seed": 7, "frames": 8})
+    assert (settings.clips.seed, settings.training.seed, settings.clips.frames) == (7, 7, 8)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser()
+    add_settings(made)
+    return made
 
 
 def parsed(*arguments: str) -> dict[str, object]:
-    parser = argparse.ArgumentParser()
-    add_settings(parser)
-    return vars(parser.parse_args(arguments))
+    return vars(parser().parse_args(arguments))
 
 
 def test_options_left_out_say_nothing() -> None:
@@ -94,14 +106,18 @@ def test_options_left_out_say_nothing() -> None:
 
 
 def test_every_setting_has_an_option_of_its_name_with_a_help_text() -> None:
-    names = {field.name for kind in GROUPS.values() for field in fields(kind)}
-    assert set(HELP) == names
+    names = {field.name for kind in SETTING_GROUPS.values() for field in fields(kind)}
+    assert set(ALL_SETTINGS) == names
+    text = "".join(parser().format_help().split())
+    for one in ALL_SETTINGS.values():
+        assert f"--{one.name.replace('_', '-')}" in text
+        assert one.help.endswith(".") and "".join(one.help.rstrip(".").split()) in text
     found = parsed("--learning-rate", "1e-3", "--no-checkpointing", "--parts", "frame", "fps", "--steps", "7", "--flip")
     expected = {"learning_rate": 1e-3, "checkpointing": False, "parts": ["frame", "fps"], "steps": 7, "flip": True}
     assert found == expected
-    options = Options.from_values(found)
-    assert options.adaptor.parts == ("frame", "fps")
-    assert options.clips.flip
+    settings = RunSettings.from_values(found)
+    assert settings.adaptor.parts == ("frame", "fps")
+    assert settings.clips.flip
 
 
 def test_a_toml_file_may_have_tables_or_none(tmp_path: Path) -> None:
@@ -117,3 +133,17 @@ def test_a_broken_toml_file_is_named(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match="run.toml cannot be read as a TOML file"):
         read_toml(path)
+
+
+def test_every_default_may_be_said_again() -> None:
+    for kind in SETTING_GROUPS.values():
+        assert kind(**{field.name: field.default for field in fields(kind)}) == kind()
+
+
+def test_a_setting_that_two_groups_have_is_declared_alike() -> None:
+    assert settings_of(DataSettings)["seed"] == settings_of(TrainingSettings)["seed"]
+
+
+def test_the_guide_has_the_table_of_all_settings() -> None:
+    guide = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert settings_table() in guide, f"docs/training.md must have this table:\n{settings_table()}"

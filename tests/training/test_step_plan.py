@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
-from magicvideo.adaptor_unet.training.step_plan import draw_context, draw_timesteps, epoch_order, number, plan_step
+from magicvideo.adaptor_unet.training.step_plan import draw_context, draw_timesteps, epoch_order, plan_step, seed_from
 
 
 def test_every_clip_comes_once_an_epoch() -> None:
     settings = TrainingSettings(batch=2)
-    items = [draw.item for step in range(10) for draw in plan_step(step, settings, (4, 6)).draws]
+    items = [clip.item for step in range(10) for clip in plan_step(step, settings, (4, 6)).batch]
     assert Counter(items[:10]) == Counter(items[10:]) == Counter(range(10))
     assert items[:10] != items[10:]
 
 
 def test_a_step_may_span_two_epochs_and_a_batch_be_larger_than_the_set() -> None:
-    items = [draw.item for draw in plan_step(0, TrainingSettings(batch=7), (3,)).draws]
+    items = [clip.item for clip in plan_step(0, TrainingSettings(batch=7), (3,)).batch]
     assert Counter(items[:3]) == Counter(items[3:6]) == Counter(range(3))
 
 
@@ -30,21 +30,21 @@ def test_clips_of_one_group_come_in_one_run() -> None:
 
 def test_no_chance_is_used_twice() -> None:
     settings = TrainingSettings(batch=3)
-    seeds = [draw.seed for step in range(50) for draw in plan_step(step, settings, (2,)).draws]
+    seeds = [clip.seed for step in range(50) for clip in plan_step(step, settings, (2,)).batch]
     assert len(set(seeds)) == 150
 
 
 def test_another_seed_gives_another_order_and_other_noise() -> None:
     one, other = (plan_step(0, TrainingSettings(seed=seed, batch=8), (8,)) for seed in (0, 1))
-    assert [draw.item for draw in one.draws] != [draw.item for draw in other.draws]
-    assert not {draw.seed for draw in one.draws} & {draw.seed for draw in other.draws}
+    assert [clip.item for clip in one.batch] != [clip.item for clip in other.batch]
+    assert not {clip.seed for clip in one.batch} & {clip.seed for clip in other.batch}
 
 
 def test_the_plan_of_a_step_is_the_same_today_and_tomorrow() -> None:
     """Values written down when the rule was made: a change would break every resumed run."""
     plan = plan_step(3, TrainingSettings(batch=2, seed=5), (2, 3))
-    assert (plan.kind, [draw.item for draw in plan.draws]) == ("clips", [2, 3])
-    assert number("draw", 5, 6) == 47_722_893_419_375_740
+    assert (plan.kind, [clip.item for clip in plan.batch]) == ("clips", [2, 3])
+    assert seed_from("draw", 5, 6) == 47_722_893_419_375_740
 
 
 @pytest.mark.parametrize(("still", "base"), [(0.0, 0.0), (0.3, 0.2), (1.0, 0.0), (0.0, 1.0)])

@@ -1,0 +1,146 @@
+"""The image model that is trained with, as files: a checkpoint with its encoders, names for weights, and a tuned base.
+
+Axes: f frames, h w of a picture or latent, c latent channels, n tokens, d text channels.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from pickle import UnpicklingError
+
+import comfy.sd
+import torch
+from comfy.model_base import ModelType
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ..whole_file import save_tensors
+from .base_model import unet_of, unet_weight
+from .versions import text_encoder_weights
+
+# Pieces of the file that its fingerprint reads, and their size: a few hundred megabytes are read in a second.
+PIECES, PIECE = 64, 2**20
+# What the host's readers raise for a file that is no checkpoint.
+UNREADABLE = (RuntimeError, ValueError, KeyError, OSError, SafetensorError, UnpicklingError)
+# Values of a tensor that are looked at, evenly from all of it.
+VALUES = 256
+
+
+@dataclass(frozen=True)
+class HostEncoders:
+    """The ``Encoders`` of the latent cache, by the host's own autoencoder and text encoder.
+
+    ``fingerprint`` names their weights.
+    """
+
+    model: ModelPatcher
+    clip: CLIP
+    vae: VAE
+    fingerprint: str
+
+    def pictures(self, frames: Tensor) -> Tensor:
+        """f h w 3 in 0 to 1 -> f c h w"""
+        with torch.no_grad():
+            return self.model.model.process_latent_in(self.vae.encode(frames)).float().cpu().clone()
+
+    def text(self, caption: str) -> Tensor:
+        """-> n d"""
+        with torch.no_grad():
+            encoded = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(caption))
+        return encoded[0][0][0].float().cpu().clone()
+
+
+def decode(model: ModelPatcher, vae: VAE, latents: Tensor) -> Tensor:
+    """f c h w -> f h w 3 in 0 to 1"""
+    with torch.no_grad():
+        return vae.decode(model.model.process_latent_out(latents)).float().cpu().clamp(0, 1)
+
+
+class BaseCheckpoint:
+    """An SD1.5 checkpoint.  Raises ValueError when the host cannot load it."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ValueError(f"{path} is not there; expected a Stable Diffusion 1.5 checkpoint.")
+        self.path = path
+
+    @cached_property
+    def model(self) -> ModelPatcher:
+        """The image model alone."""
+        return self._load(clip=False)[0]
+
+    @cached_property
+    def encoders(self) -> HostEncoders:
+        """Autoencoder and text encoder."""
+        _, clip, vae = self._load(clip=True)
+        if clip is None or vae is None:
+            raise ValueError(f"{self.path.name} holds no {'text encoder' if clip is None else 'autoencoder'}.")
+        return HostEncoders(self.model, clip, vae, self.fingerprint)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells checkpoints apart by size and content."""
+        size = self.path.stat().st_size
+        digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+        with self.path.open("rb") as file:
+            for place in range(PIECES):
+                file.seek(max(0, size - PIECE) * place // (PIECES - 1))
+                digest.update(file.read(PIECE))
+        return digest.hexdigest()
+
+    def _load(self, clip: bool) -> tuple:
+        try:
+            loaded = comfy.sd.load_checkpoint_guess_config(
+                str(self.path), output_vae=clip, output_clip=clip, output_model=not clip
+            )
+        except UNREADABLE as error:
+            raise ValueError(
+                f"{self.path.name} cannot be loaded ({error}); expected a Stable Diffusion 1.5 checkpoint."
+            ) from error
+        return loaded[:3]
+
+
+def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """A name for weights, equal for equal ones: of their names, shapes and a sample of their values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in tensors:
+        flat = tensor.detach().flatten()
+        sample = flat[:: max(1, len(flat) // VALUES)].to("cpu", torch.float32).contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def model_fingerprint(model: ModelPatcher) -> str:
+    """The fingerprint of a model's UNet, LoRAs included."""
+    names = sorted(name for name, _ in unet_of(model).named_parameters())
+    return fingerprint((name, unet_weight(model, name)) for name in names)
+
+
+def encoders_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
+    """The fingerprint of text encoder and autoencoder together, LoRAs on the former by their patches.
+
+    Of the text encoder only what the host would save: the rest is in no SD1.5 file and may be left uninitialised.
+    """
+    saved = model.model.model_config.process_clip_state_dict_for_saving(dict(text_encoder_weights(clip)))
+    patches = str(getattr(clip.patcher, "patches_uuid", "")) if clip.patcher.patches else ""
+    both = {f"clip {name}": x for name, x in saved.items()} | vae.get_sd()
+    tensors = ((name, x) for name, x in sorted(both.items()) if isinstance(x, Tensor))
+    return fingerprint([*tensors, (f"patches {patches}", torch.zeros(0))])
+
+
+def write_checkpoint(
+    path: Path, model: ModelPatcher, unet: nn.Module, clip: CLIP, vae: VAE, metadata: dict[str, str]
+) -> None:
+    """A checkpoint in the layout that stock loaders take: the given UNet, in the dtype of the model's own."""
+    config, dtype = model.model.model_config, unet_of(model).dtype
+    tensors = config.process_unet_state_dict_for_saving({n: x.detach().to(dtype) for n, x in unet.state_dict().items()})
+    tensors |= config.process_clip_state_dict_for_saving(text_encoder_weights(clip))
+    tensors |= config.process_vae_state_dict_for_saving(vae.get_sd())
+    if model.model.model_type == ModelType.V_PREDICTION:
+        tensors["v_pred"] = torch.tensor([])
+    save_tensors(path, tensors, metadata)

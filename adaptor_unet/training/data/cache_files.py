@@ -1,0 +1,104 @@
+"""The small files of the cache: read back only when they are sound; and names for what is in a clip's files.
+
+A clip's content has the same name whatever its files are called and wherever they lie.
+"""
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ...whole_file import written_whole
+from .clip_files import ClipFileError
+
+BYTES_AT_ONCE = 2**20
+
+
+def read_metadata(path: Path) -> dict[str, str] | None:
+    """What a file says of itself; None when it is not there, cut short, without tensors or no safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {} if file.keys() else None
+    except (SafetensorError, OSError):
+        return None
+
+
+def read_tensor(path: Path, name: str) -> Tensor:
+    """One tensor, in memory of its own; raises ValueError when the file is gone or damaged since it was checked.
+
+    Nodes run in inference mode, whose tensors cannot be trained on: this is none.
+    """
+    try:
+        with torch.inference_mode(False), safe_open(path, framework="pt") as file:
+            return file.get_tensor(name).clone()
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} of the cache cannot be read ({error}). Start again: it will be made anew.") from error
+
+
+def save_json(path: Path, content: object) -> None:
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(content), encoding="ascii")
+
+
+def read_json(path: Path) -> dict:
+    """A saved dictionary; an empty one when the file is not there or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="ascii"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class ContentHashes:
+    """Hashes of the bytes of files.
+
+    A file whose size and time of change are those it had last time is not read again: a large set would take minutes at
+    every start.  ``save`` keeps what is known in ``memory``.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        self._known = read_json(memory)
+        self._changed = False
+
+    def of(self, paths: Sequence[Path]) -> str:
+        """The name of the files' contents in this order.  Raises ClipFileError when one cannot be opened."""
+        return hash_of(*(self._of_file(path) for path in paths))
+
+    def save(self) -> None:
+        if self._changed:
+            save_json(self._memory, self._known)
+
+    def _of_file(self, path: Path) -> str:
+        name = str(path.absolute())
+        try:
+            state = path.stat()
+            seen = [state.st_size, state.st_mtime_ns]
+            known = self._known.get(name)
+            if not isinstance(known, list) or known[:2] != seen:
+                known = self._known[name] = [*seen, read_hash(path)]
+                self._changed = True
+        except OSError as error:
+            raise ClipFileError(path, f"cannot be opened ({error.strerror})") from error
+        return str(known[2])
+
+
+def read_hash(path: Path) -> str:
+    digest = blake2b(digest_size=20)
+    with path.open("rb") as file:
+        while piece := file.read(BYTES_AT_ONCE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def hash_of(*parts: str) -> str:
+    """One name for some texts; where one ends and the next begins counts."""
+    digest = blake2b(digest_size=20)
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()

@@ -1,0 +1,157 @@
+"""Which files of a folder are clips, and which caption belongs to each.  Opens no video."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+VIDEOS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".mpeg", ".mpg", ".m4v")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# Pictures that may hold one frame or many.
+ANIMATIONS = (".gif", ".webp")
+FOLDER_CAPTION = "caption.txt"
+NAMED_AT_MOST = 5
+
+
+class ClipFileError(ValueError):
+    """One file that cannot be used: ``path`` names it, ``reason`` says why, and the message says both."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path.name} {reason}.")
+        self.path, self.reason = path, reason
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """One clip on disk.
+
+    ``kind`` is "video" (whatever PyAV reads), "animation" (an animated WebP), "pictures" (``path`` is a folder, its
+    pictures are the frames) or "still".
+    """
+
+    path: Path
+    caption: str
+    kind: str
+
+
+def find_clips(folder: Path) -> list[ClipFile]:
+    """All clips in ``folder`` and the folders below it, in the order of their names, the same on every system.
+
+    A sub-folder that holds two pictures or more, no video and no caption for a single picture is one clip whose
+    frames are its pictures.  Any other picture is a still.  A clip's caption is the text file of the same name, so
+    that several files of one name share it; else the ``caption.txt`` of its folder or of the nearest folder above, up
+    to ``folder``; else empty.  Hidden files are left out, links are followed, and a folder that was seen already is
+    not entered again.
+
+    Raises ValueError when there is no such folder, no clip in it, or a caption that is no text.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder. Give the folder that holds the clips.")
+    unreadable: list[Path] = []
+    clips = [clip for inner in folders(folder, set()) for clip in clips_of(inner, folder, unreadable)]
+    if unreadable:
+        names = ", ".join(str(path) for path in unreadable[:NAMED_AT_MOST])
+        raise ValueError(f"{len(unreadable)} captions are no UTF-8 text: {names}. Save them as UTF-8.")
+    if not clips:
+        raise ValueError(
+            f"{folder} holds no clips. Expected {', '.join(VIDEOS + ANIMATIONS)} files, pictures or folders of them."
+        )
+    return clips
+
+
+def folders(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """``folder`` and all below it, each real folder once."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    yield folder
+    for path in in_order(folder):
+        if path.is_dir():
+            yield from folders(path, seen)
+
+
+def clips_of(folder: Path, root: Path, unreadable: list[Path]) -> Iterator[ClipFile]:
+    """The clips that lie directly in ``folder``, or the one clip that it is."""
+    files = [path for path in in_order(folder) if path.is_file()]
+    captions = {same_name(path): path for path in files if path.suffix.lower() == ".txt"}
+    kinds = {path: kind_of(path) for path in files if path.suffix.lower() in (*VIDEOS, *ANIMATIONS, *PICTURES)}
+    captioned = any(same_name(path) in captions for path in kinds)
+    if folder != root and len(kinds) >= 2 and set(kinds.values()) == {"still"} and not captioned:
+        text = caption_beside(folder) or folder_caption(folder, root)
+        yield ClipFile(folder, read_caption(text, unreadable), "pictures")
+        return
+    for path, kind in kinds.items():
+        text = captions.get(same_name(path)) or folder_caption(folder, root)
+        yield ClipFile(path, read_caption(text, unreadable), kind)
+
+
+def kind_of(path: Path) -> str:
+    """ "video", "animation" or "still", by the name, and for a GIF or WebP by whether it moves."""
+    suffix = path.suffix.lower()
+    if suffix not in ANIMATIONS:
+        return "video" if suffix in VIDEOS else "still"
+    try:
+        with Image.open(path) as picture:
+            moves = getattr(picture, "is_animated", False)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        # What it is will be said, with the reason, when it is read.
+        moves = True
+    return ("video" if suffix == ".gif" else "animation") if moves else "still"
+
+
+def in_order(folder: Path) -> list[Path]:
+    """What lies in a folder and is not hidden; numbers in names count as numbers, so that 10 comes after 9."""
+    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=name_order)
+
+
+def name_order(path: Path) -> tuple:
+    # Systems store accents and Korean letters composed or apart; both are the same name.
+    name = unicodedata.normalize("NFC", path.name)
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part), name
+
+
+def same_name(path: Path) -> str:
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def caption_beside(folder: Path) -> Path | None:
+    """The text file that has a folder's name and lies beside it."""
+    name = unicodedata.normalize("NFC", folder.name)
+    texts = (path for path in in_order(folder.parent) if path.suffix.lower() == ".txt")
+    return next((path for path in texts if same_name(path) == name), None)
+
+
+def folder_caption(folder: Path, root: Path) -> Path | None:
+    """The nearest ``caption.txt`` from ``folder`` up to ``root``."""
+    while True:
+        if (folder / FOLDER_CAPTION).is_file():
+            return folder / FOLDER_CAPTION
+        if folder == root:
+            return None
+        folder = folder.parent
+
+
+def read_caption(path: Path | None, unreadable: list[Path]) -> str:
+    """The text on one line; a file that is neither UTF-8 nor marked as UTF-16 joins ``unreadable``."""
+    if path is None:
+        return ""
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        if path not in unreadable:
+            unreadable.append(path)
+        return ""
+    return " ".join(text.split())
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The frames of a folder that is one clip, in their order."""
+    return [path for path in in_order(folder) if path.suffix.lower() in (*PICTURES, *ANIMATIONS) and path.is_file()]

@@ -1,0 +1,68 @@
+"""How clips become training data: which frames, at which rate, of which size."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from ..setting_fields import check_settings, setting
+
+Crop = Literal["centre", "random"]
+RATES = ("fps_min", "fps_max", "image_fps")
+# The autoencoder of SD1.5 makes one latent of 8 by 8 pixels.
+LATENT_PIXELS = 8
+# What these say does not reach the latents, so changing them keeps the cache.
+NOT_IN_LATENTS = ("stills", "caption_prefix")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Settings of the data; raises ValueError when a value makes no sense.
+
+    A sub-clip of 16 frames, as in the paper, shows four seconds at 4 frames a second, with steps still small enough to
+    follow; above 30 hardly anything moves.  Sub-clips are drawn once, because their latents are cached.
+    """
+
+    frames: int = setting(16, "Frames of a training clip. Longer clips can still be made with the adaptor.", least=1)
+    width: int = setting(512, "Width of the training frames.", least=8, multiple=LATENT_PIXELS)
+    height: int = setting(512, "Height of the training frames.", least=8, multiple=LATENT_PIXELS)
+    bucket_sizes: bool = setting(
+        False,
+        "Keep each clip's own shape at about the same area, instead of cropping all to one size. A batch then needs "
+        "clips of one size.",
+    )
+    bucket_step: int = setting(
+        64, "Sizes of buckets are multiples of this many pixels.", least=8, multiple=LATENT_PIXELS
+    )
+    crop: Crop = setting("centre", "Which part of a frame that does not fit is kept, for each sub-clip.")
+    flip: bool = setting(False, "Mirror every second sub-clip. Swaps left and right, of which captions may speak.")
+    fps_min: float = setting(4.0, "Lowest frame rate of a sub-clip, 0 for no limit.")
+    fps_max: float = setting(30.0, "Highest frame rate of a sub-clip, 0 for the file's own.")
+    image_fps: float = setting(8.0, "Frame rate of a folder of pictures, which has none of its own; above 0.")
+    draws_per_clip: int = setting(
+        8, "Random sub-clips taken from each clip, one from each of as many equal stretches.", least=1
+    )
+    stills: bool = setting(True, "Take pictures that lie beside the clips as clips of one frame.")
+    caption_prefix: str = setting("", "Put before every caption, such as a word that names the motion.")
+    seed: int = setting(0, "Seed of everything that chance decides. The same inputs give the same adaptor.")
+
+    def __post_init__(self) -> None:
+        check_settings(self, "{name} is {found}; expected {expected}.")
+        if self.bucket_sizes and self.width * self.height < self.bucket_step**2:
+            raise ValueError(
+                f"{self.width} x {self.height} is less than one bucket step of {self.bucket_step} by "
+                f"{self.bucket_step}; choose a larger size or a smaller bucket_step."
+            )
+        if self.fps_max and self.fps_min > self.fps_max:
+            raise ValueError(f"fps_min is {self.fps_min}, more than fps_max, which is {self.fps_max}.")
+        if self.image_fps == 0:
+            raise ValueError("image_fps is 0; a folder of pictures needs a frame rate, such as 8.")
+
+    def captioned(self, caption: str) -> str:
+        """A caption as it is trained on, behind the prefix."""
+        return " ".join(filter(None, (self.caption_prefix.strip(), caption)))
+
+    def latents_depend_on(self) -> str:
+        """The settings that decide what is in the cached latents, as text that is the same on every machine."""
+        settings = {name: value for name, value in asdict(self).items() if name not in NOT_IN_LATENTS}
+        # 4 and 4.0 are one rate.
+        return json.dumps(settings | {name: float(settings[name]) for name in RATES}, sort_keys=True)

@@ -1,0 +1,234 @@
+"""Latents and text embeddings on disk, so that the autoencoder and the text encoder run once for each clip.
+
+Axes: f frames, c channels, h height, w width; n tokens, d channels of the text.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import av
+import PIL
+import torch
+from torch import Tensor
+
+from ...whole_file import save_tensors
+from .cache_files import ContentHashes, hash_of, read_json, read_metadata, read_tensor, save_json
+from .clip_files import ClipFile, ClipFileError
+from .data_settings import DataSettings
+from .frame_source import FrameSource, content_files, open_clip
+from .framing import Framing, draw_framing, frame_size, framed
+from .latent_clip import JoinedClips, LatentClip
+from .sub_clips import SubClip, UnfitClipError, draw_sub_clips
+
+logger = logging.getLogger(__name__)
+
+# Part of every name in the cache: raise it when the same clip and settings give other latents.
+VERSION = "1"
+# Latents scaled for the UNet have a spread of one, far from the ends of float16, which is right to 1/2048 of a value;
+# bfloat16 only to 1/256.
+STORED = torch.float16
+# Bounds the memory that encoding takes.
+FRAMES_AT_ONCE = 8
+NAMED_AT_MOST = 5
+
+
+class Encoders(Protocol):
+    """The image model's autoencoder and text encoder."""
+
+    def pictures(self, frames: Tensor) -> Tensor:
+        """f h w 3 in 0..1 -> f c h w, scaled for the UNet"""
+        ...
+
+    def text(self, caption: str) -> Tensor:
+        """The embedding of a caption, n d."""
+        ...
+
+
+@dataclass(frozen=True)
+class CachedClip:
+    """A clip in the cache: where the latents of its sub-clips and its text lie, and each sub-clip's frame rate."""
+
+    latents: Path
+    fps: tuple[float, ...]
+    text: Path
+    caption: str
+
+    def __len__(self) -> int:
+        return len(self.fps)
+
+    def __getitem__(self, sub_clip: int) -> LatentClip:
+        latents = read_tensor(self.latents, str(sub_clip))
+        return LatentClip(latents, self.fps[sub_clip], read_tensor(self.text, "text"), self.caption)
+
+
+class FolderClips(JoinedClips):
+    """A ClipSet that keeps nothing in memory: an item, one sub-clip, is read from the cache when it is asked for.
+
+    ``empty_text`` (n d) is the embedding of the empty caption, for training without text now and then.  ``skipped`` are
+    the files that could not be used, each with the reason.
+    """
+
+    def __init__(
+        self, clips: Sequence[CachedClip], empty_text: Tensor, skipped: Sequence[tuple[Path, str]] = ()
+    ) -> None:
+        self.clips, self.empty_text, self.skipped = tuple(clips), empty_text, tuple(skipped)
+        super().__init__(self.clips)
+        self.groups = (len(self),)
+
+
+def build_cache(
+    clips: Sequence[ClipFile],
+    settings: DataSettings,
+    cache_folder: Path,
+    fingerprint: str,
+    encoders: Callable[[], Encoders],
+    progress: Callable[[int, int, str], None],
+) -> FolderClips:
+    """All clips as training items, from the cache or freshly encoded into it.
+
+    First all pictures are encoded, then all captions, so that a small graphics card holds one encoder at a time.
+    ``fingerprint`` stands for the weights of both encoders: other weights, other latents.  ``encoders`` is called
+    once, and only when something is missing.  ``progress`` is told, before each clip, how many are done, how many
+    there are and the clip's name; before each caption that is missing, that all are done, and "captions".  Every
+    finished clip stays in the cache when a later one fails or the work is stopped.  With several processes let one
+    build; the others then find everything.
+
+    Files that cannot be used are skipped, named in the log and in ``skipped`` of the result.  Raises ValueError when no
+    clip is left, or when the autoencoder gives values that are not finite.
+    """
+    wanted = [clip for clip in clips if settings.stills or clip.kind != "still"]
+    if not wanted:
+        raise ValueError(f"There are no clips to train on: {len(clips)} stills, and stills are off.")
+    latents = LatentCache(Path(cache_folder), settings, fingerprint, encoders)
+    found: list[tuple[Path, tuple[float, ...], str]] = []
+    skipped: list[tuple[Path, str]] = []
+    try:
+        for done, clip in enumerate(wanted):
+            progress(done, len(wanted), clip.path.name)
+            try:
+                found.append((*latents.clip(clip), settings.captioned(clip.caption)))
+            except ClipFileError as error:
+                logger.warning("Skipped %s: it %s.", clip.path, error.reason)
+                skipped.append((clip.path, error.reason))
+    finally:
+        latents.contents.save()
+    if skipped:
+        logger.warning("%d of %d clips are skipped.", len(skipped), len(wanted))
+    if not found:
+        reasons = "; ".join(f"{path.name} {reason}" for path, reason in skipped[:NAMED_AT_MOST])
+        more = f"; and {len(skipped) - NAMED_AT_MOST} more" if len(skipped) > NAMED_AT_MOST else ""
+        raise ValueError(f"None of the {len(wanted)} clips can be used: {reasons}{more}.")
+    texts = {}
+    for caption in sorted({"", *(caption for _, _, caption in found)}):
+        texts[caption] = latents.text(caption, lambda: progress(len(wanted), len(wanted), "captions"))
+    cached = [CachedClip(path, fps, texts[caption], caption) for path, fps, caption in found]
+    return FolderClips(cached, read_tensor(texts[""], "text"), skipped)
+
+
+class LatentCache:
+    """One folder of cached latents, texts and refusals, named by what they were made from."""
+
+    def __init__(
+        self, folder: Path, settings: DataSettings, fingerprint: str, encoders: Callable[[], Encoders]
+    ) -> None:
+        self.folder, self.settings, self.fingerprint = folder, settings, fingerprint
+        self.contents = ContentHashes(folder / "contents.json")
+        self._encoders = cache(encoders)
+
+    def clip(self, clip: ClipFile) -> tuple[Path, tuple[float, ...]]:
+        """The file of a clip's latents, written if need be, and the rate of each sub-clip.  Raises ClipFileError."""
+        content = self.contents.of(content_files(clip))
+        name = hash_of(VERSION, content, clip.kind, self.settings.latents_depend_on(), self.fingerprint)
+        path = self.folder / "clips" / f"{name}.safetensors"
+        metadata = read_metadata(path)
+        if metadata is None or "magicvideo.fps" not in metadata:
+            metadata = self._filled(clip, content, path)
+        return path, tuple(json.loads(metadata["magicvideo.fps"]))
+
+    def text(self, caption: str, missing: Callable[[], None]) -> Path:
+        """The file that holds the embedding of a caption; ``missing`` is called before it is written."""
+        path = self.folder / "text" / f"{hash_of(VERSION, caption, self.fingerprint)}.safetensors"
+        if read_metadata(path) is None:
+            missing()
+            save_tensors(path, {"text": self._encoders().text(caption)})
+        return path
+
+    def _filled(self, clip: ClipFile, content: str, path: Path) -> dict[str, str]:
+        """Encodes a clip into ``path``.  One that cannot be used is remembered: the next start needs no encoder."""
+        # Another version of a reader may read what this one could not.
+        readers = hash_of(path.stem, av.__version__, PIL.__version__)
+        refused = self.folder / "refused" / f"{readers}.json"
+        if reason := read_json(refused).get("reason"):
+            raise ClipFileError(clip.path, str(reason))
+        try:
+            source = open_clip(clip, self.settings.image_fps)
+            drawn = framed_sub_clips(clip, source, self.settings, Random(f"{self.settings.seed} {content}"))
+            tensors = {str(index): self._encoded(clip, source, *one) for index, one in enumerate(drawn)}
+        except ClipFileError as error:
+            save_json(refused, {"reason": error.reason})
+            raise
+        metadata = {
+            "magicvideo.format": "latents",
+            "magicvideo.fps": json.dumps([sub_clip.fps for sub_clip, _ in drawn]),
+        }
+        save_tensors(path, tensors, metadata)
+        return metadata
+
+    def _encoded(self, clip: ClipFile, source: FrameSource, sub_clip: SubClip, framing: Framing) -> Tensor:
+        """One sub-clip, f c h w."""
+        frames = of_one_size(clip, source.read(sub_clip.times))
+        first = next(frames)
+        size = frame_size(first.shape[1], first.shape[0], self.settings)
+        pictures = framed(chained(first, frames), size, framing)
+        parts = []
+        while chunk := list(islice(pictures, FRAMES_AT_ONCE)):
+            parts.append(self._encoders().pictures(torch.stack(chunk)).to("cpu", STORED))
+        latents = torch.cat(parts)
+        if not latents.isfinite().all():
+            raise ValueError(
+                f"The autoencoder gave values for {clip.path.name} that are not finite. "
+                "Let it work in 32 bits and start again."
+            )
+        return latents
+
+
+def framed_sub_clips(
+    clip: ClipFile, source: FrameSource, settings: DataSettings, random: Random
+) -> list[tuple[SubClip, Framing]]:
+    """The sub-clips of a clip and how each is framed, none twice: a clip no longer than one of them gives one."""
+    if clip.kind == "still":
+        settings = replace(settings, frames=1)
+    found: list[tuple[SubClip, Framing]] = []
+    try:
+        for sub_clip in draw_sub_clips(source.times, source.end, settings, random):
+            drawn = sub_clip, draw_framing(settings, random)
+            if drawn not in found:
+                found.append(drawn)
+    except UnfitClipError as error:
+        raise ClipFileError(clip.path, str(error)) from error
+    return found
+
+
+def of_one_size(clip: ClipFile, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The frames as they come; raises ClipFileError when their size changes."""
+    size = None
+    for frame in frames:
+        if size not in (None, frame.shape):
+            raise ClipFileError(
+                clip.path,
+                f"has frames of several sizes, {size[1]} x {size[0]} and {frame.shape[1]} x {frame.shape[0]}",
+            )
+        size = frame.shape
+        yield frame
+
+
+def chained(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:
+    yield first
+    yield from rest

@@ -1,0 +1,88 @@
+"""What a trainer eats: clips whose pictures and words are encoded already."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from torch.utils.data import ConcatDataset
+
+# A still has no frame rate (0 here); it gets the one that graphs begin with.
+STILL_FPS = 8.0
+
+
+@dataclass(frozen=True)
+class LatentClip:
+    """One clip, or a still of rate 0.
+
+    ``latents`` is ``f c h w``, what the UNet works on; ``text`` the embedding of the caption, ``n d``.
+    """
+
+    latents: Tensor
+    fps: float
+    text: Tensor
+    caption: str = ""
+
+
+class ClipSet(Protocol):
+    """Clips by number.  ``groups``: how many clips lie together on disk, group after group."""
+
+    groups: tuple[int, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, item: int) -> LatentClip: ...
+
+
+@dataclass(frozen=True)
+class TrainingClips:
+    """What a run learns from, what it is validated on, and the embedding of the empty caption, ``n d``."""
+
+    train: ClipSet
+    held_out: tuple[LatentClip, ...]
+    empty_text: Tensor
+
+    @property
+    def sample_fps(self) -> float:
+        """The rate of sample clips, which are made like the first held-out clip."""
+        return self.held_out[0].fps or STILL_FPS
+
+
+class ClipRow(Protocol):
+    """Some clips that are read by their place."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int) -> LatentClip: ...
+
+
+class JoinedClips:
+    """The clips of several rows, one row after the other; nothing is kept in memory."""
+
+    def __init__(self, rows: Sequence[ClipRow]) -> None:
+        self._items = ConcatDataset(rows)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, item: int) -> LatentClip:
+        if not 0 <= item < len(self):
+            raise IndexError(f"item {item} of {len(self)}")
+        return self._items[item]
+
+
+@dataclass(frozen=True)
+class MemoryClips:
+    """A few clips that are in memory anyway."""
+
+    clips: tuple[LatentClip, ...]
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return (len(self.clips),)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, item: int) -> LatentClip:
+        return self.clips[item]

@@ -1,0 +1,87 @@
+"""Pictures, folders of pictures and animated WebP, read by Pillow.
+
+Axes: h height, w width.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from .clip_files import ClipFileError
+
+# Pillow raises all of these for damaged files.
+DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+# What browsers do with an animation whose delay is missing.
+SECONDS_WITHOUT_DELAY = 0.1
+
+
+class PictureSequence:
+    """Pictures, each a file of its own, as the frames of a clip."""
+
+    def __init__(self, paths: Sequence[Path], fps: float) -> None:
+        self.paths = tuple(paths)
+        self.times = tuple(index / fps for index in range(len(self.paths)))
+        self.end = len(self.paths) / fps
+
+    def read(self, times: Sequence[float]) -> Iterator[Tensor]:
+        """The pictures of the given times, h w 3 in uint8."""
+        paths = dict(zip(self.times, self.paths, strict=True))
+        for time, same in groupby(times):
+            with opened(paths[time]) as picture:
+                frame = rgb(picture)
+            yield from (frame for _ in same)
+
+
+class AnimatedPicture:
+    """An animated WebP, whose frames are shown for as long as the file says."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        starts = [0.0]
+        with opened(path) as picture:
+            for index in range(getattr(picture, "n_frames", 1)):
+                picture.seek(index)
+                # Pillow knows a frame's delay only once the frame is decoded.
+                picture.load()
+                starts.append(starts[-1] + (picture.info.get("duration", 0) / 1000 or SECONDS_WITHOUT_DELAY))
+        self.times, self.end = tuple(starts[:-1]), starts[-1]
+
+    def read(self, times: Sequence[float]) -> Iterator[Tensor]:
+        """The frames of the given times, h w 3 in uint8."""
+        places = {time: index for index, time in enumerate(self.times)}
+        with opened(self.path) as picture:
+            for time, same in groupby(times):
+                picture.seek(places[time])
+                frame = rgb(picture)
+                yield from (frame for _ in same)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """An open picture; whatever Pillow finds wrong with it, then or later, becomes a ClipFileError."""
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except ClipFileError:
+        raise
+    except DAMAGE as error:
+        raise ClipFileError(path, f"cannot be read as a picture ({error})") from error
+
+
+def rgb(picture: Image.Image) -> Tensor:
+    """Upright, h w 3 in uint8; what is transparent becomes white, as on a page."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        # 16 bits to 8; plain conversion would cut off whatever is above 255.
+        picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return torch.from_numpy(numpy.array(picture.convert("RGB")))

@@ -1,0 +1,147 @@
+"""Training items in WebDataset shards: tar files of some hundred items each, for sets that one disk cannot hold.
+
+A shard is a plain tar file with two members an item, ``KEY.safetensors`` (latents and text) and ``KEY.json`` (frame
+rate and caption), so any reader of WebDataset reads it.  ``index.json`` names the shards and how many items each has,
+in the form that the wids reader introduced.  Reading needs neither library: an item is found by its place in the tar
+file.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ...whole_file import save_tensors, written_whole
+from .cache_files import read_tensor, save_json
+from .latent_clip import ClipSet, JoinedClips, LatentClip
+
+INDEX, EMPTY_TEXT = "index.json", "empty_text.safetensors"
+# A place takes some dozen bytes; items are read shard after shard, so that a few tables serve.
+TABLES_KEPT = 8
+
+
+def write_shards(clips: ClipSet, folder: Path, empty_text: Tensor, items_per_shard: int = 256) -> Path:
+    """Writes all items in their order and returns the path of the index, which is written last.
+
+    Raises ValueError when there are no items, or the folder holds shards already.
+    """
+    folder = Path(folder)
+    if items_per_shard < 1 or not len(clips):
+        raise ValueError(f"{len(clips)} items in shards of {items_per_shard}; expected at least one of each.")
+    if (folder / INDEX).exists():
+        raise ValueError(f"{folder} holds shards already. Choose another folder.")
+    shards = []
+    for start in range(0, len(clips), items_per_shard):
+        places = range(start, min(start + items_per_shard, len(clips)))
+        name = f"clips-{len(shards):06d}.tar"
+        with written_whole(folder / name) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for place in places:
+                clip = clips[place]
+                tensors = {"latents": clip.latents.contiguous(), "text": clip.text.contiguous()}
+                told = json.dumps({"fps": clip.fps, "caption": clip.caption})
+                add_member(tar, f"{place:09d}.safetensors", save(tensors))
+                add_member(tar, f"{place:09d}.json", told.encode())
+        shards.append({"url": name, "nsamples": len(places)})
+    save_tensors(folder / EMPTY_TEXT, {"text": empty_text})
+    save_json(folder / INDEX, {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards})
+    return folder / INDEX
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the members of one item begin in a tar file, and their lengths."""
+
+    tensors: tuple[int, int]
+    told: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The items of one tar file; ``places`` gives where they lie in it, by its path and how many they are."""
+
+    path: Path
+    items: int
+    places: Callable[[Path, int], list[Place]]
+
+    def __len__(self) -> int:
+        return self.items
+
+    def __getitem__(self, item: int) -> LatentClip:
+        place = self.places(self.path, self.items)[item]
+        try:
+            with torch.inference_mode(False), self.path.open("rb") as file:
+                tensors, told = load(read_part(file, *place.tensors)), json.loads(read_part(file, *place.told))
+            return LatentClip(tensors["latents"], float(told["fps"]), tensors["text"], str(told["caption"]))
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"Item {item} in {self.path} cannot be read ({error!r}).") from error
+
+
+class ShardClips(JoinedClips):
+    """A ClipSet over shards; ``groups`` are the items of each shard.
+
+    Takes the index, or its folder.  The index may name shards on other disks by their full paths.  Raises ValueError
+    when the index or a shard is missing, damaged or of another kind.
+    """
+
+    def __init__(self, index: Path) -> None:
+        index = Path(index)
+        index = index / INDEX if index.is_dir() else index
+        paths, self.groups = read_index(index)
+        self.empty_text = read_tensor(index.parent / EMPTY_TEXT, "text")
+        self.tables = lru_cache(TABLES_KEPT)(read_table)
+        super().__init__([Shard(*shard, self.tables) for shard in zip(paths, self.groups, strict=True)])
+
+
+def read_index(index: Path) -> tuple[tuple[Path, ...], tuple[int, ...]]:
+    """The shards' paths and how many items each has."""
+    try:
+        rows = json.loads(index.read_text(encoding="utf-8"))["shardlist"]
+        shards = tuple(index.parent / str(row["url"]) for row in rows)
+        groups = tuple(int(row["nsamples"]) for row in rows)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{index} is no index of shards ({error!r}). Give the folder that they were written to."
+        ) from error
+    missing = [shard for shard in shards if not shard.is_file()]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(shards)} shards of {index} are missing, the first is {missing[0]}.")
+    if not groups or min(groups) < 1:
+        raise ValueError(f"{index} names a shard without items, or none at all.")
+    return shards, groups
+
+
+def read_table(shard: Path, items: int) -> list[Place]:
+    """The places of the items of a shard, from the headers of its members alone."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                # WebDataset: what comes before the first dot of the name is the item, the rest is which part of it.
+                key, _, part = member.name.partition(".")
+                if member.isfile():
+                    found.setdefault(key, {})[part.lower()] = member.offset_data, member.size
+        table = [Place(parts["safetensors"], parts["json"]) for parts in found.values()]
+    except (OSError, tarfile.TarError, KeyError) as error:
+        raise ValueError(f"{shard} is damaged or holds something else than clips ({error!r}).") from error
+    if len(table) != items:
+        raise ValueError(f"{shard} holds {len(table)} clips, the index says {items}. Is it cut short?")
+    return table
+
+
+def read_part(file: io.BufferedReader, start: int, length: int) -> bytes:
+    file.seek(start)
+    return file.read(length)

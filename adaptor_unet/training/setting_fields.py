@@ -1,0 +1,94 @@
+"""A setting is declared once, as a field of a dataclass: its type, default, range and one sentence.
+
+Whatever checks, reads or shows settings takes them from there: ``check_settings``, the command line, the TOML reader,
+the inputs of the training node and the table in docs/training.md.
+"""
+
+from dataclasses import dataclass, field, fields
+from math import inf
+from typing import Any, Literal, get_args, get_origin
+
+
+def setting(
+    default: object,
+    help: str,  # noqa: A002 - argparse's own word for it
+    *,
+    least: float = 0,
+    most: float | None = None,
+    multiple: int = 1,
+    share: bool = False,
+    choices: tuple[str, ...] = (),
+    tooltip: str = "",
+) -> Any:  # noqa: ANN401 - as dataclasses.field
+    """A dataclass field that is a setting.
+
+    ``help`` is one sentence or two, as ``--help`` and the guide show them; the training node shows ``tooltip`` in their
+    place where things are different in a graph.  ``least`` and ``most`` bound a number, of which ``multiple`` must be a
+    divisor; a ``share`` lies in 0 to 1.  ``choices`` are the words that a tuple may hold; those of a single word are in
+    its type, a ``Literal``.
+    """
+    told = {"help": help, "least": least, "most": 1 if share else most, "multiple": multiple, "share": share}
+    return field(default=default, metadata=told | {"choices": choices, "tooltip": tooltip or help})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is declared of one setting.  ``kind`` is int, float, bool, str or tuple; ``choices`` empty for free text."""
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    least: float
+    most: float | None
+    multiple: int
+    share: bool
+    choices: tuple[str, ...]
+    tooltip: str
+
+    def allows(self, value: object) -> bool:
+        """Whether a value is of the right type and in range; a float may be written as a whole number."""
+        if self.kind in (int, float):
+            if type(value) not in (int, self.kind) or not self.least <= value < inf:
+                return False
+            return (self.most is None or value <= self.most) and (self.multiple == 1 or value % self.multiple == 0)
+        if self.kind is tuple:
+            return isinstance(value, tuple) and bool(value) and all(word in self.choices for word in value)
+        return isinstance(value, self.kind) and (not self.choices or value in self.choices)
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words that stand behind "must be"."""
+        if self.kind is float:
+            return f"a finite number, {self.least:g} or more" + (f", at most {self.most:g}" if self.most else "")
+        if self.kind is int:
+            bounds = f"of at least {self.least}" if self.most is None else f"from {self.least} to {self.most}"
+            return f"a whole number {bounds}" + (f", a multiple of {self.multiple}" if self.multiple > 1 else "")
+        if self.kind is tuple:
+            return f"some of {', '.join(self.choices)}"
+        if self.choices:
+            return " or ".join(self.choices) if len(self.choices) == 2 else f"one of {', '.join(self.choices)}"
+        return "true or false" if self.kind is bool else "text"
+
+
+def settings_of(declaring: type) -> dict[str, Setting]:
+    """All settings of a dataclass by name, in their order."""
+    found = {}
+    for one in fields(declaring):
+        words = get_args(one.type) if get_origin(one.type) is Literal else one.metadata["choices"]
+        kind = str if get_origin(one.type) is Literal else get_origin(one.type) or one.type
+        found[one.name] = Setting(one.name, kind, one.default, **{**one.metadata, "choices": words})
+    return found
+
+
+def check_settings(settings: object, sentence: str) -> None:
+    """Raises ValueError for the first value that is of the wrong type or out of range.
+
+    ``sentence`` says so, with places for ``{name}``, ``{expected}`` and ``{found}``.
+    """
+    for one in settings_of(type(settings)).values():
+        value = getattr(settings, one.name)
+        if not one.allows(value):
+            if one.share:
+                raise ValueError(f"{one.name} is a share and must lie in 0 to 1, found {value!r}")
+            raise ValueError(sentence.format(name=one.name, expected=one.expected, found=repr(value)))

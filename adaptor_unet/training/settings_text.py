@@ -1,0 +1,90 @@
+"""Settings as text: options of a command line, a TOML file, and the table of the guide; each under its own name."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .setting_fields import Setting, settings_of
+from .settings import SETTING_GROUPS
+
+METAVAR = {int: "N", float: "X", str: "NAME"}
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """An option for each setting, as ``--learning-rate``; those left out keep what the file or the default says."""
+    for title, declared in own_settings().items():
+        group = parser.add_argument_group(title)
+        for one in declared:
+            add_setting(group, one)
+
+
+def own_settings() -> dict[str, list[Setting]]:
+    """The settings of each group, without those that an earlier group has too."""
+    seen: set[str] = set()
+    found = {}
+    for title, kind in SETTING_GROUPS.items():
+        found[title] = [one for name, one in settings_of(kind).items() if name not in seen]
+        seen |= {one.name for one in found[title]}
+    return found
+
+
+def add_setting(group: argparse._ArgumentGroup, one: Setting) -> None:
+    text = one.help.rstrip(".")
+    if one.choices:
+        text += f": {', '.join(one.choices)}"
+    if one.default != "":
+        text += f" (default: {shown_default(one)})"
+    how: dict[str, Any] = {"dest": one.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+    if one.kind is bool:
+        how["action"] = argparse.BooleanOptionalAction
+    elif one.kind is tuple:
+        how["nargs"] = "+"
+    else:
+        how |= {"type": one.kind, "metavar": METAVAR[one.kind]}
+    group.add_argument(f"--{one.name.replace('_', '-')}", **how)
+
+
+def shown_default(one: Setting) -> str:
+    if one.kind is bool:
+        return str(one.default).lower()
+    return " ".join(one.default) if one.kind is tuple else str(one.default)
+
+
+def shown_range(one: Setting) -> str:
+    """What a value may be, in few words."""
+    if one.choices:
+        return ", ".join(f"`{word}`" for word in one.choices)
+    if one.kind in (int, float):
+        bounds = f"{one.least:g} or more" if one.most is None else f"{one.least:g} to {one.most:g}"
+        return bounds + (f", by {one.multiple}" if one.multiple > 1 else "")
+    return "`true`, `false`" if one.kind is bool else "text"
+
+
+def settings_table() -> str:
+    """Markdown: every setting with its default, its range and what it is."""
+    rows = ["| setting | default | may be | what |", "|---|---|---|---|"]
+    for declared in own_settings().values():
+        for one in declared:
+            default = f"`{shown_default(one)}`" if one.default != "" else "none"
+            rows.append(f"| `{one.name}` | {default} | {shown_range(one)} | {one.help} |")
+    return "\n".join(rows)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Settings of a TOML file.  Raises ValueError that names the file."""
+    try:
+        return parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a TOML file of settings: {error}") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Settings by name from TOML, flat or in tables of any name.  Raises ValueError."""
+    try:
+        import tomllib  # since Python 3.11
+    except ImportError as error:
+        raise ValueError("settings in TOML need Python 3.11 or newer") from error
+    flat: dict[str, Any] = {}
+    for name, value in tomllib.loads(text).items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat

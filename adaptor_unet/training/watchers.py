@@ -1,0 +1,121 @@
+"""Who watches a run: told of its numbers and sample clips, and asked whether it should stop.
+
+Here are the watchers that write a run down beside its adaptor; ``terminal.py`` has the one for a person who waits.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from einops import rearrange
+from torch import Tensor
+
+from .progress_pictures import save_clip, save_loss_plot
+
+logger = logging.getLogger(__name__)
+
+
+class Watcher:
+    """Told of everything, on the first process only; ``stop`` is asked on every process before each step.
+
+    Each method does nothing here, so a watcher has those that it needs.
+    """
+
+    def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
+        """After a step: loss, gradient, rate, seconds; now and then the validation loss too."""
+
+    def clip(self, done: int, name: str, frames: Tensor) -> None:
+        """A sample clip, ``f h w 3`` in 0 to 1."""
+
+    def stop(self) -> bool:
+        """Whether the run should save and stop."""
+        return False
+
+    def close(self) -> None:
+        """After the last step, also when it failed."""
+
+
+class Watchers(Watcher):
+    """Several watchers as one; each is told in turn."""
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self.watchers = tuple(watchers)
+
+    def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
+        for watcher in self.watchers:
+            watcher.numbers(done, total, values)
+
+    def clip(self, done: int, name: str, frames: Tensor) -> None:
+        for watcher in self.watchers:
+            watcher.clip(done, name, frames)
+
+    def stop(self) -> bool:
+        return any(watcher.stop() for watcher in self.watchers)
+
+    def close(self) -> None:
+        for watcher in self.watchers:
+            watcher.close()
+
+
+class Record(Watcher):
+    """``metrics.jsonl``, ``loss.png`` and ``samples/`` in a folder.  A resumed run goes on in the same files."""
+
+    def __init__(self, folder: Path, resumed_at: int, fps: float, plot_every: int = 25) -> None:
+        self.folder, self.fps, self.plot_every = folder, fps, plot_every
+        self.path = folder / "metrics.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = read_records(self.path) if resumed_at else []
+        # What an interrupted run wrote after its last saved state happens again.
+        self.records = [record for record in kept if record["step"] <= resumed_at]
+        self.path.write_text("".join(json.dumps(record) + "\n" for record in self.records), encoding="utf-8")
+
+    def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
+        record = {"step": done, **values}
+        self.records.append(record)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if done % self.plot_every == 0 or done == total:
+            save_loss_plot(self.records, self.folder / "loss.png")
+
+    def clip(self, done: int, name: str, frames: Tensor) -> None:
+        save_clip(frames, self.fps, self.folder / "samples" / f"{name}.webp")
+
+
+class TensorBoard(Watcher):
+    """TensorBoard's files of a run, in ``folder/tensorboard``.
+
+    Raises ImportError with a sentence when TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, fps: float) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("TensorBoard is not installed: pip install tensorboard, or leave it out.") from error
+        self.fps = fps
+        self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, done)
+        self.writer.flush()
+
+    def clip(self, done: int, name: str, frames: Tensor) -> None:
+        """As a strip of frames: TensorBoard's own video needs moviepy."""
+        self.writer.add_image("sample", rearrange(frames, "f h w c -> h (f w) c"), done, dataformats="HWC")
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def read_records(path: Path) -> list[dict[str, float]]:
+    """All whole lines of ``metrics.jsonl``; a line that a killed run left half written is dropped."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            logger.warning("%s: dropped a line that was cut short", path.name)
+    return records

@@ -1,0 +1,83 @@
+"""What is learnt from and what is held out of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_clips import write_clip
+
+from fake_encoders import FakeEncoders
+from magicvideo.adaptor_unet.training.data.clip_files import find_clips
+from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
+from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips
+from magicvideo.adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, held_out
+from magicvideo.adaptor_unet.training.data.shards import write_shards
+
+DATA = DataSettings(frames=4, width=64, height=64, draws_per_clip=2)
+
+
+def folder_of(tmp_path: Path, count: int) -> Path:
+    for place in range(count):
+        write_clip(tmp_path / "clips" / f"{place}.mp4", frames=8, shift=place)
+        (tmp_path / "clips" / f"{place}.txt").write_text(f"clip {place}", encoding="utf-8")
+    return tmp_path / "clips"
+
+
+def prepared(folder: Path, validation_clips: int) -> TrainingClips:
+    cache = folder.parent / "cache"
+    return clips_of_folder(folder, DATA, validation_clips, cache, FakeEncoders, "weights", lambda *told: None)
+
+
+def captions(clips: TrainingClips) -> tuple[set[str], set[str]]:
+    train = {clips.train[item].caption for item in range(len(clips.train))}
+    return train, {clip.caption for clip in clips.held_out}
+
+
+@pytest.mark.parametrize(("asked", "held"), [(4, 2), (1, 1)])
+def test_held_out_clips_are_not_learnt_from_and_at_most_one_in_five(asked: int, held: int, tmp_path: Path) -> None:
+    train, apart = captions(prepared(folder_of(tmp_path, 10), asked))
+    assert len(apart) == held
+    assert not train & apart
+    assert train | apart == {f"clip {place}" for place in range(10)}
+
+
+def test_the_same_clips_are_held_out_at_every_start_and_when_others_come(tmp_path: Path) -> None:
+    found = find_clips(folder_of(tmp_path, 10))
+    first = {clip.path.name for clip in held_out(found, 2)[0]}
+    assert first == {clip.path.name for clip in held_out(found[::-1], 2)[0]}
+    fewer = [clip for clip in found if clip.path.name in first or clip.path.name < "5"]
+    assert first == {clip.path.name for clip in held_out(fewer, 2)[0]}
+
+
+def test_with_few_clips_the_training_clips_are_looked_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    train, apart = captions(prepared(folder_of(tmp_path, 3), 2))
+    assert train == {"clip 0", "clip 1", "clip 2"}
+    assert apart and apart <= train
+    assert "too few clips" in caplog.text
+
+
+def test_asked_for_none_all_are_learnt_from(tmp_path: Path) -> None:
+    train, apart = captions(prepared(folder_of(tmp_path, 6), 0))
+    assert len(train) == 6
+    assert len(apart) == 1
+
+
+def test_when_the_held_out_clip_is_broken_the_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = folder_of(tmp_path, 5)
+    ((clip,), _) = held_out(find_clips(folder), 1)
+    clip.path.write_bytes(b"no video")
+    train, apart = captions(prepared(folder, 1))
+    assert len(train) == 4 and apart <= train
+    assert "were to be held out" in caplog.text
+
+
+def test_shards_hold_their_last_clips_out(tmp_path: Path) -> None:
+    clips = prepared(folder_of(tmp_path, 6), 0)
+    write_shards(clips.train, tmp_path / "shards", clips.empty_text, items_per_shard=5)
+    sharded = clips_of_shards(tmp_path / "shards", 2)
+    assert sharded.train.groups == (5, 5)
+    assert len(sharded.held_out) == 2
+    items = [sharded.train[item] for item in range(10)] + list(sharded.held_out)
+    assert all(torch.equal(item.latents, clips.train[place].latents) for place, item in enumerate(items))
+    assert torch.equal(sharded.empty_text, clips.empty_text)

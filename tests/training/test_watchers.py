@@ -1,0 +1,70 @@
+"""What is written down of a run, and how it is asked to stop."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from magicvideo.adaptor_unet.training.watchers import Record, TensorBoard, Watcher, Watchers, read_records
+
+
+def test_a_resumed_record_forgets_what_will_happen_again(tmp_path: Path) -> None:
+    record = Record(tmp_path, 0, 8.0)
+    for step in range(1, 6):
+        record.numbers(step, 9, {"loss": float(step)})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # killed in the middle of a line
+    resumed = Record(tmp_path, 3, 8.0)
+    resumed.numbers(4, 9, {"loss": 0.5})
+    assert [(r["step"], r["loss"]) for r in read_records(tmp_path / "metrics.jsonl")] == [
+        (1, 1),
+        (2, 2),
+        (3, 3),
+        (4, 0.5),
+    ]
+    Record(tmp_path, 0, 8.0)
+    assert read_records(tmp_path / "metrics.jsonl") == []
+
+
+def test_the_record_has_plot_and_samples(tmp_path: Path) -> None:
+    record = Record(tmp_path, 0, 8.0, plot_every=2)
+    record.numbers(1, 9, {"loss": 1.0})
+    assert not (tmp_path / "loss.png").exists()
+    record.numbers(2, 9, {"loss": 1.0})
+    record.clip(2, "step-2", torch.rand(2, 8, 8, 3))
+    assert sorted(path.name for path in tmp_path.rglob("*.*") if path.is_file()) == [
+        "loss.png",
+        "metrics.jsonl",
+        "step-2.png",
+        "step-2.webp",
+    ]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0]) == {"step": 1, "loss": 1.0}
+
+
+def test_tensorboard_says_what_to_install_when_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match="pip install tensorboard"):
+        TensorBoard(tmp_path, 8.0)
+
+
+def test_tensorboard_gets_numbers_and_frames(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path, 8.0)
+    board.numbers(1, 9, {"loss": 0.25})
+    board.clip(1, "step-1", torch.rand(3, 8, 8, 3))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("loss")] == [0.25]
+    assert events.Images("sample")[0].width == 24
+
+
+def test_one_watcher_that_wants_to_stop_stops_all() -> None:
+    class Stops(Watcher):
+        def stop(self) -> bool:
+            return True
+
+    assert not Watchers([]).stop()
+    assert Watchers([Record.__new__(Record), Stops()]).stop()

@@ -1,0 +1,138 @@
+"""What ``bin/train`` does, once the host is there."""
+
+import logging
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from ..adaptor_unet.adaptor import VideoAdaptor
+from ..adaptor_unet.checkpoint import load
+from ..adaptor_unet.host.hosted import adaptor_for
+from ..adaptor_unet.host.training_files import BaseCheckpoint
+from ..adaptor_unet.host.training_unet import training_device
+from ..adaptor_unet.training.data.latent_clip import TrainingClips
+from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards
+from ..adaptor_unet.training.data.shards import write_shards
+from ..adaptor_unet.training.loop import processes
+from ..adaptor_unet.training.settings import RunSettings
+from ..adaptor_unet.training.terminal import Terminal
+from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher
+from .motion_training import MotionTraining, Output
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
+
+GRAPH = """
+A graph that uses it: put {name} into ComfyUI's models/magicvideo, then
+
+  Load Checkpoint ({base}) -> Apply MagicVideo -> KSampler -> VAE Decode -> Create Video ({fps:g} fps) -> Save Video
+  Load MagicVideo Adaptor ({name}) -> Apply MagicVideo (fps {fps:g})
+  CLIP Text Encode: {caption!r}
+  Empty Latent Image {width}x{height}, batch {frames} -> KSampler
+
+or open the template "text_to_video" of the pack and choose {name} in it."""
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """The files of one command; each is what the option of its name says."""
+
+    base: Path
+    clips: Path | None
+    shards: Path | None
+    output: Path
+    cache: Path | None = None
+    write_shards: Path | None = None
+    resume: bool = False
+    tensorboard: bool = False
+
+    def train(self, settings: RunSettings) -> bool:
+        """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence."""
+        output = self._output()
+        base = BaseCheckpoint(self.base)
+        with processes(cpu=training_device().type == "cpu") as place:
+            clips = self._clips(settings, base, place)
+            if self.write_shards:
+                if place.is_main_process:
+                    index = write_shards(clips.train, self.write_shards, clips.empty_text)
+                    logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
+                return True
+            return self._train(settings, base, clips, output, place)
+
+    def _train(
+        self, settings: RunSettings, base: BaseCheckpoint, clips: TrainingClips, output: Output, place: "Accelerator"
+    ) -> bool:
+        used = asdict(settings) | {"base_model": base.fingerprint}
+        training = MotionTraining(
+            base.model,
+            self._adaptor(settings, base),
+            clips,
+            settings.training,
+            output,
+            place,
+            partial(self._watchers, settings.training.steps, clips.sample_fps, output.folder, place),
+            resume=self.resume,
+            encoders=lambda: base.encoders,
+            used=used,
+            run_identity={"base_model": base.fingerprint},
+        )
+        finished = training.train()
+        if place.is_main_process:
+            self._tell(finished, settings, clips)
+        return finished
+
+    def _watchers(self, steps: int, fps: float, folder: Path, place: "Accelerator", done: int) -> list[Watcher]:
+        """Everybody who was asked for; on other processes than the first, one who only listens for Ctrl-C."""
+        watchers: list[Watcher] = [Terminal(steps, done, quiet=not place.is_main_process)]
+        if place.is_main_process:
+            watchers.append(Record(folder, done, fps))
+            if self.tensorboard:
+                watchers.append(TensorBoard(folder, fps))
+        return watchers
+
+    def _output(self) -> Output:
+        path = self.output if self.output.suffix == ".safetensors" else self.output.with_suffix(".safetensors")
+        folder = path.with_name(f"{path.stem}.run")
+        if not self.resume and not self.write_shards and (path.exists() or folder.exists()):
+            there = path if path.exists() else folder
+            raise ValueError(f"{there} is there already: add --resume to go on with it, or choose another --output.")
+        return Output(path, path.with_name(f"{path.stem}_base.safetensors"), folder)
+
+    def _clips(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator") -> TrainingClips:
+        """On the first process first, which fills the cache."""
+        if self.shards:
+            return clips_of_shards(self.shards, settings.training.validation_clips)
+        with place.main_process_first():
+            bar = tqdm(unit="clip", disable=not place.is_main_process, dynamic_ncols=True)
+            return clips_of_folder(
+                self.clips,
+                settings.clips,
+                0 if self.write_shards else settings.training.validation_clips,
+                self.cache or self.output.parent / "cache",
+                lambda: base.encoders,
+                base.fingerprint,
+                partial(show, bar),
+            )
+
+    def _adaptor(self, settings: RunSettings, base: BaseCheckpoint) -> VideoAdaptor:
+        if settings.adaptor.start:
+            return load(Path(settings.adaptor.start))
+        return adaptor_for(base.model, **settings.adaptor_settings)
+
+    def _tell(self, finished: bool, settings: RunSettings, clips: TrainingClips) -> None:
+        logger.info("%s %s.", "Wrote" if finished else "Stopped; saved what there is in", self.output)
+        told = {"name": self.output.name, "base": self.base.name, "fps": clips.sample_fps}
+        told["caption"] = clips.held_out[0].caption
+        size = {"width": settings.clips.width, "height": settings.clips.height, "frames": settings.clips.frames}
+        logger.info(GRAPH.format(**told, **size))
+
+
+def show(bar: tqdm, done: int, total: int, name: str) -> None:
+    """Which clip is being encoded, so that a stall has a name."""
+    bar.total, bar.n = total, done
+    bar.set_description_str(f"encoding {name}", refresh=True)

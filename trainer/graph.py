@@ -1,0 +1,187 @@
+"""A training run inside a graph: where it writes, what it goes on from, and what the node gives back."""
+
+import json
+import re
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from PIL import Image
+from torch import Tensor
+
+from ..adaptor_unet.adaptor import VideoAdaptor
+from ..adaptor_unet.checkpoint import fp32_copy, load
+from ..adaptor_unet.host.folders import training_folders
+from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
+from ..adaptor_unet.host.hosted import adaptor_for, hosted
+from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, fingerprint, model_fingerprint
+from ..adaptor_unet.host.training_unet import make_room, training_device
+from ..adaptor_unet.training.data.latent_cache import FolderClips
+from ..adaptor_unet.training.data.latent_clip import TrainingClips
+from ..adaptor_unet.training.data.prepare import clips_of_folder
+from ..adaptor_unet.training.loop import accelerator
+from ..adaptor_unet.training.progress_pictures import loss_plot, progress_picture
+from ..adaptor_unet.training.settings import RunSettings
+from ..adaptor_unet.training.watchers import Record, Watcher
+from .motion_training import MotionTraining, Output
+from .node_inputs import WiredClips
+
+# Where a run's folder says which run it is.
+RUN = "run.json"
+# Drawing takes a moment, and steps of a small model are quick.
+SECONDS_BETWEEN_LOOKS = 5.0
+PLAIN_NAME = re.compile(r"[^\\/:*?\"<>|.][^\\/:*?\"<>|]*")
+
+
+class PreviewWatch(GraphWatch, Watcher):
+    """Shows the losses on the node as the run goes, and the last sample clip below them, all frames at once.
+
+    What ``record`` holds is drawn, so it must be told before this watcher is.
+    """
+
+    def __init__(self, steps: int, record: Record) -> None:
+        super().__init__(steps)
+        self.record = record
+        self.next_look = 0.0
+
+    def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
+        super().numbers(done, total, values)
+        if time.monotonic() >= self.next_look:
+            self.show()
+
+    def clip(self, done: int, name: str, frames: Tensor) -> None:
+        super().clip(done, name, frames)
+        self.show()
+
+    def show(self) -> None:
+        self.preview(progress_picture(self.record.records, self.last_clip))
+        self.next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
+
+
+@dataclass(frozen=True)
+class GraphTraining:
+    """What the node was given.  ``clips`` is a folder, or what is wired to it; ``start`` an adaptor to begin from."""
+
+    model: ModelPatcher
+    encoders: HostEncoders
+    clips: Path | WiredClips
+    settings: RunSettings
+    name: str
+    start: ModelPatcher | None = None
+
+    def __post_init__(self) -> None:
+        if not PLAIN_NAME.fullmatch(self.name.strip()):
+            raise ValueError(
+                f"name of Train MagicVideo Adaptor must be a plain file name, such as my motion; found {self.name!r}."
+            )
+
+    def train(self) -> tuple[ModelPatcher, Tensor, Tensor]:
+        """The adaptor, the loss plot ``1 h w 3`` and a sample clip ``f h w 3``.
+
+        The same run queued again goes on where it was stopped; one that is finished gives its result at once.  Raises
+        ValueError for what cannot work, and the host's own exception when its stop button was pressed.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            try:
+                return self._trained()
+            finally:
+                make_room()
+
+    def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor]:
+        clips, settings = self._clips(), self.settings.training
+        run_identity = self._run_identity(clips)
+        output, known = run_files(self.name, run_identity, settings.base_tuning)
+        make_room()
+
+        def watchers(done: int) -> tuple[Record, PreviewWatch]:
+            record = Record(output.folder, done, clips.sample_fps)
+            return record, PreviewWatch(settings.steps, record)
+
+        training = MotionTraining(
+            self.model,
+            self._adaptor(),
+            clips,
+            settings,
+            output,
+            accelerator(cpu=training_device().type == "cpu"),
+            watchers,
+            resume=known,
+            encoders=lambda: self.encoders,
+            used=asdict(self.settings),
+        )
+        record, preview = training.watchers
+        (output.folder / RUN).write_text(json.dumps(run_identity), encoding="utf-8")
+        if training.run.state.step < settings.steps and not training.train():
+            raise_if_stopped()
+        if not output.adaptor.exists():  # of a finished run, taken away since
+            training.run.save(final=True)
+        frames = preview.last_clip if preview.last_clip is not None else training.sample_averaged()
+        return hosted(load(output.adaptor)), as_image(loss_plot(record.records)), frames
+
+    def _clips(self) -> TrainingClips:
+        if isinstance(self.clips, WiredClips):
+            return self.clips.encoded(self.settings.clips, self.encoders)
+        watch = GraphWatch(1)
+        return clips_of_folder(
+            self.clips,
+            self.settings.clips,
+            self.settings.training.validation_clips,
+            training_folders().cache,
+            lambda: self.encoders,
+            self.encoders.fingerprint,
+            partial(told, watch),
+        )
+
+    def _adaptor(self) -> VideoAdaptor:
+        if self.start is None:
+            return adaptor_for(self.model, **self.settings.adaptor_settings)
+        return fp32_copy(self.start.model)
+
+    def _run_identity(self, clips: TrainingClips) -> dict[str, Any]:
+        """Everything that decides what comes out of the run."""
+        start = fingerprint(sorted(self.start.model.state_dict().items())) if self.start is not None else ""
+        made = {"model": model_fingerprint(self.model), "encoders": self.encoders.fingerprint, "start": start}
+        if isinstance(clips.train, FolderClips):  # files named by what they were made from
+            made["clips"] = [[clip.latents.name, clip.caption] for clip in clips.train.clips]
+        else:
+            made["clips"] = fingerprint(self.clips.given())
+        return json.loads(json.dumps(asdict(self.settings) | made))
+
+
+def run_files(name: str, run_identity: dict[str, Any], tuning: str) -> tuple[Output, bool]:
+    """Files of the run of this identity, and whether it was begun before; else of the next free number."""
+    folders = training_folders()
+    name, number = name.strip(), 1
+    while True:
+        made = f"{name}_{number:05}"
+        folder, adaptor = folders.runs / made, folders.adaptors / f"{made}.safetensors"
+        tuned = folders.checkpoints if tuning == "full" else folders.loras
+        output = Output(adaptor, tuned / f"{made}_base.safetensors", folder)
+        if not folder.exists() and not adaptor.exists():
+            return output, False
+        try:
+            if json.loads((folder / RUN).read_text(encoding="utf-8")) == run_identity:
+                return output, True
+        except (OSError, ValueError):  # no run of ours, or one that was cut off at its very start
+            pass
+        number += 1
+
+
+def told(watch: GraphWatch, done: int, total: int, name: str) -> None:
+    """While clips are encoded the bar counts them, and the stop button works between two."""
+    watch.numbers(done, total, {})
+    raise_if_stopped()
+
+
+def as_image(pixels: Image.Image) -> Tensor:
+    """1 h w 3 in 0 to 1, as the host's image wires carry it."""
+    return torch.from_numpy(np.asarray(pixels, dtype=np.float32) / 255)[None]
+
+
+def encoders_of(model: ModelPatcher, clip: Any, vae: Any) -> HostEncoders:  # noqa: ANN401 - the host's classes
+    return HostEncoders(model, clip, vae, encoders_fingerprint(model, clip, vae))

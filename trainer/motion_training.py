@@ -1,0 +1,150 @@
+"""How a training run is put together: a model of the host, an adaptor, clips, settings, files and who watches."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..adaptor_unet.adaptor import VideoAdaptor
+from ..adaptor_unet.checkpoint import save
+from ..adaptor_unet.host.base_model import check_fit
+from ..adaptor_unet.host.training_files import HostEncoders, decode, write_checkpoint
+from ..adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents, training_dtype
+from ..adaptor_unet.training.data.latent_clip import TrainingClips
+from ..adaptor_unet.training.loop import TrainingRun
+from ..adaptor_unet.training.settings import TrainingSettings
+from ..adaptor_unet.training.trainables import BaseLora, Trainables
+from ..adaptor_unet.training.watchers import Watcher, Watchers
+from ..adaptor_unet.whole_file import save_tensors
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a run writes: the adaptor, the LoRA or checkpoint of a base that is tuned along, and its own folder."""
+
+    adaptor: Path
+    base: Path
+    folder: Path
+
+
+class MotionTraining:
+    """A training run that is ready to start: ``train`` trains, ``export`` writes files, ``sample`` renders a clip.
+
+    ``model`` is copied and stays as it is; ``adaptor`` itself is trained.  With ``resume`` the run goes on from the
+    last state in its folder, if there is one.  ``watchers`` is called then, with the number of finished steps, and
+    gives those who are told of everything.
+
+    ``encoders`` gives autoencoder and text encoder when a sample clip or a checkpoint needs them; without it there are
+    no sample clips.  ``used`` is written into the files; ``run_identity`` is what a resumed run must share with the one
+    before, beside its settings, clips and kind of adaptor.  ``export(trainables, step, final)`` takes the place of
+    writing the usual files.  ``memory_format`` is that of the copied UNet's weights.
+
+    Must be made and used outside inference mode.  Raises ValueError when adaptor, model, clips or saved state do not
+    fit.
+    """
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        adaptor: VideoAdaptor,
+        clips: TrainingClips,
+        settings: TrainingSettings,
+        output: Output,
+        accelerator: "Accelerator",
+        watchers: Callable[[int], Sequence[Watcher]],
+        *,
+        resume: bool = False,
+        encoders: Callable[[], HostEncoders] | None = None,
+        used: dict[str, Any] | None = None,
+        run_identity: dict[str, Any] | None = None,
+        export: Callable[[Trainables, int, bool], object] | None = None,
+        memory_format: torch.memory_format = torch.preserve_format,
+    ) -> None:
+        check_fit(model, adaptor.config)
+        self.model, self.clips, self.settings, self.output = model, clips, settings, output
+        self.encoders, self.used, self._export = encoders, used or {}, export
+        dtype = training_dtype(settings.precision)
+        weights = torch.float32 if settings.base_tuning == "full" else dtype
+        self.denoiser = TrainingUnet(model, accelerator.device, weights, settings.checkpointing)
+        self.denoiser.unet.to(memory_format=memory_format)
+        self.adaptor = adaptor.to(accelerator.device, torch.float32)
+        self.trainables = Trainables(self.adaptor, self.denoiser.unet, settings)
+        self.run = TrainingRun(
+            self.denoiser,
+            self.trainables,
+            clips,
+            settings,
+            output.folder,
+            accelerator,
+            Watcher(),
+            self.export,
+            self.sample if encoders else None,
+            dtype,
+            run_identity or {},
+        )
+        if resume and not self.run.resume():
+            logger.info("Nothing to resume in %s: a new run begins.", output.folder)
+        self.watchers = tuple(watchers(self.run.state.step))
+        self.run.watcher = Watchers(self.watchers)
+
+    def train(self) -> bool:
+        """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
+        try:
+            return self.run.train()
+        finally:
+            self.run.watcher.close()
+
+    def sample(self) -> Tensor:
+        """f h w 3: a clip of the first held-out clip's caption and size, always from the same noise."""
+        clip = self.clips.held_out[0]
+        how = SampleSettings(
+            tuple(clip.latents.shape),
+            self.clips.sample_fps,
+            self.settings.sample_steps,
+            self.settings.sample_cfg,
+            seed=0,
+        )
+        latents = sample_latents(self.denoiser, self.adaptor, clip.text, self.clips.empty_text, how)
+        return decode(self.model, self.encoders().vae, latents)
+
+    def sample_averaged(self) -> Tensor:
+        """f h w 3: such a clip by the averaged weights, outside the loop."""
+        with self.run.averages.in_place(), self.run.autocast():
+            return self.sample()
+
+    def export(self, step: int, final: bool) -> None:
+        """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
+        if self._export is not None:
+            self._export(self.trainables, step, final)
+            return
+        told = {"magicvideo.training": json.dumps(self.used | {"steps_done": step})}
+        save(self.adaptor, self.output.adaptor, told | common_keys(self.settings, step), overwrite=True)
+        if isinstance(self.trainables.base, BaseLora):
+            tensors = self.trainables.base.for_loaders()
+            save_tensors(self.output.base, tensors, told | common_keys(self.settings, step))
+        elif self.settings.base_tuning == "full" and final:
+            encoders = self.encoders()
+            write_checkpoint(self.output.base, self.model, self.denoiser.unet, encoders.clip, encoders.vae, told)
+
+
+def common_keys(settings: TrainingSettings, step: int) -> dict[str, str]:
+    """What LoRA managers read."""
+    return {
+        "ss_base_model_version": "sd_v1",
+        "ss_steps": str(step),
+        "ss_max_train_steps": str(settings.steps),
+        "ss_learning_rate": str(settings.learning_rate),
+        "ss_seed": str(settings.seed),
+        "ss_mixed_precision": settings.precision,
+    }
