@@ -71,7 +71,7 @@ def test_the_project_is_described(project: dict[str, Any]) -> None:
 def test_the_registry_is_told_publisher_name_icon_and_comfyui_version(comfy: dict[str, Any]) -> None:
     assert re.fullmatch(r"[a-z0-9-]+", comfy["PublisherId"]) and comfy["DisplayName"]
     assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
-    oldest = re.search(r"^OLDEST=(\S+)$", read(Path("bin/test")), re.MULTILINE)[1]
+    oldest = re.search(r"^OLDEST=(\S+)$", read(Path("bin/hosts.sh")), re.MULTILINE)[1]
     assert comfy["requires-comfyui"] == f">={oldest}", "the oldest version that is tested"
 
 

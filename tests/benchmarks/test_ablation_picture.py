@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ablation_picture import PANELS, picture
+from magicvideo.benchmarks.ablation_picture import PANELS, picture
 
 ROWS = ("nothing", "<all> & more", "never run")
 HIGH, RIGHT = PANELS

@@ -11,7 +11,7 @@ from magicvideo.adaptor_unet.host.fingerprint import of_encoders
 from magicvideo.adaptor_unet.host.train_base import BaseCheckpoint
 from magicvideo.adaptor_unet.training.options import Options
 from magicvideo.nodes.training.command import TrainCommand
-from make_random_checkpoint import write_random
+from magicvideo.tools.make_random_checkpoint import write_random
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / ".demo" / "models" / "checkpoints" / "magicvideo_random.safetensors"
 SMALL = {"frames": 2, "width": 64, "height": 64, "rank": 4, "init": "random", "draws_per_clip": 1, "steps": 1}

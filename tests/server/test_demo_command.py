@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from enlarged import SHOWN, as_drawn
-from host_server import PACK
-from motion_rule import way
+from magicvideo.demo.measure.motion_rule import way
+from magicvideo.tools.host_server import PACK
 
 ENLARGED = 512
 

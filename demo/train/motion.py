@@ -1,0 +1,178 @@
+"""Trains the demo's motion with the pack's own trainer, on the narrow image network.
+
+    bash bin/run demo/train/motion.py                              the base tuned along
+    bash bin/run demo/train/motion.py --base-tuning frozen --name frozen
+    bash bin/run demo/train/motion.py --name more --base NARROW.safetensors --start ADAPTOR.safetensors
+
+The clips are those of make_sprite_clips.py. Stopped at any time, the same command goes on; with more steps it goes on
+for longer, at the rate that the longer run has there. What comes of it lies in ``FOLDER/NAME``: ``adaptor.safetensors``
+and, of a base that is tuned along, ``base.safetensors``. Both are narrow; model/padding.py and model/make_checkpoint.py
+make of them what ComfyUI loads.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
+from magicvideo.adaptor_unet.checkpoint import load, save
+from magicvideo.adaptor_unet.host.fresh import adaptor_for
+from magicvideo.adaptor_unet.host.train_unet import TrainingUnet, training_dtype
+from magicvideo.adaptor_unet.training.latent_clip import LatentClip, TrainingClips
+from magicvideo.adaptor_unet.training.loop import TrainingRun
+from magicvideo.adaptor_unet.training.processes import accelerator
+from magicvideo.adaptor_unet.training.record import Record
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.adaptor_unet.training.terminal import Terminal
+from magicvideo.adaptor_unet.training.trainables import Trainables
+from magicvideo.adaptor_unet.training.watch import Watchers
+from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
+from magicvideo.demo.train.encode_stills import word_numbers, word_table
+from magicvideo.demo.train.few_tokens import few_token_options
+from magicvideo.demo.train.resumable_training import half_precision
+
+BATCH = 4
+HELD_OUT = 32
+SETTINGS = TrainingSettings(
+    steps=2_000,
+    batch=BATCH,
+    clips_at_once=BATCH,
+    learning_rate=5e-4,
+    base_tuning="full",
+    base_rate=2e-4,
+    base_still_share=0.1,
+    still_share=0.0,
+    ema=0.995,
+    warm_up=100,
+    checkpointing=False,
+    save_every=100,
+    validate_every=200,
+    validation_clips=HELD_OUT,
+    sample_every=0,
+)
+
+
+@dataclass(frozen=True)
+class SpriteClips:
+    """Clips in memory, by number.  As many lie together as a step takes, so that all of a step are of one length."""
+
+    clips: tuple[LatentClip, ...]
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return (BATCH,) * (len(self.clips) // BATCH)
+
+    def __len__(self) -> int:
+        return sum(self.groups)
+
+    def __getitem__(self, item: int) -> LatentClip:
+        return self.clips[item]
+
+
+def clips_of(path: Path) -> list[LatentClip]:
+    """As make_sprite_clips.py wrote them; a caption is its few known words (few_tokens.py), ``3 d``."""
+    table = word_table()
+    with safe_open(path, "pt") as file:
+        captions = json.loads(file.metadata()["captions"])
+        latents, rates = file.get_tensor("latents"), file.get_tensor("fps").tolist()
+    texts = [table[word_numbers(caption)] for caption in captions]
+    return [LatentClip(*clip) for clip in zip(latents, rates, texts, captions, strict=True)]
+
+
+def training_clips(paths: list[Path]) -> TrainingClips:
+    """All clips of the files, but for the last of the first file, which are held out."""
+    first, *others = (clips_of(path) for path in paths)
+    first, held_out = first[:-HELD_OUT], first[-HELD_OUT:]
+    whole = [clip for clips in (first, *others) for clip in clips[: len(clips) // BATCH * BATCH]]
+    return TrainingClips(SpriteClips(tuple(whole)), tuple(held_out), torch.zeros_like(whole[0].text))
+
+
+def begun_with(model: ModelPatcher, start: Path | None, rank: int, shared_noise: float | None) -> VideoAdaptor:
+    """The adaptor in the file, or a new one; its shared noise stays as it is unless another is given."""
+    adaptor = load(start) if start else adaptor_for(model, heads=NARROW_HEADS, rank=rank)
+    if shared_noise is not None:
+        adaptor.config = replace(adaptor.config, shared_noise=shared_noise)
+    return adaptor
+
+
+def training_run(
+    model: ModelPatcher, adaptor: VideoAdaptor, clips: TrainingClips, settings: TrainingSettings, folder: Path
+) -> TrainingRun:
+    """The pack's training loop around a narrow model, watched by nobody yet."""
+    model = model.clone()
+    model.model_options["transformer_options"] = few_token_options(model.model.diffusion_model)
+    place = accelerator(cpu=not torch.cuda.is_available())
+    dtype = training_dtype(settings.precision)
+    weights = torch.float32 if settings.base_tuning == "full" else dtype
+    denoiser = TrainingUnet(model, place.device, weights, settings.checkpointing)
+    denoiser.unet.to(memory_format=torch.channels_last)
+    adaptor = adaptor.to(place.device)
+    trainables = Trainables(adaptor, denoiser.unet, settings)
+    publish = partial(write, folder, trainables)
+    return TrainingRun(denoiser, trainables, clips, settings, folder / "run", place, Watchers([]), publish, dtype=dtype)
+
+
+def write(folder: Path, trainables: Trainables, step: int, final: bool) -> None:
+    """The narrow adaptor and, if it is tuned, the narrow base."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save(trainables.adaptor, folder / "adaptor.safetensors", {"ss_steps": str(step)}, overwrite=True)
+    if trainables.settings.base_tuning == "full":
+        metadata = {"format": "pt", "title": "image network of the demo model, narrow, tuned on clips"}
+        save_file(half_precision(trainables.base.state_dict().items()), folder / "base.safetensors", metadata)
+
+
+def train(run: TrainingRun, fps: float) -> bool:
+    """Goes on where it was; False when it was stopped before its end."""
+    run.resume()
+    terminal = Terminal(run.settings.steps, run.state.step)
+    run.watcher.watchers += [terminal, Record(run.folder, run.state.step, fps)]
+    try:
+        # Plain attention: on a processor the fused one is slower on the way back.
+        with sdpa_kernel(SDPBackend.MATH):
+            return run.train()
+    finally:
+        terminal.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Trains the demo's motion adaptor; goes on where it was stopped.")
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates; less for a second run")
+    parser.add_argument("--base-tuning", choices=("full", "frozen"), default=SETTINGS.base_tuning)
+    parser.add_argument("--shared-noise", type=float, help="of the adaptor from now on; without it, as it is")
+    parser.add_argument("--high-noise-share", type=float, default=SETTINGS.high_noise_share)
+    parser.add_argument("--frame-noise-levels", choices=get_args(FrameNoiseLevels), default=SETTINGS.frame_noise_levels)
+    parser.add_argument("--name", default="tuned")
+    parser.add_argument("--rank", type=int, default=0, help="of T-Attn; 0 for full (default)")
+    parser.add_argument("--start", type=Path, help="narrow adaptor to begin from; without it, a new one")
+    parser.add_argument("--base", type=Path, default=Path(".demo/training/stills_base.safetensors"))
+    parser.add_argument("--folder", type=Path, default=Path(".demo/training/motion"))
+    clips = [Path(".demo/training") / name for name in ("clips.safetensors", "long_clips.safetensors")]
+    parser.add_argument("--clips", type=Path, nargs="+", default=clips)
+    options = parser.parse_args()
+    full = options.base_tuning == "full"
+    still_share = SETTINGS.base_still_share if full else 0.0
+    changed = {"steps": options.steps, "base_tuning": options.base_tuning, "base_still_share": still_share}
+    changed |= {name: getattr(options, name) for name in ("high_noise_share", "frame_noise_levels")}
+    changed |= {name: options.rate * getattr(SETTINGS, name) for name in ("learning_rate", "base_rate")}
+    settings = TrainingSettings(**{**vars(SETTINGS), **changed})
+    model = narrow_model(load_file(options.base))
+    adaptor = begun_with(model, options.start, options.rank, options.shared_noise)
+    run = training_run(model, adaptor, training_clips(options.clips), settings, options.folder / options.name)
+    finished = train(run, run.clips.held_out[0].fps)
+    run.accelerator.end_training()
+    return 0 if finished else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
