@@ -10,7 +10,16 @@ from types import FrameType
 
 import torch
 
-from magicvideo.demo.model.demo_models import ADAPTOR, CFG, CHECKPOINT, SAMPLER, SCHEDULER, STEPS, ensure_models
+from magicvideo.demo.model.demo_models import (
+    ADAPTOR,
+    CFG,
+    CHECKPOINT,
+    SAMPLER,
+    SCHEDULER,
+    STEPS,
+    MissingWeightsError,
+    ensure_models,
+)
 from magicvideo.demo.world.sprite_scene import FRAME_RATES, FRAMES, SIDE
 from magicvideo.demo.world.vocabulary import PromptError, check_prompt
 from magicvideo.tools.host_in_process import find_host
@@ -117,7 +126,7 @@ def main() -> int:
             print(remark, end="\n\n")
         ensure_models(BASE)
         files = make_clip(options)
-    except PromptError as error:
+    except (PromptError, MissingWeightsError) as error:
         print(f"bin/demo: {error}", file=sys.stderr)
         return 2
     except HostError as error:

@@ -27,8 +27,8 @@ WORDS = (
     f"**Backgrounds**: {', '.join(BACKGROUNDS)}. **Directions**: {', '.join(DIRECTIONS)}."
 )
 FILES = (
-    "## Files\n\n`bash bin/demo` in the folder of this pack writes both files into its own `.demo/models`. Copy them "
-    f"to here:\n\n```\nComfyUI/models/\n  checkpoints/\n    {CHECKPOINT}\n"
+    "## Files\n\n`bash bin/demo` in a clone of this pack writes both files into its own `.demo/models`. Copy them to "
+    f"here:\n\n```\nComfyUI/models/\n  checkpoints/\n    {CHECKPOINT}\n"
     f"  magicvideo/\n    {ADAPTOR}\n```\n\nWith your own SD1.5 model, use the workflow of the same "
     "name without `demo`.\n"
 )

@@ -18,6 +18,10 @@ SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
 STEPS, CFG = 20, 5.0
 
 
+class MissingWeightsError(FileNotFoundError):
+    """The weights that the demo's files are written from are not there; the message says where they are."""
+
+
 def ensure_models(base_directory: Path) -> None:
     """Writes checkpoint and adaptor into a ComfyUI base directory where they are missing or older than the weights."""
     models = base_directory / "models"
@@ -26,7 +30,12 @@ def ensure_models(base_directory: Path) -> None:
 
 
 def ensure_file(path: Path, sources: list[Path], write: Callable[[Path], None]) -> None:
-    """Has ``path`` written when it is missing or older than its sources.  Raises FileNotFoundError for one of those."""
+    """Has ``path`` written when it is missing or older than its sources.  Raises MissingWeightsError for one of those."""
+    for source in sources:
+        if not source.is_file():
+            raise MissingWeightsError(
+                f"{source} is not there. A clone of the repository has it, the registry's package not."
+            )
     newest = max(source.stat().st_mtime for source in sources)
     if not path.is_file() or path.stat().st_mtime < newest:
         print(f"Writing {path.name} into {path.parent} ...", flush=True)

@@ -4,7 +4,7 @@
 
 Stopped at any time, the same command goes on. At first it learns on pieces of pictures around the sprite, because the
 flat rest teaches little and costs as much; then on whole pictures, whose edges look different from those of a piece.
-Its decoder can go on learning later (train_decoder.py), while the latents stay as they are.
+Its decoder can go on learning later (decoder.py), while the latents stay as they are.
 
 Axes: b pictures, c channels, h height, w width.
 """
