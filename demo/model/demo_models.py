@@ -30,7 +30,10 @@ def ensure_models(base_directory: Path) -> None:
 
 
 def ensure_file(path: Path, sources: list[Path], write: Callable[[Path], None]) -> None:
-    """Has ``path`` written when it is missing or older than its sources.  Raises MissingWeightsError for one of those."""
+    """Has ``path`` written when it is missing or older than its sources.
+
+    Raises MissingWeightsError when one of these is not there.
+    """
     for source in sources:
         if not source.is_file():
             raise MissingWeightsError(
