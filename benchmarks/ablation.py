@@ -1,8 +1,8 @@
 """What each part of the method is worth: the same short training with and without it, on the demo's narrow network.
 
-    .venv/bin/python benchmarks/ablation.py [--steps 200] [--seeds 3] [--rows "S, B only" ...]
-    .venv/bin/python benchmarks/ablation.py --table        only prints what was measured
-    .venv/bin/python benchmarks/ablation.py --table --picture docs/ablation.svg
+    bash bin/run benchmarks/ablation.py [--steps 200] [--seeds 3] [--rows "S, B only" ...]
+    bash bin/run benchmarks/ablation.py --table        only prints what was measured
+    bash bin/run benchmarks/ablation.py --table --picture docs/ablation.svg
 
 demo/README.md says how the clips are made. Every row has the same clips, steps and seeds; the trained part is measured
 on clips that were held out and on directions that are asked for, always from the same noise. Each result is a line in
@@ -12,46 +12,41 @@ on clips that were held out and on directions that are asked for, always from th
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "bin"), str(ROOT / "demo")]
-# The first puts the pack and the host within reach.
-# isort: off
-import train_motion  # noqa: E402
-import torch  # noqa: E402
-from einops import rearrange  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+import torch
+from einops import rearrange
+from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ablation_parts import (  # noqa: E402
+from magicvideo.adaptor_unet.adaptor import VideoAdaptor
+from magicvideo.adaptor_unet.host.hosted import adaptor_for
+from magicvideo.adaptor_unet.host.training_unet import SampleSettings, sample_latents
+from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips
+from magicvideo.adaptor_unet.training.loop import TrainingRun
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.adaptor_unet.training.validation import validation_loss
+from magicvideo.adaptor_unet.training.watchers import Watcher
+from magicvideo.benchmarks.ablation_parts import (
     masked_after,
     temporal_convolutions_at_work,
     two_way,
     with_attention_weights,
     with_temporal_convolutions,
 )
-from ablation_picture import save_picture  # noqa: E402
-from encode_stills import word_numbers, word_table  # noqa: E402
-from magicvideo.adaptor_unet.adaptor import VideoAdaptor  # noqa: E402
-from magicvideo.adaptor_unet.host.hosted import adaptor_for  # noqa: E402
-from magicvideo.adaptor_unet.host.training_unet import SampleSettings, sample_latents  # noqa: E402
-from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips  # noqa: E402
-from magicvideo.adaptor_unet.training.loop import TrainingRun  # noqa: E402
-from magicvideo.adaptor_unet.training.settings import TrainingSettings  # noqa: E402
-from magicvideo.adaptor_unet.training.validation import validation_loss  # noqa: E402
-from magicvideo.adaptor_unet.training.watchers import Watcher  # noqa: E402
-from magicvideo.trainer.motion_training import MotionTraining  # noqa: E402
-from measure_motion import FRAME_RATES, Asked, Judged, asked_clips  # noqa: E402
-from narrow_unet import NARROW_HEADS, narrow_model  # noqa: E402
-from sampling_settings import CFG  # noqa: E402
-from small_autoencoder import SmallAutoencoder, load_autoencoder  # noqa: E402
-from sprite_painter import couples, load_sprites  # noqa: E402
-# isort: on
+from magicvideo.benchmarks.ablation_picture import save_picture
+from magicvideo.demo.measure.motion import FRAME_RATES, Asked, Judged, asked_clips
+from magicvideo.demo.model.demo_models import CFG
+from magicvideo.demo.model.make_checkpoint import BASE, VAE
+from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
+from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, load_autoencoder
+from magicvideo.demo.train import motion as train_motion
+from magicvideo.demo.train.encode_stills import word_numbers, word_table
+from magicvideo.demo.world.sprite_painter import couples, load_sprites
+from magicvideo.trainer.motion_training import MotionTraining
 
 ASKED, SAMPLE_STEPS = 16, 12
 # Half of the demo's, so that 15 rows with three seeds are done in an evening on one processor core.
@@ -216,7 +211,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="+", default=[row.name for row in ROWS], choices=[row.name for row in ROWS])
     parser.add_argument("--asked", type=int, default=ASKED, help="clips that are sampled to judge directions")
-    parser.add_argument("--base", type=Path, default=ROOT / "demo/weights/base.safetensors")
+    parser.add_argument("--base", type=Path, default=BASE)
     parser.add_argument("--clips", type=Path, default=Path(".demo/training/clips.safetensors"))
     parser.add_argument("--sprites", type=Path, default=Path(".demo/sprites"))
     parser.add_argument("--results", type=Path, default=Path(".demo/ablation/results.jsonl"))
@@ -229,7 +224,7 @@ def main() -> None:
         ablation = Ablation(
             load_file(options.base),
             first_frames(options.clips),
-            load_autoencoder(ROOT / "demo/weights/autoencoder.safetensors"),
+            load_autoencoder(VAE),
             asked_clips(couples(load_sprites(options.sprites)), options.asked, FRAME_RATES, first_seed=90_000),
             options.steps,
             options.results.parent,

@@ -1,6 +1,6 @@
 """How steady frames get without trained weights, and with: real clips, noised and denoised with any checkpoint.
 
-    COMFYUI_PATH=.hosts/0.30.0 .venv/bin/python benchmarks/consistency.py --checkpoint MODEL --clips FILE@SECONDS ...
+    bash bin/run benchmarks/consistency.py --checkpoint MODEL --clips FILE@SECONDS ...
 
 Each clip is encoded, noised as far as ``--denoise`` says, and sampled once for each row, so that its structure comes
 from the clip.  A clip is a video file, with the second at which to begin behind an @, or a folder of clips; a text file
@@ -17,37 +17,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "bin"), str(ROOT / "demo"), str(ROOT / "tests" / "support")]
-# The first two put the pack and the host within reach.
-# isort: off
-import pack  # noqa: E402, F401
-import host_in_process  # noqa: E402, F401
-import comfy.sample  # noqa: E402
-import comfy.sd  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from comfy.model_patcher import ModelPatcher  # noqa: E402
-from PIL import Image, ImageDraw  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from torch import Tensor  # noqa: E402
+import comfy.sample
+import comfy.sd
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from torch import Tensor
 
-from clip_measures import neighbour_similarity, sharpness, warp_error  # noqa: E402
-from magicvideo.adaptor_unet.checkpoint import load  # noqa: E402
-from magicvideo.adaptor_unet.frame_noise import Kind  # noqa: E402
-from magicvideo.adaptor_unet.host.motion_effect import bind  # noqa: E402
-from magicvideo.adaptor_unet.host.adain_effect import Adain  # noqa: E402
-from magicvideo.adaptor_unet.host.binding import with_effect  # noqa: E402
-from magicvideo.adaptor_unet.host.calibrate import calibrated_adaptor  # noqa: E402
-from magicvideo.adaptor_unet.host.cross_frame_effect import CrossFrameAttention  # noqa: E402
-from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
-from magicvideo.adaptor_unet.host.noise import FrameNoise  # noqa: E402
-from magicvideo.adaptor_unet.training.data.clip_files import find_clips  # noqa: E402
-from magicvideo.adaptor_unet.training.data.framing import Framing, framed  # noqa: E402
-from magicvideo.adaptor_unet.training.data.video_file import VideoFile  # noqa: E402
-from narrow_unet import narrow_model  # noqa: E402
-from peak_memory import forget_peak, peak_mebibytes  # noqa: E402
-# isort: on
+from magicvideo.adaptor_unet.checkpoint import load
+from magicvideo.adaptor_unet.frame_noise import Kind
+from magicvideo.adaptor_unet.host.adain_effect import Adain
+from magicvideo.adaptor_unet.host.binding import with_effect
+from magicvideo.adaptor_unet.host.calibrate import calibrated_adaptor
+from magicvideo.adaptor_unet.host.cross_frame_effect import CrossFrameAttention
+from magicvideo.adaptor_unet.host.hosted import hosted
+from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.host.noise import FrameNoise
+from magicvideo.adaptor_unet.training.data.clip_files import find_clips
+from magicvideo.adaptor_unet.training.data.framing import Framing, framed
+from magicvideo.adaptor_unet.training.data.video_file import VideoFile
+from magicvideo.benchmarks.clip_measures import neighbour_similarity, sharpness, warp_error
+from magicvideo.benchmarks.peak_memory import forget_peak, peak_mebibytes
+from magicvideo.demo.model.narrow_unet import narrow_model
 
 ALONE = "frames alone"
 LABEL = 14  # pixels

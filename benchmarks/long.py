@@ -1,6 +1,6 @@
 """What length costs with causal windows: a full-size SD1.5 UNet with random weights and a full adaptor.
 
-    COMFYUI_PATH=.hosts/0.30.0 .venv/bin/python benchmarks/long.py [--size 32] [--frames 16 64 256] [--chunk 8]
+    bash bin/run benchmarks/long.py [--size 32] [--frames 16 64 256] [--chunk 8]
 
 Each length is sampled for one step without guidance in a process of its own, and so is the whole batch of the first
 length without windows.  Prints seconds, seconds a frame, and peak memory without the latents.
@@ -10,23 +10,19 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
 import time
 
-# The first puts the pack and the host within reach.
-# isort: off
-from overhead import FULL
-import small_host
 import torch
 from comfy.model_patcher import ModelPatcher
 
 from magicvideo.adaptor_unet.host.base_model import config_for
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
-from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.hosted import hosted
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.initialisation import new_adaptor
-# isort: on
+from magicvideo.benchmarks.overhead import FULL
+from magicvideo.benchmarks.own_process import measured_apart
+from magicvideo.tests.support import small_host
 
 # Noise, latents and what samplers hold of that shape, at fp32: none of it depends on how the UNet is called.
 LATENTS_HELD = 8
@@ -61,11 +57,10 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def in_own_process(options: argparse.Namespace, frames: int, chunk: int) -> dict:
-    command = [sys.executable, __file__, "--measure", "--frames", str(frames), "--chunk", str(chunk)]
-    command += ["--size", str(options.size), "--dtype", options.dtype, "--rounds", str(options.rounds)]
-    command += [flag for flag, given in (("--offload", options.offload), ("--tiny", options.tiny)) if given]
-    done = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(done.splitlines()[-1])
+    words = ["--measure", "--frames", str(frames), "--chunk", str(chunk)]
+    words += ["--size", str(options.size), "--dtype", options.dtype, "--rounds", str(options.rounds)]
+    words += [flag for flag, given in (("--offload", options.offload), ("--tiny", options.tiny)) if given]
+    return measured_apart(__file__, *words)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What the pack's nodes cost: a full-size SD1.5 UNet with random weights, plain batch against each, in turn.
 
-    COMFYUI_PATH=.hosts/0.30.0 .venv/bin/python benchmarks/overhead.py [--size 16] [--rounds 5] [--dtype float32]
+    bash bin/run benchmarks/overhead.py [--size 16] [--rounds 5] [--dtype float32]
 
 Prints medians, their ratio to the plain batch of the same run, and peak memory, each measured in a process of its own.
 """
@@ -9,30 +9,22 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "bin"), str(ROOT / "tests" / "support")]
-# The first two put the pack and the host within reach.
-# isort: off
-import pack  # noqa: E402, F401
-import small_host  # noqa: E402
-import torch  # noqa: E402
-from comfy.model_patcher import ModelPatcher  # noqa: E402
+import torch
+from comfy.model_patcher import ModelPatcher
 
-from magicvideo.adaptor_unet.host.adain_effect import Adain  # noqa: E402
-from magicvideo.adaptor_unet.host.base_model import config_for  # noqa: E402
-from magicvideo.adaptor_unet.host.motion_effect import bind  # noqa: E402
-from magicvideo.adaptor_unet.host.binding import with_effect  # noqa: E402
-from magicvideo.adaptor_unet.host.cross_frame_effect import CrossFrameAttention  # noqa: E402
-from magicvideo.adaptor_unet.host.effect import Effect  # noqa: E402
-from magicvideo.adaptor_unet.host.hosted import hosted  # noqa: E402
-from magicvideo.adaptor_unet.initialisation import new_adaptor  # noqa: E402
-# isort: on
+from magicvideo.adaptor_unet.host.adain_effect import Adain
+from magicvideo.adaptor_unet.host.base_model import config_for
+from magicvideo.adaptor_unet.host.binding import with_effect
+from magicvideo.adaptor_unet.host.cross_frame_effect import CrossFrameAttention
+from magicvideo.adaptor_unet.host.effect import Effect
+from magicvideo.adaptor_unet.host.hosted import hosted
+from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.initialisation import new_adaptor
+from magicvideo.benchmarks.own_process import measured_apart
+from magicvideo.tests.support import small_host
 
 FULL = {
     "model_channels": 320,
@@ -90,18 +82,8 @@ def seconds(model: ModelPatcher, frames: int, size: int) -> float:
 
 def peak_mebibytes(name: str, options: argparse.Namespace) -> float:
     """Highest resident memory of a process that samples this row once."""
-    command = [
-        sys.executable,
-        __file__,
-        "--peak-of",
-        name,
-        "--size",
-        str(options.size),
-        "--frames",
-        str(options.frames),
-    ]
-    out = subprocess.run([*command, "--dtype", options.dtype], check=True, capture_output=True, text=True).stdout
-    return json.loads(out.splitlines()[-1])
+    sizes = ("--size", str(options.size), "--frames", str(options.frames), "--dtype", options.dtype)
+    return measured_apart(__file__, "--peak-of", name, *sizes)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What a training step costs: a full-size SD1.5 UNet with random weights, the trainer's way against the naive way.
 
-    COMFYUI_PATH=.hosts/0.30.0 .venv/bin/python benchmarks/training.py [--size 16] [--frames 16] [--rounds 3]
+    bash bin/run benchmarks/training.py [--size 16] [--frames 16] [--rounds 3]
 
 Naive: frames encoded anew at every step, all activations kept, gradients through the base's weights, fp32.  Ours:
 cached latents, activations computed again, the base frozen; in fp32, and in bf16 where the processor has it.  Each way
@@ -11,30 +11,22 @@ memory of the steps (Linux; loading, where two copies of the UNet lie in memory,
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "bin"), str(ROOT / "tests" / "support")]
-# The first two put the pack and the host within reach.
-# isort: off
-import pack  # noqa: E402, F401
-import small_host  # noqa: E402
-import comfy.sd  # noqa: E402
-import torch  # noqa: E402
+import comfy.sd
+import torch
 
-from magicvideo.adaptor_unet.frame_noise import clip_noise  # noqa: E402
-from magicvideo.adaptor_unet.host.base_model import config_for  # noqa: E402
-from magicvideo.adaptor_unet.host.training_unet import TrainingUnet  # noqa: E402
-from magicvideo.adaptor_unet.initialisation import new_adaptor  # noqa: E402
-from magicvideo.adaptor_unet.training.objective import NoisyFrames, Objective  # noqa: E402
-from magicvideo.adaptor_unet.training.settings import TrainingSettings  # noqa: E402
-from magicvideo.adaptor_unet.training.trainables import Trainables  # noqa: E402
-from overhead import FULL  # noqa: E402
-from peak_memory import forget_peak, peak_mebibytes  # noqa: E402
-# isort: on
+from magicvideo.adaptor_unet.frame_noise import clip_noise
+from magicvideo.adaptor_unet.host.base_model import config_for
+from magicvideo.adaptor_unet.host.training_unet import TrainingUnet
+from magicvideo.adaptor_unet.initialisation import new_adaptor
+from magicvideo.adaptor_unet.training.objective import NoisyFrames, Objective
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.adaptor_unet.training.trainables import Trainables
+from magicvideo.benchmarks.overhead import FULL
+from magicvideo.benchmarks.own_process import measured_apart
+from magicvideo.benchmarks.peak_memory import forget_peak, peak_mebibytes
+from magicvideo.tests.support import small_host
 
 WAYS = {
     "naive": {"cached": False, "checkpointing": False, "base_gradients": True, "dtype": "float32"},
@@ -93,8 +85,7 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
 
 def in_its_own_process(way: str, options: argparse.Namespace) -> dict[str, float]:
     sizes = ["--size", str(options.size), "--frames", str(options.frames)]
-    out = subprocess.run([sys.executable, __file__, "--way", way, *sizes], check=True, capture_output=True, text=True)
-    return json.loads(out.stdout.splitlines()[-1])
+    return measured_apart(__file__, "--way", way, *sizes)
 
 
 def main() -> None:

@@ -9,29 +9,10 @@ command with --resume goes on.
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
-from pack import ROOT
-
-
-def load_host() -> None:
-    """ComfyUI from COMFYUI_PATH, or the newest that bin/setup has fetched; without a GPU it is told so."""
-    fetched = [path.parent for path in (ROOT / ".hosts").glob("*/main.py")]
-    fetched.sort(key=lambda path: [int(part) for part in path.name.split(".") if part.isdigit()])
-    path = Path(os.environ.get("COMFYUI_PATH") or (fetched[-1] if fetched else "."))
-    if not (path / "main.py").is_file():
-        sys.exit("bin/train: COMFYUI_PATH must name a ComfyUI, or bin/setup must have fetched one.")
-    sys.path.insert(0, str(path.resolve()))
-    import comfy.options
-
-    comfy.options.enable_args_parsing(False)
-    import comfy.cli_args
-    import torch
-
-    accelerator = torch.accelerator.is_available() if hasattr(torch, "accelerator") else torch.cuda.is_available()
-    comfy.cli_args.args.cpu = not accelerator
+import pack  # noqa: F401 - makes the pack importable
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +50,7 @@ def main() -> int:
     from magicvideo.adaptor_unet.training.loop import TrainingError
     from magicvideo.adaptor_unet.training.settings import RunSettings
     from magicvideo.adaptor_unet.training.settings_text import read_toml
+    from magicvideo.tools.host_in_process import start_host
 
     given = parser()
     chosen = vars(given.parse_args())
@@ -83,7 +65,7 @@ def main() -> int:
     try:
         settings = RunSettings.from_values((read_toml(file) if file else {}) | chosen)
         check_files(files)
-        load_host()
+        start_host()
         from magicvideo.trainer.command import TrainCommand
 
         return 0 if TrainCommand(**files).train(settings) else 130

@@ -1,7 +1,6 @@
 """Makes a short clip of the demo model through a real ComfyUI server, with the text-to-video workflow of the pack."""
 
 import argparse
-import os
 import random
 import signal
 import sys
@@ -11,9 +10,21 @@ from types import FrameType
 
 import torch
 
-from demo_models import ADAPTOR, CHECKPOINT, ensure_models
-from host_server import PACK, HostError, HostServer, Prompt
-from prompt_edits import (
+from magicvideo.demo.model.demo_models import (
+    ADAPTOR,
+    CFG,
+    CHECKPOINT,
+    SAMPLER,
+    SCHEDULER,
+    STEPS,
+    MissingWeightsError,
+    ensure_models,
+)
+from magicvideo.demo.world.sprite_scene import FRAME_RATES, FRAMES, SIDE
+from magicvideo.demo.world.vocabulary import PromptError, check_prompt
+from magicvideo.tools.host_in_process import find_host
+from magicvideo.tools.host_server import PACK, HostError, HostServer, Prompt
+from magicvideo.tools.prompt_edits import (
     read_prompt,
     with_adaptor_file,
     with_animated_picture,
@@ -21,13 +32,9 @@ from prompt_edits import (
     with_inputs,
     with_text,
 )
-from sampling_settings import CFG, SAMPLER, SCHEDULER, STEPS
-from sprite_scene import FRAME_RATES, FRAMES, SIDE
-from wishes import PromptError, check_prompt
 
 BASE = PACK / ".demo"
 WORKFLOW = PACK / "workflows" / "api" / "text_to_video.json"
-NEWEST_HOST = PACK / ".hosts" / "0.30.0"
 LOG_TAIL = 30
 ENLARGED = 512  # pixels
 PROMPT = "a rocket moving left on a blue background"
@@ -78,10 +85,6 @@ def remarks(options: argparse.Namespace) -> list[str]:
     return told
 
 
-def comfyui() -> Path:
-    return Path(os.environ.get("COMFYUI_PATH") or NEWEST_HOST)
-
-
 def host_flags() -> tuple[str, ...]:
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     return () if has_gpu else ("--cpu",)
@@ -93,7 +96,7 @@ def show(progress: str) -> None:
 
 
 def make_clip(options: argparse.Namespace) -> list[Path]:
-    server = HostServer(comfyui(), BASE, options.output, host_flags())
+    server = HostServer(find_host(), BASE, options.output, host_flags())
     try:
         print("Starting ComfyUI ...", flush=True)
         with server:
@@ -121,9 +124,9 @@ def main() -> int:
     try:
         for remark in remarks(options):
             print(remark, end="\n\n")
-        ensure_models(BASE, comfyui())
+        ensure_models(BASE)
         files = make_clip(options)
-    except PromptError as error:
+    except (PromptError, MissingWeightsError) as error:
         print(f"bin/demo: {error}", file=sys.stderr)
         return 2
     except HostError as error:

@@ -1,7 +1,17 @@
-"""Makes the pack importable as ``magicvideo`` for all tests, and refuses marks under which a test would run nowhere."""
+"""Makes the pack importable as ``magicvideo`` for all tests, and ComfyUI for those that are told of one.
+
+Refuses marks under which a test would run nowhere.
+"""
+
+import os
 
 import pack  # noqa: F401
 import pytest
+
+from magicvideo.tools.host_in_process import start_host
+
+if "COMFYUI_PATH" in os.environ:
+    start_host(cpu=True)  # now, so that the other files of the tests can import ComfyUI like any package
 
 
 @pytest.hookimpl(tryfirst=True)

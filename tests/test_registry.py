@@ -71,7 +71,7 @@ def test_the_project_is_described(project: dict[str, Any]) -> None:
 def test_the_registry_is_told_publisher_name_icon_and_comfyui_version(comfy: dict[str, Any]) -> None:
     assert re.fullmatch(r"[a-z0-9-]+", comfy["PublisherId"]) and comfy["DisplayName"]
     assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
-    oldest = re.search(r"^OLDEST=(\S+)$", read(Path("bin/test")), re.MULTILINE)[1]
+    oldest = re.search(r"^OLDEST=(\S+)$", read(Path("bin/hosts.sh")), re.MULTILINE)[1]
     assert comfy["requires-comfyui"] == f">={oldest}", "the oldest version that is tested"
 
 
@@ -191,6 +191,14 @@ def test_no_large_file_strays_in() -> None:
     assert sum(size for path, size in sizes.items() if path.parent != WEIGHTS) < 10 * MIB
 
 
+def test_the_archive_of_the_registry_is_small_and_holds_what_users_run() -> None:
+    handed_out = [path for path in shipped_files() if not path.as_posix().startswith(left_out())]
+    assert not {path.parts[0] for path in handed_out} & {"benchmarks", "docs", "tests"}
+    assert not [path for path in handed_out if path.suffix == ".safetensors"]
+    assert sum((ROOT / path).stat().st_size for path in handed_out) < 5 * MIB
+    assert {Path("bin/train.py"), Path("bin/pack.py"), Path("tools/host_in_process.py")} < set(handed_out)
+
+
 def test_only_weights_that_cannot_run_code_are_shipped() -> None:
     kinds = {path.suffix for path in shipped_files()}
     assert not kinds & {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".exe", ".so", ".dll", ".pyc", ".zip", ".whl"}
@@ -198,5 +206,5 @@ def test_only_weights_that_cannot_run_code_are_shipped() -> None:
 
 def test_what_is_left_out_of_the_archive_is_there_and_nothing_that_the_pack_loads() -> None:
     assert all((ROOT / name).exists() for name in left_out())
-    loaded = ("__init__.py", "adaptor_unet/", "nodes/", "web/", "locales/", "workflows/", "pyproject.toml", "docs/icon")
+    loaded = ("__init__.py", "adaptor_unet/", "nodes/", "web/", "locales/", "workflows/", "pyproject.toml")
     assert not [name for name in left_out() if name.startswith(loaded) or "*" in name]

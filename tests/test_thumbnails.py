@@ -12,7 +12,7 @@ MOST_EACH, MOST_TOGETHER = 150_000, 1_500_000  # bytes
 
 def test_there_is_a_picture_for_each_workflow_and_no_other() -> None:
     pictures = {path.name for path in WORKFLOWS.iterdir() if path.is_file() and path.suffix != ".json"}
-    assert pictures == {f"{name}.jpg" for name in NAMES}, "python demo/make_thumbnails.py makes them"
+    assert pictures == {f"{name}.jpg" for name in NAMES}, "bash bin/run tools/make_thumbnails.py makes them"
 
 
 @pytest.mark.parametrize("name", NAMES)

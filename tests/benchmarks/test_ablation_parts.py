@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from ablation_parts import (
+from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
+from magicvideo.adaptor_unet.frame_layout import FrameLayout
+from magicvideo.adaptor_unet.sites import Site
+from magicvideo.benchmarks.ablation_parts import (
     masked_after,
     temporal_convolutions_at_work,
     two_way,
     with_attention_weights,
     with_temporal_convolutions,
 )
-from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
-from magicvideo.adaptor_unet.frame_layout import FrameLayout
-from magicvideo.adaptor_unet.sites import Site
 
 SITES = (
     Site("input_blocks.1.0.in_layers.2", "convolution", 8),

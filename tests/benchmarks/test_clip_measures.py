@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-import clip_measures
-from clip_measures import flow, neighbour_similarity, seen_in_both, sharpness, warp_error
+from magicvideo.benchmarks import clip_measures
+from magicvideo.benchmarks.clip_measures import flow, neighbour_similarity, seen_in_both, sharpness, warp_error
 
 SIDE, STEP = 96, 3
 

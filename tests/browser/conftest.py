@@ -9,8 +9,8 @@ from page import Page, frontend_flags, launch
 from playwright.sync_api import Browser, sync_playwright
 from served_models import WEB_PAGE, link_asked_for, link_demo_models, link_models, make_adaptor
 
-from host_server import PACK, HostServer
-from prompt_edits import read_prompt
+from magicvideo.tools.host_server import PACK, HostServer
+from magicvideo.tools.prompt_edits import read_prompt
 from workflow_input import make_input_files
 
 PROMPTS = [read_prompt(path) for path in sorted((PACK / "workflows" / "api").glob("*.json"))]
@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
     comfyui = Path(os.environ["COMFYUI_PATH"])
     base = tmp_path_factory.mktemp("base")
     link_models(base)
-    link_demo_models(base, comfyui)
+    link_demo_models(base)
     link_asked_for(base, PROMPTS)
     for prompt in PROMPTS:
         make_input_files(prompt, base / "input")

@@ -7,8 +7,8 @@ import pytest
 from old_graphs import GRAPHS, VERSIONS, label
 from page import Page
 
-from host_server import Prompt
-from prompt_edits import read_prompt
+from magicvideo.tools.host_server import Prompt
+from magicvideo.tools.prompt_edits import read_prompt
 
 
 def ours(prompt: Prompt) -> dict[str, tuple[str, dict[str, object]]]:

@@ -4,7 +4,7 @@ import pytest
 from page import Page
 from playwright.sync_api import expect
 
-from host_server import PACK
+from magicvideo.tools.host_server import PACK
 
 TEMPLATES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 NODE_TYPES = "app.graph._nodes.map(node => [node.type, node.type in LiteGraph.registered_node_types])"

@@ -10,8 +10,8 @@ from page import OURS, Page
 from served_models import ADAPTOR, WEB_PAGE
 
 from enlarged import as_drawn
-from host_server import HostServer
-from motion_rule import way
+from magicvideo.demo.measure.motion_rule import way
+from magicvideo.tools.host_server import HostServer
 
 # Small enough for a CPU; wider than high, to tell a frame from a sheet of frames.
 SMALL = {"steps": 2, "width": 128, "height": 64, "batch_size": 4}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from demo_models import ensure_file
+from magicvideo.demo.model.demo_models import ensure_file
 
 
 @pytest.fixture

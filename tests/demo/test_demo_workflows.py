@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from demo_workflows import MAKERS, PROMPT, WORKFLOWS, files_of
-from wishes import check_prompt
+from magicvideo.demo.world.vocabulary import check_prompt
+from magicvideo.tools.demo_workflows import MAKERS, PROMPT, WORKFLOWS, files_of
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_files_are_those_that_the_maker_writes(name: str) -> None:
     for path, text in files_of(name).items():
         shipped = (WORKFLOWS / path).read_text(encoding="utf-8")
-        assert shipped == text, f"workflows/{path} is of an older state: python demo/demo_workflows.py writes it"
+        assert shipped == text, f"workflows/{path} is of an older state: bash bin/run tools/demo_workflows.py writes it"
 
 
 def test_every_workflow_for_the_demo_model_has_a_maker() -> None:

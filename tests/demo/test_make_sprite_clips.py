@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from make_sprite_clips import sprite_clips, write_folder, write_latents
-from small_autoencoder import SmallAutoencoder
-from sprite_painter import Painter
-from sprite_scene import FRAMES as FRAMES_OF_SCENE
-from subjects import SUBJECTS
+from magicvideo.demo.model.small_autoencoder import SmallAutoencoder
+from magicvideo.demo.train.make_sprite_clips import sprite_clips, write_folder, write_latents
+from magicvideo.demo.world.sprite_painter import Painter
+from magicvideo.demo.world.sprite_scene import FRAMES as FRAMES_OF_SCENE
+from magicvideo.demo.world.subjects import SUBJECTS
 
 COUNT, FRAMES, SEED = 6, 5, 4
 

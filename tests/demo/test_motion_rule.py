@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motion_rule import Way, change_of_thing, places, turned_back, way, worst_step
-from sprite_painter import Painter
-from sprite_scene import FRAMES, SIDE, Scene
-from subjects import DIRECTIONS, SUBJECTS
+from magicvideo.demo.measure.motion_rule import Way, change_of_thing, places, turned_back, way, worst_step
+from magicvideo.demo.world.sprite_painter import Painter
+from magicvideo.demo.world.sprite_scene import FRAMES, SIDE, Scene
+from magicvideo.demo.world.subjects import DIRECTIONS, SUBJECTS
 
 
 @pytest.fixture(scope="module")

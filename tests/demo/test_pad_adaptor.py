@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
 from magicvideo.adaptor_unet.checkpoint import load, save
 from magicvideo.adaptor_unet.sites import Site
-from pad_adaptor import pad_adaptor_file
+from magicvideo.demo.model.padding import pad_adaptor_file
 
 
 def narrow_config(heads: int = 4) -> AdaptorConfig:

@@ -2,8 +2,8 @@
 
 import copy
 
-from host_server import PACK
-from prompt_edits import (
+from magicvideo.tools.host_server import PACK
+from magicvideo.tools.prompt_edits import (
     nodes_of,
     read_prompt,
     with_adaptor_file,

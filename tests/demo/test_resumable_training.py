@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from resumable_training import ResumableTraining, TrainingSettings, half_precision
+from magicvideo.demo.train.resumable_training import ResumableTraining, TrainingSettings, half_precision
 
 SETTINGS = TrainingSettings(steps=20, rate=0.05, ema=0.9, warm_up=3)
 

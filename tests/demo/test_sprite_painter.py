@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from sprite_painter import Painter, couples, load_sprites
-from sprite_scene import CUT, SIDE, TRAIL, TRAIL_GAP, Scene
-from subjects import BACKGROUNDS, SUBJECTS
+from magicvideo.demo.world.sprite_painter import Painter, couples, load_sprites
+from magicvideo.demo.world.sprite_scene import CUT, SIDE, TRAIL, TRAIL_GAP, Scene
+from magicvideo.demo.world.subjects import BACKGROUNDS, SUBJECTS
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from sprite_scene import CUT, FRAME_RATES, FRAMES, SIDE, SPEED, Scene, draw_scene
-from subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
+from magicvideo.demo.world.sprite_scene import CUT, FRAME_RATES, FRAMES, SIDE, SPEED, Scene, draw_scene
+from magicvideo.demo.world.subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
 
 COUPLES = [(subject, background) for subject in SUBJECTS for background in BACKGROUNDS]
 

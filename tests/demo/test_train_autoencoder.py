@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from small_autoencoder import LATENT_LIMIT
-from sprite_painter import Painter
-from sprite_scene import SIDE
-from subjects import SUBJECTS
-from train_autoencoder import PIECE, Stills, piece_start, psnr, unit_loss
+from magicvideo.demo.model.small_autoencoder import LATENT_LIMIT
+from magicvideo.demo.train.autoencoder import PIECE, Stills, piece_start, psnr, unit_loss
+from magicvideo.demo.world.sprite_painter import Painter
+from magicvideo.demo.world.sprite_scene import SIDE
+from magicvideo.demo.world.subjects import SUBJECTS
 
 
 @pytest.fixture(scope="module")

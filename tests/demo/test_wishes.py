@@ -4,11 +4,10 @@ import random
 
 import pytest
 
-from captions import caption
-from sprite_scene import draw_scene
-from subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
-from vocabulary import MEANINGS
-from wishes import PromptError, check_prompt, known_words
+from magicvideo.demo.world.captions import caption
+from magicvideo.demo.world.sprite_scene import draw_scene
+from magicvideo.demo.world.subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
+from magicvideo.demo.world.vocabulary import MEANINGS, PromptError, check_prompt, known_words
 
 
 def test_every_known_word_is_listed() -> None:

@@ -1,8 +1,13 @@
 """Fixtures of the tests on the real host; the model itself is in tests/support/small_host.py."""
 
+import os
+
 import pytest
 
-import small_host  # isort: skip - first, because it puts the host on the path
+if "COMFYUI_PATH" not in os.environ:
+    pytest.exit("COMFYUI_PATH must name a ComfyUI; bash bin/test sets it.", returncode=2)
+
+import small_host
 from comfy.model_patcher import ModelPatcher
 
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor

@@ -1,18 +1,19 @@
 """The demo's checkpoint in the stock loader: what ComfyUI makes of it is what was trained."""
 
-import pytest
-import torch
-
-import small_host  # isort: skip - first, because it puts the host on the path
 import comfy.sd
 import comfy.supported_models
+import pytest
+import small_host
+import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from make_demo_checkpoint import demo_checkpoint, host_tokenizer
-from narrow_unet import narrow_model
-from small_autoencoder import SmallAutoencoder
-from vocabulary import MEANINGS, SILENT, text_of
+from magicvideo.demo.model.compact_checkpoint import checkpoint_shapes
+from magicvideo.demo.model.make_checkpoint import demo_checkpoint, host_tokenizer
+from magicvideo.demo.model.narrow_unet import narrow_model
+from magicvideo.demo.model.sizes import AUTOENCODER
+from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, padded
+from magicvideo.demo.world.vocabulary import MEANINGS, SILENT, text_of
 
 PROMPT = "a kitten drifting left on a purple wall"
 
@@ -40,9 +41,16 @@ def autoencoder() -> SmallAutoencoder:
 @pytest.fixture(scope="module")
 def loaded(narrow: ModelPatcher, autoencoder: SmallAutoencoder) -> tuple:
     """MODEL, CLIP and VAE as the stock checkpoint loader makes them."""
-    base, tokenizer = narrow.model.diffusion_model.state_dict(), host_tokenizer(small_host.HOST)
+    base, tokenizer = narrow.model.diffusion_model.state_dict(), host_tokenizer()
     weights = demo_checkpoint(base, autoencoder.state_dict(), tokenizer)
     return comfy.sd.load_state_dict_guess_config({name: weight.half() for name, weight in weights.items()})[:3]
+
+
+def test_padded_weights_have_the_names_and_shapes_of_the_checkpoint(autoencoder: SmallAutoencoder) -> None:
+    shapes = {name: shape for name, shape in checkpoint_shapes().items() if name.startswith(AUTOENCODER)}
+    scale, shift = f"{AUTOENCODER}vae_scale", f"{AUTOENCODER}vae_shift"
+    found = {name: tuple(weight.shape) for name, weight in padded(autoencoder.state_dict()).items()}
+    assert found | {scale: (), shift: ()} == shapes
 
 
 def encoded(clip: comfy.sd.CLIP, prompt: str) -> Tensor:
@@ -90,4 +98,4 @@ def test_weights_of_another_network_are_refused(narrow: ModelPatcher, autoencode
     base = narrow.model.diffusion_model.state_dict()
     base.pop("out.2.bias")
     with pytest.raises(ValueError, match=r"another network: model\.diffusion_model\.out\.2\.bias"):
-        demo_checkpoint(base, autoencoder.state_dict(), host_tokenizer(small_host.HOST))
+        demo_checkpoint(base, autoencoder.state_dict(), host_tokenizer())

@@ -9,15 +9,13 @@ from dataclasses import replace
 from statistics import fmean
 
 import pytest
-
-import small_host  # isort: skip - first, because it puts the host on the path
 from safetensors.torch import load_file
 
-from demo_models import MOTION
-from make_demo_checkpoint import BASE, write_demo_checkpoint
-from measure_motion import Asked, Judged, Lengths, model_maker, sampled
-from narrow_unet import narrow_model
-from stock_sampling import StockModel
+from magicvideo.demo.measure.motion import Asked, Judged, Lengths, model_maker, sampled
+from magicvideo.demo.measure.stock_sampling import StockModel
+from magicvideo.demo.model.demo_models import MOTION
+from magicvideo.demo.model.make_checkpoint import BASE, write_demo_checkpoint
+from magicvideo.demo.model.narrow_unet import narrow_model
 
 ASKED = tuple(
     Asked(subject, background, direction, 12.0, 81_000 + number)
@@ -37,7 +35,7 @@ pytestmark = pytest.mark.on_oldest
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[Asked]], list[Judged]]:
     path = tmp_path_factory.mktemp("demo") / "demo.safetensors"
-    write_demo_checkpoint(path, small_host.HOST)
+    write_demo_checkpoint(path)
     stock, models = StockModel(path), model_maker(narrow_model(load_file(BASE)), MOTION, 0)
     return lambda asked: list(sampled(list(asked), stock, models, Lengths()))
 

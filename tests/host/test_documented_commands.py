@@ -24,21 +24,21 @@ STARTS = {"bin/demo": "demo/make_clip.py", "bin/train": "bin/train.py"}
 RUN = {
     "demo/make_clip.py": "tests/server/test_demo_command.py",
     "bin/train.py": "tests/server/test_train_command.py",
-    "demo/make_demo_checkpoint.py": "tests/host/test_demo_checkpoint.py",
-    "demo/demo_workflows.py": "tests/demo/test_demo_workflows.py",
-    "demo/pad_adaptor.py": "tests/demo/test_pad_adaptor.py",
-    "demo/make_sprite_clips.py": "tests/demo/test_make_sprite_clips.py",
-    "demo/train_autoencoder.py": "tests/demo/test_train_autoencoder.py",
-    "demo/train_base.py": "tests/host/test_train_base.py",
-    "demo/train_motion.py": "tests/host/test_train_motion.py",
-    "demo/measure_motion.py": "tests/host/test_demo_motion.py",
+    "demo/model/make_checkpoint.py": "tests/host/test_demo_checkpoint.py",
+    "tools/demo_workflows.py": "tests/demo/test_demo_workflows.py",
+    "demo/model/padding.py": "tests/demo/test_pad_adaptor.py",
+    "demo/train/make_sprite_clips.py": "tests/demo/test_make_sprite_clips.py",
+    "demo/train/autoencoder.py": "tests/demo/test_train_autoencoder.py",
+    "demo/train/base.py": "tests/host/test_train_base.py",
+    "demo/train/motion.py": "tests/host/test_train_motion.py",
+    "demo/measure/motion.py": "tests/host/test_demo_motion.py",
 }
 NOT_RUN = {
-    "demo/draw_sprites.py": "fetches art and a renderer from the network",
-    "demo/encode_stills.py": "needs the sprites that are fetched from the network",
-    "demo/train_decoder.py": "trains for hours, on the sprites that are fetched from the network",
-    "demo/make_thumbnails.py": "runs every workflow for minutes; tests/test_thumbnails.py looks at what it has made",
-    "demo/animated_subject.py": "fetches an animated emoji from the network; what it trains with is bin/train",
+    "demo/train/draw_sprites.py": "fetches art and a renderer from the network",
+    "demo/train/encode_stills.py": "needs the sprites that are fetched from the network",
+    "demo/train/decoder.py": "trains for hours, on the sprites that are fetched from the network",
+    "tools/make_thumbnails.py": "runs every workflow for minutes; tests/test_thumbnails.py looks at what it has made",
+    "demo/measure/animated_subject.py": "fetches an animated emoji from the network; what it trains with is bin/train",
     "benchmarks/overhead.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/long.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/training.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
@@ -68,10 +68,11 @@ def parse(self, *arguments, real=argparse.ArgumentParser.parse_args):
 argparse.ArgumentParser.parse_args = parse
 refused = []
 for script, words in json.loads(sys.argv[1]):
-    sys.argv[:] = [script, *words]
-    sys.path[0] = script.rpartition("/")[0]
+    started = [script] if script.startswith("bin/") else ["bin/run.py", script]
+    sys.argv[:] = [*started, *words]
+    sys.path[0] = "bin"
     try:
-        runpy.run_path(script, run_name="__main__")
+        runpy.run_path(started[0], run_name="__main__")
         refused.append([script, words, "it reads no words"])
     except Taken:
         pass
@@ -86,7 +87,7 @@ def script_of(command: str) -> tuple[str, list[str]] | None:
     words = shlex.split(command)
     for place, word in enumerate(words):
         script = STARTS.get(word, word)
-        if re.fullmatch(r"(bin|demo|benchmarks)/\w+\.py", script) and "argparse" in read(Path(script)):
+        if re.fullmatch(r"(bin|demo|tools|benchmarks)/(\w+/)?\w+\.py", script) and "argparse" in read(Path(script)):
             return script, words[place + 1 :]
     return None
 
@@ -115,8 +116,10 @@ def test_a_documented_command_is_run_by_a_test_or_said_to_be_not(command: str) -
 
 @pytest.mark.parametrize("script", RUN)
 def test_the_test_that_is_named_uses_the_script(script: str) -> None:
-    stem = re.escape(Path(script).stem)
-    assert re.search(rf"\b{stem}(\.py)?\b", read(Path(RUN[script])))
+    folder, name = (".".join(Path(script).parent.parts), Path(script).stem)
+    imported = rf"\b{re.escape(folder)}(\.| import (\w+, )*){name}\b"
+    started = rf"\b{name}\.py\b"
+    assert re.search(f"{imported}|{started}", read(Path(RUN[script])))
 
 
 def test_nothing_is_listed_that_no_page_shows() -> None:

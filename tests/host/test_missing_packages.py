@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import nodes
 import pytest
 from pack import ROOT
-from small_host import HOST
+
+from magicvideo.tools.host_in_process import find_host
 
 # Imported only once something is trained; the second by bin/train alone.
 FOR_TRAINING = {"accelerate", "tqdm"}
@@ -77,4 +78,4 @@ def test_the_pack_loads_without_what_only_training_needs(
 
 
 def test_this_host_requires_all_that_the_pack_needs_but_accelerate() -> None:
-    assert required((HOST / "requirements.txt").read_text(encoding="utf-8")) >= OURS - {"accelerate"}
+    assert required((find_host() / "requirements.txt").read_text(encoding="utf-8")) >= OURS - {"accelerate"}

@@ -3,24 +3,24 @@
 import json
 from dataclasses import replace
 
-import pytest
-import torch
-
-import small_host  # isort: skip - first, because it puts the host on the path
 import comfy.model_base
 import comfy.supported_models
+import pytest
+import small_host
+import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from compact_checkpoint import CHANNELS, TEXT_POSITIONS, UNET, checkpoint_shapes
-from few_tokens import few_token_options
 from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
 from magicvideo.adaptor_unet.host.base_model import check_fit, config_for
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor, hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.initialisation import new_adaptor
-from narrow_unet import NARROW_HEADS, narrow_model, unet_settings
-from pad_weights import padded_adaptor, padded_settings, padded_unet
+from magicvideo.demo.model.compact_checkpoint import checkpoint_shapes, unet_settings
+from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
+from magicvideo.demo.model.padding import padded_adaptor, padded_settings, padded_unet
+from magicvideo.demo.model.sizes import CHANNELS, TEXT_POSITIONS, UNET
+from magicvideo.demo.train.few_tokens import few_token_options
 
 TOKENS = 3
 

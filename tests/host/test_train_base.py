@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-
-import small_host  # noqa: F401  # isort: skip - first, because it puts the host on the path
 from comfy.model_patcher import ModelPatcher
 
-from encode_stills import MEANING_NUMBERS
-from narrow_unet import narrow_model
-from train_base import MOST_WEIGHT, Denoiser
-from vocabulary import text_of
+from magicvideo.demo.model.narrow_unet import narrow_model
+from magicvideo.demo.train.base import MOST_WEIGHT, Denoiser
+from magicvideo.demo.train.encode_stills import MEANING_NUMBERS
+from magicvideo.demo.world.vocabulary import text_of
 
 STEPS = torch.tensor([3, 250, 999])
 PROMPT = "cat left blue"

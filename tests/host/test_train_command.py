@@ -9,8 +9,8 @@ from small_clips import write_clip
 
 from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint, encoders_fingerprint
 from magicvideo.adaptor_unet.training.settings import RunSettings
+from magicvideo.tools.make_random_checkpoint import write_random
 from magicvideo.trainer.command import TrainCommand
-from make_random_checkpoint import write_random
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / ".demo" / "models" / "checkpoints" / "magicvideo_random.safetensors"
 SMALL = {"frames": 2, "width": 64, "height": 64, "rank": 4, "init": "random", "draws_per_clip": 1, "steps": 1}

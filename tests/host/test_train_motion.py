@@ -4,20 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-
-import small_host  # noqa: F401  # isort: skip - first, because it puts the host on the path
 from safetensors.torch import load_file
 
-from encode_stills import word_numbers, word_table
 from magicvideo.adaptor_unet.checkpoint import load, save
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.watchers import Watcher
-from narrow_unet import NARROW_HEADS, narrow_model
-from pad_adaptor import pad_adaptor_file
-from pad_weights import padded_unet
-from train_motion import BATCH, SETTINGS, SpriteClips, begun_with, narrow_training
+from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
+from magicvideo.demo.model.padding import pad_adaptor_file, padded_unet
+from magicvideo.demo.train.encode_stills import word_numbers, word_table
+from magicvideo.demo.train.motion import BATCH, SETTINGS, SpriteClips, begun_with, narrow_training
 
 
 class Silent(Watcher):

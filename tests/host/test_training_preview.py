@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-import small_host  # noqa: F401  # isort: skip - first, because it puts the host on the path
 from PIL import Image
 
 from magicvideo.adaptor_unet.training.progress_pictures import progress_picture

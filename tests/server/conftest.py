@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 from served_models import CHECKPOINT, CONTROLNET, LORA, link_demo_models, link_models, make_adaptor
 
-from host_server import PACK, Finished, HostServer, Prompt
-from prompt_edits import nodes_of, read_prompt, with_adaptor_file, with_inputs
+from magicvideo.tools.host_server import PACK, Finished, HostServer, Prompt
+from magicvideo.tools.prompt_edits import nodes_of, read_prompt, with_adaptor_file, with_inputs
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
         pytest.skip("COMFYUI_PATH must name a ComfyUI; bash bin/test sets it")
     base, comfyui = tmp_path_factory.mktemp("base"), Path(os.environ["COMFYUI_PATH"])
     link_models(base)
-    link_demo_models(base, comfyui)
+    link_demo_models(base)
     # The CPU even where there is a GPU: only there is the same run bit for bit the same.
     with HostServer(comfyui, base, flags=("--cpu",)) as running:
         yield running

@@ -1,7 +1,6 @@
 """bin/demo as a newcomer runs it: the shipped model, the shipped workflow, the real host."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +11,18 @@ import pytest
 from PIL import Image
 
 from enlarged import SHOWN, as_drawn
-from host_server import PACK
-from motion_rule import way
+from magicvideo.demo.measure.motion_rule import way
+from magicvideo.demo.model.demo_models import ensure_models
+from magicvideo.tools.host_server import PACK
 
 ENLARGED = 512
 
 
+BIN_DEMO = (sys.executable, str(PACK / "bin" / "run.py"), str(PACK / "demo" / "make_clip.py"))
+
+
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(PACK / "demo" / "make_clip.py"), *arguments, "--output", str(folder)]
+    command = [*BIN_DEMO, *arguments, "--output", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
@@ -63,12 +66,11 @@ def test_what_cannot_be_made_is_refused_before_anything_starts(tmp_path: Path, a
 
 
 def test_a_comfyui_that_does_not_start_is_named_with_its_log(tmp_path: Path) -> None:
+    ensure_models(PACK / ".demo")  # or this ComfyUI would be asked for their layout
     broken = tmp_path / "ComfyUI"
     broken.mkdir()
     (broken / "main.py").write_text("raise SystemExit('no such luck')", encoding="utf-8")
-    tokenizer = Path("comfy") / "sd1_tokenizer"
-    shutil.copytree(Path(os.environ["COMFYUI_PATH"]) / tokenizer, broken / tokenizer)
-    command = [sys.executable, str(PACK / "demo" / "make_clip.py"), "a cat", "--output", str(tmp_path / "out")]
+    command = [*BIN_DEMO, "a cat", "--output", str(tmp_path / "out")]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env=os.environ | {"COMFYUI_PATH": str(broken)}
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from host_server import PACK, PACK_NAME, HostServer
+from magicvideo.tools.host_server import PACK, PACK_NAME, HostServer
 
 LANGUAGES = sorted(path.name for path in (PACK / "locales").iterdir())
 NODES = {

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from old_graphs import GRAPHS, VERSIONS, label
 
-from host_server import PACK, HostServer, Prompt
-from prompt_edits import read_prompt
+from magicvideo.tools.host_server import PACK, HostServer, Prompt
+from magicvideo.tools.prompt_edits import read_prompt
 from workflow_input import make_input_files, short
 
 Small = Callable[..., Prompt]

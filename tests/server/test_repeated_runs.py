@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from host_server import HostServer, Prompt
+from magicvideo.tools.host_server import HostServer, Prompt
 
 Small = Callable[..., Prompt]
 LatentOf = Callable[[Prompt], tuple[np.ndarray, object]]

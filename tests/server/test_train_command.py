@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_clips import write_clip
 
-from host_server import PACK
 from magicvideo.adaptor_unet.checkpoint import load
-from make_random_checkpoint import write_random
+from magicvideo.tools.host_server import PACK
+from magicvideo.tools.make_random_checkpoint import write_random
 
 CHECKPOINT = "magicvideo_random.safetensors"
 SIZES = ["--frames", "4", "--width", "64", "--height", "64", "--rank", "4", "--init", "random", "--draws-per-clip", "2"]

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 from small_clips import write_clip
 
-from host_server import PACK, HostServer, Prompt
-from prompt_edits import read_prompt, with_inputs
+from magicvideo.tools.host_server import PACK, HostServer, Prompt
+from magicvideo.tools.prompt_edits import read_prompt, with_inputs
 
 LatentOf = Callable[[Prompt], tuple[np.ndarray, object]]
 TRAIN = "4"

@@ -7,8 +7,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from host_server import HostServer, Prompt
-from prompt_edits import nodes_of
+from magicvideo.tools.host_server import HostServer, Prompt
+from magicvideo.tools.prompt_edits import nodes_of
 from workflow_input import make_input_files
 
 Small = Callable[..., Prompt]

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from host_server import PACK, HostServer, Prompt
-from prompt_edits import with_inputs
+from magicvideo.tools.host_server import PACK, HostServer, Prompt
+from magicvideo.tools.prompt_edits import with_inputs
 from workflow_input import make_input_files, short
 
 WORKFLOWS = sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))

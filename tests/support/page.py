@@ -8,7 +8,7 @@ from typing import Any
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Playwright, Response, TimeoutError, expect
 from playwright.sync_api import Page as Tab
 
-from host_server import PACK, PACK_NAME
+from magicvideo.tools.host_server import PACK, PACK_NAME
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")  # as in bin/setup
 FLAGS = (

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from demo_models import ADAPTOR as DEMO_ADAPTOR
-from demo_models import CHECKPOINT as DEMO_CHECKPOINT
-from demo_models import ensure_models
-from host_server import PACK, HostServer, Prompt
-from make_random_checkpoint import write_random
+from magicvideo.demo.model.demo_models import ADAPTOR as DEMO_ADAPTOR
+from magicvideo.demo.model.demo_models import CHECKPOINT as DEMO_CHECKPOINT
+from magicvideo.demo.model.demo_models import ensure_models
+from magicvideo.tools.host_server import PACK, HostServer, Prompt
+from magicvideo.tools.make_random_checkpoint import write_random
 
 KEPT = PACK / ".demo" / "models"
 CHECKPOINT = "magicvideo_random.safetensors"
@@ -39,9 +39,9 @@ def link_models(base: Path) -> None:
         _link(kind, base / "models" / MODELS[kind])
 
 
-def link_demo_models(base: Path, host: Path) -> None:
+def link_demo_models(base: Path) -> None:
     """Puts the demo's checkpoint and adaptor into this base directory, as links."""
-    ensure_models(KEPT.parent, host)
+    ensure_models(KEPT.parent)
     for name in (f"checkpoints/{DEMO_CHECKPOINT}", f"magicvideo/{DEMO_ADAPTOR}"):
         _place(KEPT / name, base / "models" / name)
 

@@ -2,7 +2,6 @@
 
 from inspect import signature
 
-import small_host  # noqa: F401  # isort: skip - first, because it puts the host on the path
 import comfy.context_windows
 import torch
 from comfy.model_patcher import ModelPatcher

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-import small_host  # isort: skip - first, because it puts the host on the path
+import small_host
 import torch
 from comfy.model_patcher import ModelPatcher
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from host_server import Prompt
-from prompt_edits import nodes_of, with_at_most, with_inputs
+from magicvideo.tools.host_server import Prompt
+from magicvideo.tools.prompt_edits import nodes_of, with_at_most, with_inputs
 
 # The long workflows ask for many more frames; their chunks have 8.
 MORE_THAN_TWO_CHUNKS = 20

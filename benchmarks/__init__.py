@@ -1,0 +1,1 @@
+"""What the pack costs and what its parts are worth."""

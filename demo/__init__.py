@@ -1,0 +1,1 @@
+"""The small model that comes with the pack, and all that made it."""

@@ -1,0 +1,1 @@
+"""What the demo model does, measured and shown."""

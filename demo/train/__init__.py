@@ -1,0 +1,1 @@
+"""How the demo model was trained, from the drawings to the motion."""

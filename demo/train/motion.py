@@ -1,0 +1,182 @@
+"""Trains the demo's motion with the pack's own trainer, on the narrow image network.
+
+    bash bin/run demo/train/motion.py                              the base tuned along
+    bash bin/run demo/train/motion.py --base-tuning frozen --name frozen
+    bash bin/run demo/train/motion.py --name more --base NARROW.safetensors --start ADAPTOR.safetensors
+
+The clips are those of make_sprite_clips.py. Stopped at any time, the same command goes on; with more steps it goes on
+for longer, at the rate that the longer run has there. What comes of it lies in ``FOLDER/NAME``: ``adaptor.safetensors``
+and, of a base that is tuned along, ``base.safetensors``. Both are narrow; model/padding.py and model/make_checkpoint.py
+make of them what ComfyUI loads.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
+from magicvideo.adaptor_unet.checkpoint import load, save
+from magicvideo.adaptor_unet.host.hosted import adaptor_for
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips
+from magicvideo.adaptor_unet.training.loop import accelerator
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.adaptor_unet.training.terminal import Terminal
+from magicvideo.adaptor_unet.training.trainables import Trainables
+from magicvideo.adaptor_unet.training.watchers import Record, Watcher
+from magicvideo.adaptor_unet.whole_file import save_tensors
+from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
+from magicvideo.demo.train.encode_stills import word_numbers, word_table
+from magicvideo.demo.train.few_tokens import few_token_options
+from magicvideo.demo.train.resumable_training import half_precision
+from magicvideo.trainer.motion_training import MotionTraining, Output
+
+BATCH = 4
+HELD_OUT = 32
+SETTINGS = TrainingSettings(
+    steps=2_000,
+    batch=BATCH,
+    clips_at_once=BATCH,
+    learning_rate=5e-4,
+    base_tuning="full",
+    base_rate=2e-4,
+    base_still_share=0.1,
+    still_share=0.0,
+    ema=0.995,
+    warm_up=100,
+    checkpointing=False,
+    save_every=100,
+    validate_every=200,
+    validation_clips=HELD_OUT,
+    sample_every=0,
+)
+
+
+@dataclass(frozen=True)
+class SpriteClips:
+    """Clips in memory, by number.  As many lie together as a step takes, so that all of a step are of one length."""
+
+    clips: tuple[LatentClip, ...]
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return (BATCH,) * (len(self.clips) // BATCH)
+
+    def __len__(self) -> int:
+        return sum(self.groups)
+
+    def __getitem__(self, item: int) -> LatentClip:
+        return self.clips[item]
+
+
+def clips_of(path: Path) -> list[LatentClip]:
+    """As make_sprite_clips.py wrote them; a caption is its few known words (few_tokens.py), ``3 d``."""
+    table = word_table()
+    with safe_open(path, "pt") as file:
+        captions = json.loads(file.metadata()["captions"])
+        latents, rates = file.get_tensor("latents"), file.get_tensor("fps").tolist()
+    texts = [table[word_numbers(caption)] for caption in captions]
+    return [LatentClip(*clip) for clip in zip(latents, rates, texts, captions, strict=True)]
+
+
+def training_clips(paths: list[Path]) -> TrainingClips:
+    """All clips of the files, but for the last of the first file, which are held out."""
+    first, *others = (clips_of(path) for path in paths)
+    first, held_out = first[:-HELD_OUT], first[-HELD_OUT:]
+    whole = [clip for clips in (first, *others) for clip in clips[: len(clips) // BATCH * BATCH]]
+    return TrainingClips(SpriteClips(tuple(whole)), tuple(held_out), torch.zeros_like(whole[0].text))
+
+
+def begun_with(model: ModelPatcher, start: Path | None, rank: int, shared_noise: float | None) -> VideoAdaptor:
+    """The adaptor in the file, or a new one; its shared noise stays as it is unless another is given."""
+    adaptor = load(start) if start else adaptor_for(model, heads=NARROW_HEADS, rank=rank)
+    if shared_noise is not None:
+        adaptor.config = replace(adaptor.config, shared_noise=shared_noise)
+    return adaptor
+
+
+def narrow_training(
+    model: ModelPatcher,
+    adaptor: VideoAdaptor,
+    clips: TrainingClips,
+    settings: TrainingSettings,
+    folder: Path,
+    watchers: Callable[[int], Sequence[Watcher]],
+    resume: bool = True,
+    export: Callable[[Trainables, int, bool], object] | None = None,
+) -> MotionTraining:
+    """A run of the pack's trainer on a narrow model: few tokens, and narrow files unless ``export`` writes others."""
+    model = model.clone()
+    model.model_options["transformer_options"] = few_token_options(model.model.diffusion_model)
+    output = Output(folder / "adaptor.safetensors", folder / "base.safetensors", folder / "run")
+    return MotionTraining(
+        model,
+        adaptor,
+        clips,
+        settings,
+        output,
+        accelerator(cpu=not torch.cuda.is_available()),
+        watchers,
+        resume=resume,
+        export=export or partial(write, output),
+        memory_format=torch.channels_last,
+    )
+
+
+def write(output: Output, trainables: Trainables, step: int, final: bool) -> None:
+    """The narrow adaptor and, if it is tuned, the narrow base."""
+    save(trainables.adaptor, output.adaptor, {"ss_steps": str(step)}, overwrite=True)
+    if trainables.settings.base_tuning == "full":
+        metadata = {"format": "pt", "title": "image network of the demo model, narrow, tuned on clips"}
+        save_tensors(output.base, half_precision(trainables.base.state_dict().items()), metadata)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Trains the demo's motion adaptor; goes on where it was stopped.")
+    parser.add_argument("--steps", type=int, default=SETTINGS.steps)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates; less for a second run")
+    parser.add_argument("--base-tuning", choices=("full", "frozen"), default=SETTINGS.base_tuning)
+    parser.add_argument("--shared-noise", type=float, help="of the adaptor from now on; without it, as it is")
+    parser.add_argument("--high-noise-share", type=float, default=SETTINGS.high_noise_share)
+    parser.add_argument("--frame-noise-levels", choices=get_args(FrameNoiseLevels), default=SETTINGS.frame_noise_levels)
+    parser.add_argument("--name", default="tuned")
+    parser.add_argument("--rank", type=int, default=0, help="of T-Attn; 0 for full (default)")
+    parser.add_argument("--start", type=Path, help="narrow adaptor to begin from; without it, a new one")
+    parser.add_argument("--base", type=Path, default=Path(".demo/training/stills_base.safetensors"))
+    parser.add_argument("--folder", type=Path, default=Path(".demo/training/motion"))
+    files = [Path(".demo/training") / name for name in ("clips.safetensors", "long_clips.safetensors")]
+    parser.add_argument("--clips", type=Path, nargs="+", default=files)
+    options = parser.parse_args()
+    full = options.base_tuning == "full"
+    still_share = SETTINGS.base_still_share if full else 0.0
+    changed = {"steps": options.steps, "base_tuning": options.base_tuning, "base_still_share": still_share}
+    changed |= {name: getattr(options, name) for name in ("high_noise_share", "frame_noise_levels")}
+    changed |= {name: options.rate * getattr(SETTINGS, name) for name in ("learning_rate", "base_rate")}
+    settings = TrainingSettings(**{**vars(SETTINGS), **changed})
+    model = narrow_model(load_file(options.base))
+    adaptor = begun_with(model, options.start, options.rank, options.shared_noise)
+    clips, folder = training_clips(options.clips), options.folder / options.name
+
+    def watchers(done: int) -> tuple[Watcher, ...]:
+        return Terminal(settings.steps, done), Record(folder / "run", done, clips.sample_fps)
+
+    training = narrow_training(model, adaptor, clips, settings, folder, watchers)
+    # Plain attention: on a processor the fused one is slower on the way back.
+    with sdpa_kernel(SDPBackend.MATH):
+        finished = training.train()
+    training.run.accelerator.end_training()
+    return 0 if finished else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

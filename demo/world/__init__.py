@@ -1,0 +1,1 @@
+"""What the demo model draws and understands: sprites in motion, captions, words."""

@@ -1,0 +1,229 @@
+"""Writes the workflows for the demo model: those of the pack, with its files, its size and a prompt that it knows.
+
+    bash bin/run tools/demo_workflows.py
+
+They run as they are once `bash bin/demo` has written the model files, so none asks for a picture or a video: where the
+pack's own workflow loads one, the demo's samples it.
+"""
+
+import argparse
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from magicvideo.demo.make_clip import ENLARGED, FPS, PROMPT, SAMPLING
+from magicvideo.demo.model.demo_models import ADAPTOR, CHECKPOINT
+from magicvideo.demo.world.sprite_scene import FRAMES, SIDE
+from magicvideo.demo.world.subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
+from magicvideo.tools.host_server import PACK
+from magicvideo.tools.page_graph import NOTES, Node, PageGraph
+
+WORKFLOWS = PACK / "workflows"
+# A thing crosses the picture in two seconds, so longer clips need more frames a second to show it on its way.
+EXTENDED_FPS, LONG_FPS = 16.0, 32.0
+WORDS = (
+    f"The demo model draws {SIDE}x{SIDE} pixels and knows few words. **Subjects**: {', '.join(SUBJECTS)}. "
+    f"**Backgrounds**: {', '.join(BACKGROUNDS)}. **Directions**: {', '.join(DIRECTIONS)}."
+)
+FILES = (
+    "## Files\n\n`bash bin/demo` in a clone of this pack writes both files into its own `.demo/models`. Copy them to "
+    f"here:\n\n```\nComfyUI/models/\n  checkpoints/\n    {CHECKPOINT}\n"
+    f"  magicvideo/\n    {ADAPTOR}\n```\n\nWith your own SD1.5 model, use the workflow of the same "
+    "name without `demo`.\n"
+)
+
+
+def text_to_video(graph: PageGraph) -> str:
+    return (
+        f"## Text to video, demo model\n\nPress *Run*: the {FRAMES} frames of one clip, in a minute or less on a "
+        "processor.\n\n### Change these first\n\n1. **Prompt**: another subject, background, direction.\n"
+        "2. **Seed** of *KSampler*.\n3. **strength** of *Apply MagicVideo*: at 0 the frames are separate pictures.\n"
+        "4. **fps**: the same number in *Apply MagicVideo* and in *Create Video*.\n"
+    )
+
+
+def long_video(graph: PageGraph) -> str:
+    graph.set(graph.find("EmptyLatentImage"), batch_size=4 * FRAMES)
+    graph.set_all(fps=LONG_FPS)
+    return (
+        f"## Long video, demo model\n\nPress *Run*: {4 * FRAMES} frames, four times what the adaptor was trained on, "
+        "8 at a time.\n\n### Change these first\n\n1. **Prompt**: another subject, background, direction.\n"
+        "2. **Frames**: `batch_size` of *Empty Latent Image*.\n"
+        "3. **chunk_frames** of *Causal Windows*: memory changes with it, the clip doesn't.\n"
+        f"4. **fps**: the same number in *Apply MagicVideo* and in *Create Video*. At {LONG_FPS:g} a thing needs "
+        "the whole clip for its way.\n"
+    )
+
+
+def image_to_video(graph: PageGraph) -> str:
+    still = sampled_first(graph, [460, 600], [460, 1150], frames=1, names=("LoadImage", "ImageScale", "VAEEncode"))
+    graph.connect(graph.find("CheckpointLoaderSimple"), "MODEL", still, "model")
+    graph.connect(still, "LATENT", graph.find("MagicVideo_ExpandLatent"), "latent")
+    return (
+        "## Image to video, demo model\n\nPress *Run*: the image model alone draws a picture, and a clip is made that "
+        "begins with it.\n\n### Change these first\n\n1. **Prompt**: it is the picture's and the clip's.\n"
+        "2. **Seed** of *KSampler (the first frame)*: another picture.\n"
+        "3. **Frames**: `frames` of *Expand Latent to Clip*.\n"
+    )
+
+
+def extend_clip(graph: PageGraph) -> str:
+    inputs = ("LoadVideo", "GetVideoComponents", "ImageFromBatch", "ImageScale", "VAEEncode")
+    clip = sampled_first(graph, [460, 1180], [20, 1180], frames=FRAMES, names=inputs)
+    graph.connect(graph.find("MagicVideo_CausalWindows"), "MODEL", clip, "model")
+    expand = graph.find("MagicVideo_ExpandLatent")
+    graph.connect(clip, "LATENT", expand, "latent")
+    graph.set(expand, frames=2 * FRAMES, frames_per_clip=FRAMES)
+    graph.set_all(fps=EXTENDED_FPS)
+    graph.group("7 ")["bounding"][2:] = [900, 570]
+    expand["title"] = f"Expand Latent to Clip (from {FRAMES} to {2 * FRAMES} frames)"
+    return (
+        f"## Extend a clip, demo model\n\nPress *Run*: a clip of {FRAMES} frames is made, and then {FRAMES} more after "
+        f"it. The first {FRAMES} stay exactly as they were.\n\n### Change these first\n\n"
+        "1. **Prompt**: another subject, background, direction.\n"
+        "2. **frames** of *Expand Latent to Clip*: the whole length.\n"
+    )
+
+
+def train_motion(graph: PageGraph) -> str:
+    """A clip of the demo model takes the place of a clip of the user's."""
+    train, video = graph.find("MagicVideo_Train"), graph.find("LoadVideo")
+    checkpoint, caption = graph.find("CheckpointLoaderSimple"), graph.find("PrimitiveString")
+    place = video["pos"]
+    graph.remove(video)
+    loader = demo_adaptor(graph, graph.find("MagicVideo_Apply"), [20, 1030])
+    apply = graph.add_like(graph.find("MagicVideo_Apply"), "Apply MagicVideo (a motion that is there)", [20, 1170])
+    sampler = graph.add_like(graph.find("KSampler"), "KSampler (the clip to learn from)", place)
+    decode = graph.add_like(graph.find("VAEDecode"), "VAE Decode (the clip)", [20, 1470])
+    graph.connect(checkpoint, "MODEL", apply, "model")
+    graph.connect(loader, "adaptor", apply, "adaptor")
+    graph.connect(apply, "MODEL", sampler, "model")
+    graph.connect(graph.find("CLIPTextEncode", "Positive"), "CONDITIONING", sampler, "positive")
+    graph.connect(graph.find("CLIPTextEncode", "Negative"), "CONDITIONING", sampler, "negative")
+    graph.connect(graph.find("EmptyLatentImage"), "LATENT", sampler, "latent_image")
+    graph.connect(sampler, "LATENT", decode, "samples")
+    graph.connect(checkpoint, "VAE", decode, "vae")
+    graph.connect(decode, "IMAGE", train, "images")
+    graph.set(sampler, seed=1)
+    settings = "rank = 16\nsample_every = 50\nvalidate_every = 50\nsample_steps = 10"
+    graph.set(train, name="demo_motion", steps=100, settings=settings)
+    graph.set(caption, value=PROMPT)
+    group = graph.group("2 ")
+    group["title"] = "2 A clip and what it shows"
+    group["bounding"][3] = 1310
+    return (
+        "## Train a motion, demo model\n\nPress *Run*: a clip is made, an adaptor learns it from nothing, and a clip "
+        "is made with that. It takes some minutes on a processor.\n\n### Change these first\n\n"
+        "1. **What it shows**: it is the prompt of both clips and the caption for training.\n"
+        "2. **steps** of *Train MagicVideo Adaptor*: more bring it closer to the clip.\n\n"
+        "### While it runs\n\nThe node shows a sample clip now and then. The stop button saves; queue again and it "
+        "goes on.\n\nThe adaptor is also a file: `models/magicvideo/demo_motion_00001.safetensors`.\n"
+    )
+
+
+MAKERS: dict[str, Callable[[PageGraph], str]] = {
+    maker.__name__: maker for maker in (text_to_video, long_video, image_to_video, extend_clip, train_motion)
+}
+
+
+def sampled_first(
+    graph: PageGraph, place: list[int], latent_place: list[int], frames: int, names: tuple[str, ...]
+) -> Node:
+    """Puts a sampler in the place of nodes that load a file, with the prompt of the graph's own."""
+    for name in names:
+        graph.remove(graph.find(name))
+    what = "the first frame" if frames == 1 else f"the first {frames} frames"
+    sampler = graph.add_like(graph.find("KSampler"), f"KSampler ({what})", place)
+    empty = PageGraph(WORKFLOWS / "text_to_video.json").find("EmptyLatentImage")
+    latent = graph.add_like(empty, f"Empty Latent Image ({what})", latent_place)
+    latent["size"] = [360, 140]
+    for source, name in (("Prompt: what to show", "positive"), ("Prompt: what to avoid", "negative")):
+        graph.connect(graph.find("CLIPTextEncode", source), "CONDITIONING", sampler, name)
+    graph.connect(latent, "LATENT", sampler, "latent_image")
+    graph.set(latent, batch_size=frames)
+    graph.set(sampler, seed=1)
+    return sampler
+
+
+def demo_adaptor(graph: PageGraph, apply: Node, place: list[int]) -> Node:
+    """A loader with the demo's adaptor in it, not linked yet."""
+    row = {"localized_name": "adaptor_name", "name": "adaptor_name", "type": "COMBO"}
+    out = {"localized_name": "adaptor", "name": "adaptor", "type": "MAGICVIDEO_ADAPTOR", "slot_index": 0}
+    like = apply | {
+        "type": "MagicVideo_LoadAdaptor",
+        "size": [360, 80],
+        "inputs": [row | {"widget": {"name": "adaptor_name"}}],
+        "outputs": [out],
+        "properties": apply["properties"] | {"Node name for S&R": "MagicVideo_LoadAdaptor"},
+        "widgets_values": [ADAPTOR],
+    }
+    return graph.add_like(like, "Load MagicVideo Adaptor", place)
+
+
+def enlarge(graph: PageGraph) -> None:
+    """Puts between decoder and video what makes each pixel a sharp square, below the decoder."""
+    video = graph.find("CreateVideo")
+    decode = graph.source(video, "images")
+    x, y = decode["pos"]
+    scale = PageGraph(WORKFLOWS / "image_to_video.json").find("ImageScale")
+    large = graph.add_like(scale, "Upscale Image (each pixel a square)", [x, y + decode["size"][1] + 70])
+    large["size"] = [decode["size"][0], 180]
+    graph.set(large, upscale_method="nearest-exact", width=ENLARGED, height=ENLARGED, crop="disabled")
+    graph.connect(decode, "IMAGE", large, "image")
+    graph.connect(large, "IMAGE", video, "images")
+    graph.group("5 ")["bounding"][3] += 250
+
+
+def demo_graph(name: str) -> PageGraph:
+    """The demo's form of a workflow."""
+    graph = PageGraph(WORKFLOWS / f"{name}.json")
+    graph.graph["id"] = str(uuid.uuid5(uuid.UUID(graph.graph["id"]), "demo"))
+    checkpoint = graph.find("CheckpointLoaderSimple")
+    checkpoint["title"] = "Load Checkpoint (the demo's)"
+    del checkpoint["properties"]["models"]
+    for untrained in [node for node in graph.graph["nodes"] if node["type"] == "MagicVideo_NewAdaptor"]:
+        apply = graph.find("MagicVideo_Apply")
+        graph.remove(untrained)
+        graph.connect(demo_adaptor(graph, apply, untrained["pos"]), "adaptor", apply, "adaptor")
+    graph.set_all(ckpt_name=CHECKPOINT, width=SIDE, height=SIDE, fps=FPS)
+    graph.set_all("SaveVideo", filename_prefix=f"magicvideo/demo_{name}")
+    told = MAKERS[name](graph)
+    graph.set_all("EmptyLatentImage", width=SIDE, height=SIDE)
+    graph.set_all("KSampler", **SAMPLING)
+    for encoder in [node for node in graph.graph["nodes"] if node["type"] == "CLIPTextEncode"]:
+        shown = encoder["title"] in ("Prompt: what to show", "Positive")
+        graph.set(encoder, text=PROMPT if shown else "")
+    enlarge(graph)
+    write_notes(graph, told)
+    graph.number_in_order()
+    return graph
+
+
+def write_notes(graph: PageGraph, told: str) -> None:
+    """Two notes, whatever the pack's own workflow has: what to do, and where the files are."""
+    first, files, *others = (node for node in graph.graph["nodes"] if node["type"] in NOTES)
+    first["widgets_values"] = [f"{told}\n### Words\n\n{WORDS}\n"]
+    files["widgets_values"] = [FILES]
+    first["size"], files["pos"], files["size"] = [480, 560], [-520, 610], [480, 360]
+    for other in others:
+        graph.remove(other)
+
+
+def files_of(name: str) -> dict[Path, str]:
+    """Both forms of the demo's workflow, by their place below the folder of workflows."""
+    graph = demo_graph(name)
+    forms = {Path(f"demo_{name}.json"): graph.graph, Path("api", f"demo_{name}.json"): graph.prompt()}
+    return {path: json.dumps(form, indent=2, ensure_ascii=False) + "\n" for path, form in forms.items()}
+
+
+def main() -> None:
+    argparse.ArgumentParser(description="Writes the workflows for the demo model.").parse_args()
+    for name in MAKERS:
+        for path, text in files_of(name).items():
+            (WORKFLOWS / path).write_text(text, encoding="utf-8")
+            print(f"workflows/{path}")
+
+
+if __name__ == "__main__":
+    main()
