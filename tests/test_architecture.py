@@ -9,6 +9,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -60,9 +61,10 @@ BROKEN_ARROWS = [
     ("rooms", "adaptor_unet/host/a.py", "from ...nodes import inputs"),
     ("rooms", "adaptor_unet/training/a.py", "from ...trainer import graph"),
     ("rooms", "trainer/a.py", "from ..nodes import inputs"),
-    ("tensors", "adaptor_unet/a.py", "from .host import binding"),
-    ("tensors", "adaptor_unet/a.py", "def later():\n    from .training.data import shards"),
-    ("tensors", "__init__.py", "from .adaptor_unet.host import binding"),
+    ("host", "adaptor_unet/a.py", "from .host import binding"),
+    ("host", "__init__.py", "from .adaptor_unet.host import binding"),
+    ("training", "adaptor_unet/a.py", "def later():\n    from .training.data import shards"),
+    ("training", "nodes/a.py", "from ..adaptor_unet.training import loop"),
     ("rooms", "adaptor_unet/a.py", "from ..nodes import inputs"),
     ("rooms", "adaptor_unet/a.py", "from ..trainer import graph"),
     ("comfyui", "adaptor_unet/a.py", "def later():\n    from comfy.ops import manual_cast"),
@@ -138,6 +140,7 @@ def test_the_pack_never_does_what_ruff_can_tell() -> None:
     assert never_rules(*map(str, source_files())) == []
 
 
+ROOMS = ("adaptor_unet", "adaptor_unet/host", "adaptor_unet/training/data", "nodes", "trainer")
 BANNED = [
     ("T201", "print(1)"),
     ("E722", "try:\n    x\nexcept:\n    pass"),
@@ -157,17 +160,11 @@ BANNED = [
 ]
 
 
-@pytest.mark.parametrize(("code", "snippet"), BANNED)
-def test_what_the_pack_never_does_would_show(code: str, snippet: str) -> None:
-    assert never_rules("--stdin-filename", "nodes/a.py", "-", text=snippet).count(code) == 1
-
-
-@pytest.mark.parametrize(
-    "room", ["adaptor_unet", "adaptor_unet/host", "adaptor_unet/training/data", "nodes", "trainer"]
-)
-def test_no_room_is_spared(room: str) -> None:
-    found = never_rules("--stdin-filename", f"{room}/a.py", "-", text="\n".join(snippet for _, snippet in BANNED))
-    assert set(found) >= {code for code, _ in BANNED}
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_the_pack_never_does_would_show_in_every_room(room: str) -> None:
+    text = "\n".join(snippet for _, snippet in BANNED)
+    found = Counter(never_rules("--stdin-filename", f"{room}/a.py", "-", text=text))
+    assert found >= Counter(code for code, _ in BANNED)
 
 
 Rule = Callable[[Path, ast.Module], Iterator[str]]
