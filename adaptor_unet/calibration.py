@@ -28,8 +28,8 @@ def shrunk_mean(changes: Tensor) -> Tensor:
 def calibrate(adaptor: VideoAdaptor, levels: dict[str, Sequence[Change]]) -> None:
     """Sets S and B of every site of the adaptor; the rest of it stays.
 
-    ``levels`` has, by the site's name, S - 1 and B as they were found there at each noise level.  A clip longer than the
-    adaptor gives its first frames.  Raises ValueError for a shorter one, and for an adaptor without S and B.
+    ``levels`` has, by the site's name, S - 1 and B as they were found there at each noise level.  A clip longer than
+    the adaptor gives its first frames.  Raises ValueError for a shorter one, and for an adaptor without S and B.
     """
     config = adaptor.config
     if not {"frame", "spatial"} & set(config.parts):
