@@ -81,18 +81,24 @@ class AdaptorConfig:
 
     @property
     def convolutions(self) -> tuple[Site, ...]:
+        """The sites behind 3x3 convolutions, where S and B of the part ``frame`` act."""
         return tuple(site for site in self.sites if site.kind == "convolution")
 
     @property
     def transformers(self) -> tuple[Site, ...]:
+        """The sites in transformer blocks, where the parts ``spatial`` and ``temporal`` act."""
         return tuple(site for site in self.sites if site.kind == "transformer")
 
     def to_json(self) -> str:
+        """All settings as one JSON object, as adaptor files hold it."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "AdaptorConfig":
-        """Raises ValueError for anything but the settings of this version."""
+        """The settings that ``to_json`` wrote; those of LATER may be missing and then have their defaults.
+
+        Raises ValueError for anything else.
+        """
         found = json.loads(text)
         known = {field.name for field in fields(cls)}
         if not isinstance(found, dict) or set(found) | LATER != known:
@@ -120,11 +126,16 @@ class SiteModules(nn.Module):
             parent.add_module(leaf, module)
 
     def __getitem__(self, name: str) -> nn.Module:
+        """The module at the site of that name.  Raises AttributeError if there is none."""
         return self.get_submodule(name)
 
 
 class VideoAdaptor(nn.Module):
-    """All modules of one adaptor; never contains the UNet.  Parts that the settings leave out hold no modules."""
+    """All modules of one adaptor, by part and then by site; never contains the UNet.
+
+    Parts that the settings leave out hold no modules, and ``fps`` is then None.  ``operations`` gives the linear
+    layers, torch's or the host's.  ``metadata`` is what the adaptor's file says of itself, as text.
+    """
 
     def __init__(
         self,

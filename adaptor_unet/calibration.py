@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .adaptor import VideoAdaptor
 
-Change = tuple[Tensor, Tensor]
+Change = tuple[Tensor, Tensor]  # S - 1 and B of one site, f c each
 
 
 def shrunk_mean(changes: Tensor) -> Tensor:
@@ -26,10 +26,10 @@ def shrunk_mean(changes: Tensor) -> Tensor:
 
 @torch.no_grad()
 def calibrate(adaptor: VideoAdaptor, levels: dict[str, Sequence[Change]]) -> None:
-    """Sets S and B of every site of the adaptor from ``S - 1`` and ``B`` there at each level; the rest of it stays.
+    """Sets S and B of every site of the adaptor; the rest of it stays.
 
-    A clip longer than the adaptor gives its first frames.  Raises ValueError for a shorter one, and for an adaptor
-    without S and B.
+    ``levels`` has, by the site's name, S - 1 and B as they were found there at each noise level.  A clip longer than
+    the adaptor gives its first frames.  Raises ValueError for a shorter one, and for an adaptor without S and B.
     """
     config = adaptor.config
     if not {"frame", "spatial"} & set(config.parts):

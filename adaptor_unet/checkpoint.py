@@ -47,13 +47,16 @@ def save(adaptor: VideoAdaptor, path: Path, metadata: dict[str, str] | None = No
 
 
 def start_of(path: Path) -> bytes:
-    """Of a safetensors file: eight bytes with the header's length, and the header's first."""
+    """The first nine bytes of a safetensors file: the header's length, little-endian, and the header's first byte."""
     with path.open("rb") as file:
         return file.read(9)
 
 
 def move_to_new(written: Path, path: Path) -> None:
-    """A link fails when somebody else has made the file meanwhile; a file system without links gets a rename."""
+    """Moves a file to a path where there is none; raises FileExistsError, and overwrites nothing.
+
+    By a link, which fails when somebody else has made the file meanwhile; a file system without links gets a rename.
+    """
     try:
         os.link(written, path)
     except FileExistsError:
@@ -126,7 +129,10 @@ def check_header(path: Path) -> None:
 
 
 def read_config(path: Path, metadata: dict[str, str], keys: list[str]) -> AdaptorConfig:
-    """The settings in the metadata."""
+    """The settings in the metadata of an adaptor file; ``keys`` are its tensors' names, which tell what else it may be.
+
+    Raises AdaptorFileError for a file of another kind or version, and for settings that cannot be read.
+    """
     if metadata.get("magicvideo.format") != FORMAT:
         raise refusal(path, f"seems to be {kind_of_keys(keys)}")
     version = metadata.get("magicvideo.version")
@@ -141,7 +147,11 @@ def read_config(path: Path, metadata: dict[str, str], keys: list[str]) -> Adapto
 
 
 def read_tensors(path: Path, file: safe_open, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors, each checked; copied, so that the file may change or vanish afterwards."""
+    """All tensors of the file by name, copied, so that it may change or vanish afterwards.
+
+    ``expected`` has a tensor of the right shape for each.  Raises AdaptorFileError unless names, shapes and dtypes are
+    right and all values finite.
+    """
     keys = set(file.keys())
     if keys != set(expected):
         missing, extra = sorted(set(expected) - keys), sorted(keys - set(expected))
@@ -160,4 +170,5 @@ def read_tensors(path: Path, file: safe_open, expected: dict[str, Tensor]) -> di
 
 
 def refusal(path: Path, found: str) -> AdaptorFileError:
+    """The error that names the file, what was found in it, and what to do."""
     return AdaptorFileError(f"{path.name} {found[:300]}; expected a MagicVideo adaptor. {REMEDY}")

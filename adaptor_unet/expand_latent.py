@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def lengthen(x: Tensor, given: int, frames: int) -> Tensor:
-    """(b given) ... -> (b frames) ..., clip after clip."""
+    """(b given) ... -> (b frames) ..., clip after clip: each clip goes on with its last frame."""
     clips = rearrange(x, "(b f) ... -> b f ...", f=given)
     last = torch.arange(frames, device=x.device).clamp(max=given - 1)
     return rearrange(clips[:, last], "b f ... -> (b f) ...")

@@ -19,7 +19,10 @@ def sinusoid(values: Tensor, channels: int) -> Tensor:
 
 
 class FpsEmbedding(nn.Module):
-    """What is added to the UNet's time embedding for a frame rate.  Adds nothing until trained: its end is zero."""
+    """What is added to the UNet's time embedding for a frame rate.  Adds nothing until trained: its end is zero.
+
+    ``channels`` of the sinusoid, an even number, and of the ``embedding``: the two ends of the UNet's timestep MLP.
+    """
 
     def __init__(
         self,
@@ -36,5 +39,5 @@ class FpsEmbedding(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, fps: Tensor) -> Tensor:
-        """n -> n c, in frames per second; the dtype of the result is that of ``fps``."""
+        """n -> n c: an embedding for each of n rates in frames a second, of the dtype of ``fps``."""
         return self.outer(nn.functional.silu(self.inner(sinusoid(fps, self.channels).to(fps.dtype))))

@@ -1,15 +1,18 @@
-"""The distribution adaptor, MagicVideo "2D convolution with distribution adaptor".
+"""The distribution adaptor, MagicVideo "2D convolution with distribution adaptor": ``z_i <- S_i z_i + B_i``.
 
-Axes: b clips or conditionings of a batch, f frames of each, c channels, h height, w width, p = h * w; F trained frames.
+A scale S and a shift B for each frame of a clip and each channel, behind a convolution that all frames share.  It acts
+in two steps: ``FrameAdaptor.change`` says how far S and B are from the identity for the rows of a batch, and
+``apply_change`` adds that to the features.  Between the two, the changes of several adaptors can be summed.
+
+Axes: F frames of a training clip, n rows of a batch (each is one frame), c channels.
 """
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 
 class FrameAdaptor(nn.Module):
-    """``z_i <- S_i * z_i + B_i``: a scale and a shift for each frame and channel, ``F c``.  Starts as the identity."""
+    """S and B of one place in the UNet, ``F c`` each.  Starts as the identity: S is 1 and B is 0."""
 
     def __init__(self, frames: int, channels: int, device: torch.device | str | None = None) -> None:
         super().__init__()
@@ -17,23 +20,22 @@ class FrameAdaptor(nn.Module):
         self.shift = nn.Parameter(torch.zeros(frames, channels, device=device))
 
     def change(self, rows: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
-        """``s (S - 1)`` and ``s B`` of the given rows, both ``(b f) c``.
+        """``s (S - 1)`` and ``s B`` at a strength s, ``n c`` each; ``rows``, n, is the row of S and B for each of n.
 
-        The difference from the identity, because it keeps its digits in half precision and because several adaptors
-        add up in it.
+        The difference from the identity, because it keeps its digits in half precision (1.0001 is 1 there), and because
+        several adaptors add up in it.
         """
         rows = rows.to(self.scale.device)
         return strength * (self.scale[rows] - 1), strength * self.shift[rows]
 
-    def forward(self, z: Tensor, rows: Tensor, strength: float = 1.0) -> Tensor:
-        """(b f) c h w -> (b f) c h w"""
-        return apply_change(z, *(rearrange(x, "n c -> n c 1 1") for x in self.change(rows, strength)))
-
 
 def apply_change(z: Tensor, gain: Tensor, shift: Tensor, beside: Tensor | None = None) -> Tensor:
-    """``z + gain (z + beside) + shift``, gain and shift of a shape that spreads over z.
+    """``z + gain (z + beside) + shift``, of z's shape: with ``gain = S - 1`` and ``shift = B``, ``S z + B``.
 
-    Written into z when no gradient is wanted: on a processor fresh memory costs more than the sums.
+    ``z`` is ``n c h w`` behind a convolution and ``n p c`` behind attention; gain and shift are of a shape that spreads
+    over it, ``n c 1 1`` or ``n 1 c``.  ``beside``, shaped as z, is what the caller's sum holds beside z: it is scaled
+    along, and not added again.  Written into z when no gradient is wanted: on a processor fresh memory costs more than
+    the sums.
     """
     gain, shift = gain.to(z), shift.to(z)
     if torch.is_grad_enabled():

@@ -10,12 +10,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+# Whose noise a frame shares: that of the clip's first frame, or that of the frame before.
 Kind = Literal["mixed", "progressive"]
+# Unrelated noise, n ..., of the frames at n places of the batch.
 OwnNoise = Callable[[Sequence[int]], Tensor]
 
 
 def check_noise(share: float, kind: str, frames_per_clip: int) -> None:
-    """Raises ValueError for settings that mean nothing."""
+    """Raises ValueError for settings of the node Frame Noise that cannot work."""
     if kind not in get_args(Kind):
         raise ValueError(f"kind of Frame Noise must be {' or '.join(get_args(Kind))}, found {kind!r}.")
     if not 0 <= share <= 1:
@@ -25,19 +27,22 @@ def check_noise(share: float, kind: str, frames_per_clip: int) -> None:
 
 
 def shared_with_first(noise: Tensor, share: float, frames_per_clip: int = 0) -> Tensor:
-    """n ... -> n ...: unrelated noise made ``mixed``, as an adaptor that was trained so needs it; itself for 0."""
+    """n ... -> n ...: of each frame's noise, ``share`` of the variance becomes that of its clip's first frame.
+
+    As ``frame_noise`` does for "mixed", from noise that is there already.  The very same tensor for a share of 0.
+    """
     if share == 0:
         return noise
     return frame_noise(lambda places: noise[list(places)], range(len(noise)), share, "mixed", frames_per_clip)
 
 
 def clip_noise(shape: tuple[int, ...], generator: torch.Generator, shared: float) -> Tensor:
-    """Noise of one clip, ``f c h w``, of variance 1, of which ``shared`` is the first frame's."""
+    """Noise of one clip, f c h w, of variance 1; ``shared``, 0 to 1, is the share of it that is the first frame's."""
     return shared_with_first(torch.randn(shape, generator=generator), shared)
 
 
 def check_shared_noise(share: object) -> None:
-    """Raises ValueError for a share that an adaptor cannot have."""
+    """Raises ValueError unless ``share`` is a number from 0 to 1, as an adaptor's ``shared_noise`` must be."""
     if type(share) not in (int, float) or not 0 <= share <= 1:
         raise ValueError(f"shared_noise is a share and must lie in 0 to 1, found {share!r}")
 

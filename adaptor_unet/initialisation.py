@@ -44,7 +44,10 @@ def new_adaptor(
 
 
 def start_from_spatial(adaptor: VideoAdaptor, spatial_weight: Callable[[str], Tensor]) -> None:
-    """q, k and v of every transformer from its own self-attention."""
+    """Sets q, k and v of temporal attention at every site from the block's own self-attention.
+
+    ``spatial_weight(name) -> o i`` gives a weight of the image model by its name in the UNet.
+    """
     for site in adaptor.config.transformers if "temporal" in adaptor.config.parts else ():
         for part in ("to_q", "to_k", "to_v"):
             start_from(getattr(adaptor.temporal[site.name], part), spatial_weight(f"{site.name}.attn1.{part}.weight"))
@@ -52,7 +55,7 @@ def start_from_spatial(adaptor: VideoAdaptor, spatial_weight: Callable[[str], Te
 
 @torch.no_grad()
 def draw(layer: nn.Linear, generator: torch.Generator) -> None:
-    """Uniform in +-1 / sqrt(i), torch's own rule for linear layers, from the given generator alone."""
+    """Draws weight and bias of a layer uniformly from +-1 / sqrt(i), torch's own rule, by the given generator alone."""
     bound = layer.in_features**-0.5
     for parameter in layer.parameters():
         parameter.uniform_(-bound, bound, generator=generator)
@@ -60,7 +63,10 @@ def draw(layer: nn.Linear, generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def start_from(projection: Projection, weight: Tensor) -> None:
-    """Copies ``o i``, or for a rank its best approximation ``(U sqrt(s)) (sqrt(s) V)`` (Eckart and Young 1936)."""
+    """Sets a projection to a weight ``o i``: copied, or with a rank the nearest matrix of that rank.
+
+    That is ``(U sqrt(s)) (sqrt(s) V)`` of its largest singular values (Eckart and Young 1936).
+    """
     if isinstance(projection.down, nn.Identity):
         projection.up.weight.copy_(weight)
         return

@@ -1,6 +1,6 @@
 """What stands in place of a part of the adaptor in the ablation: other attentions, and convolutions over time.
 
-Axes: b runs, f frames of a run, p positions, h heads, d channels of a head, c channels, y x height and width.
+Axes: b clips of a batch, f frames of each, p positions, h heads, d channels of a head, c channels, y height, x width.
 """
 
 from collections.abc import Callable, Iterator

@@ -70,7 +70,7 @@ def cross_frame(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]
     return lambda model, clip: with_effect(model, CrossFrameAttention.of(model, **settings))
 
 
-def aligned(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]:  # noqa: ANN401 - the node's own
+def frame_adain(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]:  # noqa: ANN401 - the node's own
     return lambda model, clip: with_effect(model, Adain.of(model, **settings))
 
 
@@ -87,10 +87,10 @@ ROWS = {
     ALONE: Row(),
     "first": Row(cross_frame(look_back="first")),
     "first and previous": Row(FIRST_AND_PREVIOUS),
-    "align features": Row(aligned(at="features")),
-    "align latent": Row(aligned()),
-    "first and previous, align features": Row(both(FIRST_AND_PREVIOUS, aligned(at="features"))),
-    "first and previous, align latent": Row(both(FIRST_AND_PREVIOUS, aligned())),
+    "AdaIN features": Row(frame_adain(at="features")),
+    "AdaIN latent": Row(frame_adain()),
+    "first and previous, AdaIN features": Row(both(FIRST_AND_PREVIOUS, frame_adain(at="features"))),
+    "first and previous, AdaIN latent": Row(both(FIRST_AND_PREVIOUS, frame_adain())),
     "shared noise": Row(share=0.5),
     "first and previous, shared noise": Row(FIRST_AND_PREVIOUS, 0.5),
     "calibrated": Row(calibrated),
@@ -101,19 +101,19 @@ VARIANTS = {
     "all before": Row(cross_frame(look_back="last", last_frames=4096)),
     "first and previous, all blocks": Row(cross_frame(where="all")),
     "first and previous, strength 0.5": Row(cross_frame(strength=0.5)),
-    "align features, strength 0.5": Row(aligned(at="features", strength=0.5)),
-    "align features, first half": Row(aligned(at="features", end_percent=0.5)),
-    "align features, second half": Row(aligned(at="features", start_percent=0.5)),
-    "align features, last quarter": Row(aligned(at="features", start_percent=0.75)),
-    "shared noise 1, align features": Row(aligned(at="features"), 1.0),
-    "align latent, strength 0.5": Row(aligned(strength=0.5)),
-    "align latent, first half": Row(aligned(end_percent=0.5)),
-    "align latent, second half": Row(aligned(start_percent=0.5)),
+    "AdaIN features, strength 0.5": Row(frame_adain(at="features", strength=0.5)),
+    "AdaIN features, first half": Row(frame_adain(at="features", end_percent=0.5)),
+    "AdaIN features, second half": Row(frame_adain(at="features", start_percent=0.5)),
+    "AdaIN features, last quarter": Row(frame_adain(at="features", start_percent=0.75)),
+    "shared noise 1, AdaIN features": Row(frame_adain(at="features"), 1.0),
+    "AdaIN latent, strength 0.5": Row(frame_adain(strength=0.5)),
+    "AdaIN latent, first half": Row(frame_adain(end_percent=0.5)),
+    "AdaIN latent, second half": Row(frame_adain(start_percent=0.5)),
     "shared noise 0.9": Row(share=0.9),
     "shared noise 1": Row(share=1.0),
     "progressive noise 0.5": Row(share=0.5, kind="progressive"),
     "progressive noise 0.9": Row(share=0.9, kind="progressive"),
-    "first and previous, align latent, shared noise 0.9": Row(both(FIRST_AND_PREVIOUS, aligned()), 0.9),
+    "first and previous, AdaIN latent, shared noise 0.9": Row(both(FIRST_AND_PREVIOUS, frame_adain()), 0.9),
 }
 
 

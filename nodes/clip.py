@@ -74,7 +74,8 @@ class CausalWindows(io.ComfyNode):
                 io.Boolean.Input(
                     "offload_past",
                     default=False,
-                    tooltip="Keeps what chunks need of the frames before in main memory: less GPU memory, more time.",
+                    tooltip="Keeps the KV cache, what chunks need of the frames before, in main memory: less GPU "
+                    "memory, more time.",
                 ),
             ],
             outputs=[

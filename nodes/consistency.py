@@ -19,9 +19,9 @@ class CrossFrameAttention(io.ComfyNode):
             node_id="MagicVideo_DirectedAttention",
             display_name="Cross-Frame Attention",
             category=UNTRAINED,
-            description="Makes the frames of a batch look alike with nothing trained: each reads earlier frames too, "
-            "with the model's own self-attention. For clips whose structure comes from a source video or a "
-            "ControlNet; from text alone, frames stay separate pictures.",
+            description="Makes the frames of a batch look alike with nothing trained, by cross-frame attention: each "
+            "reads earlier frames too, with the model's own self-attention. For clips whose structure comes from a "
+            "source video or a ControlNet; from text alone, frames stay separate pictures.",
             search_aliases=["directed attention", "consistency", "flicker", "video to video", "reference"],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model, before or after Apply MagicVideo."),
@@ -90,8 +90,8 @@ class FrameAdain(io.ComfyNode):
             node_id="MagicVideo_AlignFrames",
             display_name="Frame AdaIN",
             category=UNTRAINED,
-            description="Keeps tone and colours of a clip together with nothing trained: each frame's channels get the "
-            "mean and spread of the first frame's.",
+            description="Keeps tone and colours of a clip together with nothing trained, by AdaIN: each frame's "
+            "channels get the mean and standard deviation of the first frame's.",
             search_aliases=["align frames", "color match", "consistency", "flicker", "video to video"],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model, before or after Apply MagicVideo."),
@@ -104,15 +104,17 @@ class FrameAdain(io.ComfyNode):
                     "frames (Frame Noise).",
                 ),
                 strength(
-                    "How far each frame goes towards the first frame's mean and spread: 0 leaves the model "
-                    "exactly as it was."
+                    "How far each frame goes towards the first frame's mean and standard deviation: 0 leaves the "
+                    "model exactly as it was."
                 ),
-                start_percent("Where in sampling frames begin to be aligned."),
-                end_percent("Where in sampling frames stop being aligned."),
+                start_percent("Where in sampling AdaIN begins to act."),
+                end_percent("Where in sampling AdaIN stops acting."),
                 frames_per_clip(),
             ],
             outputs=[
-                io.Model.Output(tooltip="A copy of the model that aligns. The model that came in stays as it was.")
+                io.Model.Output(
+                    tooltip="A copy of the model with AdaIN over frames. The model that came in stays as it was."
+                )
             ],
         )
 
@@ -144,9 +146,9 @@ class CalibrateAdaptor(io.ComfyNode):
             node_id="MagicVideo_CalibrateAdaptor",
             display_name="Calibrate MagicVideo Adaptor",
             category=UNTRAINED,
-            description="Computes an adaptor's S and B from a reference clip, without training: what brings each "
-            "frame's channels to the mean and spread of the clip's first frame, as far as it is alike at all noise "
-            "levels. Made for sampling that clip anew, or as the start of training.",
+            description="Computes an adaptor's S and B from a reference clip, without training: what AdaIN needs to "
+            "bring each frame's channels to the mean and standard deviation of the clip's first frame, as far as it "
+            "is alike at all noise levels. Made for sampling that clip anew, or as the start of training.",
             search_aliases=["distribution adaptor", "train motion", "flicker"],
             inputs=[
                 io.Model.Input("model", tooltip="The Stable Diffusion 1.5 model that the adaptor is for."),

@@ -1,4 +1,7 @@
-"""What many nodes have: the type of an adaptor on the wire, a ModelPatcher around it; places in the menu; inputs."""
+"""What many nodes have: the type of an adaptor on the wire, places in the menu, and inputs.
+
+On the wire an adaptor is a ModelPatcher around a VideoAdaptor.
+"""
 
 from comfy_api.latest import io
 
@@ -10,10 +13,12 @@ UNTRAINED = f"{CATEGORY}/without training"
 
 
 def seed(tooltip: str, name: str = "seed") -> io.Int.Input:
+    """Seed of all that chance decides; the page draws a new one after each run unless told otherwise."""
     return io.Int.Input(name, default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
 
 
 def frames_per_clip() -> io.Int.Input:
+    """How clips lie in the batch."""
     return io.Int.Input(
         "frames_per_clip",
         default=0,
@@ -24,13 +29,15 @@ def frames_per_clip() -> io.Int.Input:
 
 
 def strength(tooltip: str) -> io.Float.Input:
-    """Of something of which there is a whole and no more."""
+    """Strength of an effect whose result is mixed with the plain one: 0 none of it, 1 all."""
     return io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
 
 
 def start_percent(tooltip: str) -> io.Float.Input:
+    """Point of sampling from which on an effect acts: 0 the start, 1 the end."""
     return io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip=tooltip)
 
 
 def end_percent(tooltip: str) -> io.Float.Input:
+    """Point of sampling up to which an effect acts: 0 the start, 1 the end."""
     return io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001, tooltip=tooltip)

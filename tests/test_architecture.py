@@ -1,153 +1,203 @@
-"""The arrows between the rooms of the pack, and what its source never does, read from the source itself.
+"""The arrows between the rooms of the pack, and what its source never does.
 
-Every rule is a function of a parsed file that yields what is wrong with it.  ``test_each_rule_can_fail`` runs the same
-functions on bad snippets.
+``import-linter`` holds the arrows (contracts in pyproject.toml) and ``ruff`` what its rules can say.  By hand is only
+what neither knows: each such rule is a function of a parsed file that yields what is wrong with it.  Every contract and
+every rule is also run on code that breaks it.
 """
 
 import ast
+import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from importlinter.api import read_configuration
+from pack import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-
+# What the host loads.  Here it gets a folder of its own, because the clone may be called anything, and because beside
+# these there are folders that are no part of the pack.
+PARTS = ("__init__.py", "adaptor_unet", "nodes", "trainer")
+CONTRACTS = {one["id"]: one for one in read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]}
 # Top-level modules of ComfyUI; none of them is a package of the registry.
-HOST = {
-    "comfy",
-    "comfy_api",
-    "comfy_config",
-    "comfy_execution",
-    "comfy_extras",
-    "app",
-    "cuda_malloc",
-    "execution",
-    "folder_paths",
-    "latent_preview",
-    "main",
-    "nodes",
-    "node_helpers",
-    "protocol",
-    "server",
-}
-
-# The pack's rooms, and which they may import beside themselves.
-ROOMS = {
-    "entry": {"nodes"},
-    "nodes": {"trainer", "host", "tensor"},
-    "trainer": {"host", "training", "tensor"},
-    "host": {"tensor"},
-    "training": {"tensor"},
-    "tensor": set(),
-}
-
-# What each room may import of the host; None for anything.
-HOST_MODULES: dict[str, set[str] | None] = {
-    "entry": set(),
-    "nodes": {"comfy_api", "comfy_api.latest", "comfy.model_patcher"},
-    "trainer": {"comfy.model_patcher"},
-    "host": None,
-    "training": set(),
-    "tensor": set(),
-}
-
-Rule = Callable[[Path, ast.Module], Iterator[str]]
+HOST = set(CONTRACTS["comfyui"]["forbidden_modules"])
 
 
 def source_files() -> list[Path]:
     """Every Python file that the host loads, relative to the pack's root."""
-    files = [
-        ROOT / "__init__.py",
-        *ROOT.glob("adaptor_unet/**/*.py"),
-        *ROOT.glob("nodes/**/*.py"),
-        *ROOT.glob("trainer/**/*.py"),
-    ]
+    files = [ROOT / "__init__.py", *(file for part in PARTS for file in (ROOT / part).rglob("*.py"))]
     return sorted(file.relative_to(ROOT) for file in files)
 
 
-def room_of(path: Path) -> str:
-    match path.parts:
-        case ("adaptor_unet", ("host" | "training") as room, *_):
-            return room
-        case ("adaptor_unet", *_):
-            return "tensor"
-        case ("nodes" | "trainer" as room, *_):
-            return room
-    return "entry"
+def is_tensor_file(path: Path) -> bool:
+    return path.parent == Path("adaptor_unet")
 
 
-def imports(path: Path, tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Each imported module, as ``("pack", "adaptor_unet/host/binding")`` or ``("other", "comfy.ops")``."""
+def lint_imports(folder: Path, *contracts: str) -> subprocess.CompletedProcess:
+    """Contracts, all if none is named, for the package ``magicvideo`` in this folder."""
+    chosen = [word for contract in contracts for word in ("--contract", contract)]
+    start = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    command = [sys.executable, "-c", start, "--no-cache", "--no-logo", *chosen, str(ROOT / "pyproject.toml")]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_rooms_import_each_other_as_they_are_drawn(tmp_path: Path) -> None:
+    pack = tmp_path / "magicvideo"
+    pack.mkdir()
+    for part in PARTS:
+        if (ROOT / part).exists():
+            (pack / part).symlink_to(ROOT / part)
+    done = lint_imports(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Contracts: {len(CONTRACTS)} kept, 0 broken" in done.stdout
+
+
+BROKEN_ARROWS = [
+    ("sides", "adaptor_unet/host/a.py", "from ..training import loop"),
+    ("sides", "adaptor_unet/training/a.py", "from ..host import binding"),
+    ("sides", "adaptor_unet/training/data/a.py", "def later():\n    from ...host import binding"),
+    ("rooms", "adaptor_unet/host/a.py", "from ...nodes import inputs"),
+    ("rooms", "adaptor_unet/training/a.py", "from ...trainer import graph"),
+    ("rooms", "trainer/a.py", "from ..nodes import inputs"),
+    ("host", "adaptor_unet/a.py", "from .host import binding"),
+    ("host", "__init__.py", "from .adaptor_unet.host import binding"),
+    ("training", "adaptor_unet/a.py", "def later():\n    from .training.data import shards"),
+    ("training", "nodes/a.py", "from ..adaptor_unet.training import loop"),
+    ("rooms", "adaptor_unet/a.py", "from ..nodes import inputs"),
+    ("rooms", "adaptor_unet/a.py", "from ..trainer import graph"),
+    ("comfyui", "adaptor_unet/a.py", "def later():\n    from comfy.ops import manual_cast"),
+    ("comfyui", "adaptor_unet/training/data/a.py", "import folder_paths"),
+    ("comfyui", "adaptor_unet/training/a.py", "from comfy.model_patcher import ModelPatcher"),
+    ("comfyui", "nodes/a.py", "import nodes"),
+    ("comfyui", "trainer/a.py", "from server import PromptServer"),
+    ("comfyui", "trainer/a.py", "from comfy_api.latest import io"),
+    ("comfyui", "__init__.py", "import execution"),
+]
+# What stands in the rooms of a small pack that keeps every contract.
+SOUND = {
+    "__init__.py": "def entry():\n    from .nodes import inputs",
+    "adaptor_unet/__init__.py": "",
+    "adaptor_unet/adaptor.py": "import torch",
+    "adaptor_unet/host/__init__.py": "",
+    "adaptor_unet/host/binding.py": "import comfy.ops, folder_paths\nfrom ..adaptor import VideoAdaptor",
+    "adaptor_unet/training/__init__.py": "",
+    "adaptor_unet/training/loop.py": "from ..adaptor import VideoAdaptor\nfrom .data import shards",
+    "adaptor_unet/training/data/__init__.py": "",
+    "adaptor_unet/training/data/shards.py": "import av",
+    "nodes/__init__.py": "from . import inputs",
+    "nodes/inputs.py": "from comfy_api.latest import io\nfrom comfy.model_patcher import ModelPatcher\n"
+    "from ..adaptor_unet.host import binding\nfrom ..adaptor_unet import adaptor",
+    "trainer/__init__.py": "",
+    "trainer/graph.py": "from comfy.model_patcher import ModelPatcher\nfrom ..adaptor_unet.host import binding\n"
+    "from ..adaptor_unet.training import loop",
+}
+
+
+def small_pack(folder: Path, **more: str) -> None:
+    for path, text in SOUND.items():
+        file = folder / "magicvideo" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n", encoding="utf-8")
+    for path, text in more.items():
+        with (folder / "magicvideo" / path).open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+
+def test_sound_imports_keep_every_contract(tmp_path: Path) -> None:
+    small_pack(tmp_path)
+    done = lint_imports(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("contract", "path", "line"), BROKEN_ARROWS)
+def test_a_broken_arrow_breaks_its_contract(tmp_path: Path, contract: str, path: str, line: str) -> None:
+    small_pack(tmp_path, **{path: line})
+    done = lint_imports(tmp_path, contract)
+    assert done.returncode == 1 and "0 kept, 1 broken" in done.stdout, done.stdout + done.stderr
+
+
+def test_every_contract_is_broken_once() -> None:
+    assert {contract for contract, _, _ in BROKEN_ARROWS} == set(CONTRACTS)
+
+
+# No remark in the source may switch these off in the pack.
+NEVER = "T20,BLE,E722,S102,S30,S60,TID251"
+
+
+def never_rules(*arguments: str, text: str | None = None) -> list[str]:
+    """The codes of the rules that are broken."""
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--ignore-noqa", "--output-format", "json"]
+    done = subprocess.run(
+        [*command, "--select", NEVER, *arguments], cwd=ROOT, input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return [found["code"] for found in json.loads(done.stdout)]
+
+
+def test_the_pack_never_does_what_ruff_can_tell() -> None:
+    assert never_rules(*map(str, source_files())) == []
+
+
+ROOMS = ("adaptor_unet", "adaptor_unet/host", "adaptor_unet/training/data", "nodes", "trainer")
+BANNED = [
+    ("T201", "print(1)"),
+    ("E722", "try:\n    x\nexcept:\n    pass"),
+    ("BLE001", "try:\n    x\nexcept Exception:\n    pass"),
+    ("TID251", "import contextlib\nwith contextlib.suppress(Exception):\n    x"),
+    ("S307", "eval('1')"),
+    ("S102", "exec(text)"),
+    ("S605", "from os import system as s\ns('ls')"),
+    ("S606", "import os\nos.execv('ls', [])"),
+    ("TID251", "import subprocess"),
+    ("S301", "from pickle import loads\nloads(text)"),
+    ("S302", "import marshal\nmarshal.loads(text)"),
+    ("TID251", "import torch as t\nt.load(path)"),
+    ("TID251", "import importlib\nimportlib.import_module(name)"),
+    ("TID251", "from adaptor_unet.host import binding"),
+    ("TID251", "import magicvideo"),
+]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_the_pack_never_does_would_show_in_every_room(room: str) -> None:
+    text = "\n".join(snippet for _, snippet in BANNED)
+    found = Counter(never_rules("--stdin-filename", f"{room}/a.py", "-", text=text))
+    assert found >= Counter(code for code, _ in BANNED)
+
+
+Rule = Callable[[Path, ast.Module], Iterator[str]]
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Each module that is imported by its own name, not relatively."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (("other", alias.name) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield "other", node.module
-        elif isinstance(node, ast.ImportFrom):
-            folder = path.parts[: len(path.parts) - node.level]
-            module = [*folder, *(node.module.split(".") if node.module else [])]
-            if len(path.parts) < node.level:
-                yield "other", f"{'.' * node.level}{node.module or ''}"
-            else:
-                yield from (("pack", "/".join([*module, alias.name])) for alias in node.names)
-
-
-def arrows(path: Path, tree: ast.Module) -> Iterator[str]:
-    """nodes -> trainer -> host -> tensor, nodes -> host, trainer -> training -> tensor."""
-    own = room_of(path)
-    for where, module in imports(path, tree):
-        if where == "pack" and (room := room_of(Path(module))) not in {own, *ROOMS[own]}:
-            yield f"{own} imports {module} of {room}"
-
-
-def host_imports(path: Path, tree: ast.Module) -> Iterator[str]:
-    """Only ``adaptor_unet/host`` imports the host; nodes know its node interface and the type of a model."""
-    allowed = HOST_MODULES[room_of(path)]
-    for where, module in imports(path, tree):
-        if where == "other" and module.split(".")[0] in HOST and allowed is not None and module not in allowed:
-            yield f"imports {module}"
-
-
-def relative_imports(path: Path, tree: ast.Module) -> Iterator[str]:
-    """The pack works under any folder name, so it never imports itself by name and never reaches outside."""
-    for where, module in imports(path, tree):
-        if where == "other" and (module.startswith(".") or module.split(".")[0] in {"magicvideo", "adaptor_unet"}):
-            yield f"imports {module}"
+            yield node.module
 
 
 def packages(path: Path, tree: ast.Module) -> Iterator[str]:
     """Tensor files need torch, einops and safetensors, and the standard library."""
-    for where, module in imports(path, tree):
-        name = module.split(".")[0]
-        if room_of(path) == "tensor" and where == "other" and name not in sys.stdlib_module_names:
-            if name not in {"torch", "einops", "safetensors"}:
-                yield f"imports {module}"
+    known = {*sys.stdlib_module_names, "torch", "einops", "safetensors"}
+    if is_tensor_file(path):
+        yield from (f"imports {name}" for name in imports(tree) if name.split(".")[0] not in known)
 
 
-def length(path: Path, tree: ast.Module) -> Iterator[str]:
-    """Counts to the last statement, which a parsed snippet knows too."""
-    last = max((node.end_lineno for node in tree.body), default=0)
-    if last > 350:
-        yield f"has {last} lines"
+def part_of_the_host(path: Path, tree: ast.Module) -> Iterator[str]:
+    """Import-linter knows packages of others as a whole: of ``comfy``, nodes and trainer know the type of a model."""
+    for name in imports(tree):
+        if path.parts[0] in ("nodes", "trainer") and name.split(".")[0] == "comfy" and name != "comfy.model_patcher":
+            yield f"imports {name}"
 
 
-def prints(path: Path, tree: ast.Module) -> Iterator[str]:
+def above_the_pack(path: Path, tree: ast.Module) -> Iterator[str]:
+    """A relative import that leaves the pack's folder would reach another pack."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "pprint"):
-            yield f"line {node.lineno}: print"
-
-
-def broad_excepts(path: Path, tree: ast.Module) -> Iterator[str]:
-    broad = {"Exception", "BaseException"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ExceptHandler):
-            if node.type is None or {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} & broad:
-                yield f"line {node.lineno}: broad except"
-        if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] == "suppress":
-            if {dotted(argument) for argument in node.args} & broad:
-                yield f"line {node.lineno}: broad suppress"
+        if isinstance(node, ast.ImportFrom) and node.level > len(path.parts):
+            yield f"line {node.lineno}: leaves the pack"
 
 
 def dotted(node: ast.AST) -> str:
@@ -157,20 +207,30 @@ def dotted(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def imported_names(tree: ast.Module) -> dict[str, str]:
-    """What each imported name stands for, by its full dotted path; relative imports are the pack's own."""
-    names = {}
+def runs_text(path: Path, tree: ast.Module) -> Iterator[str]:
+    """Built-in functions that run text as code, of which ruff has no rule."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and dotted(node.func) in ("compile", "__import__"):
+            yield f"line {node.lineno}: calls {dotted(node.func)}"
+
+
+def catches_all(path: Path, tree: ast.Module) -> Iterator[str]:
+    """Ruff lets a broad except pass that raises again."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and node.type is not None:
+            if {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} & {"Exception", "BaseException"}:
+                yield f"line {node.lineno}: broad except"
+
+
+def imported_names(tree: ast.Module) -> set[str]:
+    """The names under which a file knows what it imports by name."""
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.asname or alias.name.split(".")[0]: alias.asname and alias.name for alias in node.names}
+            names |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    return {name: target or name for name, target in names.items()}
-
-
-def full_name(node: ast.AST, names: dict[str, str]) -> str:
-    first, *rest = dotted(node).split(".")
-    return ".".join([names.get(first, first), *rest])
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
 
 
 def targets(node: ast.AST) -> list[ast.expr]:
@@ -187,103 +247,54 @@ def foreign_assignments(path: Path, tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         for target in targets(node):
             if dotted(target).split(".")[0] in names:
-                yield f"line {node.lineno}: sets {full_name(target, names)}"
+                yield f"line {node.lineno}: sets {dotted(target)}"
         if isinstance(node, ast.Call) and dotted(node.func) in ("setattr", "delattr") and node.args:
             if dotted(node.args[0]).split(".")[0] in names:
-                yield f"line {node.lineno}: {dotted(node.func)} on {full_name(node.args[0], names)}"
-
-
-def unsafe(path: Path, tree: ast.Module) -> Iterator[str]:
-    """Nothing that runs text or bytes, starts a process or unpickles."""
-    names = imported_names(tree)
-    calls = {"eval", "exec", "compile", "__import__", "importlib.import_module", "torch.load", "torch.hub.load"}
-    calls |= {"os.system", "os.popen", "torch.jit.load", "torch.package.PackageImporter"}
-    modules = {"subprocess", "pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "ctypes", "pty"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            name = full_name(node.func, names)
-            starts = name.startswith(("os.exec", "os.spawn", "os.posix_spawn", "os.fork"))
-            if name.removeprefix("builtins.") in calls or starts:
-                yield f"line {node.lineno}: calls {name}"
-    for node in ast.walk(tree):
-        found = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-        if isinstance(node, ast.ImportFrom):
-            # An error may be named, so that it can be caught.
-            found = [node.module or ""] if found != ["UnpicklingError"] else []
-        yield from (f"imports {module}" for module in found if module.split(".")[0] in modules)
+                yield f"line {node.lineno}: {dotted(node.func)} on {dotted(node.args[0])}"
 
 
 def named_shapes(path: Path, tree: ast.Module) -> Iterator[str]:
     """In tensor files every reshape is an einops string."""
     reshaping = {"view", "reshape", "permute", "transpose", "unsqueeze", "squeeze", "flatten", "unflatten"}
     for node in ast.walk(tree):
-        if room_of(path) == "tensor" and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if is_tensor_file(path) and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             if node.func.attr in reshaping:
                 yield f"line {node.lineno}: {node.func.attr}"
 
 
 RULES: list[Rule] = [
-    arrows,
-    host_imports,
-    relative_imports,
     packages,
-    length,
-    prints,
-    broad_excepts,
+    part_of_the_host,
+    above_the_pack,
+    runs_text,
+    catches_all,
     foreign_assignments,
-    unsafe,
     named_shapes,
 ]
 
 
-@pytest.mark.parametrize("path", source_files(), ids=str)
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_source_keeps_the_rule(rule: Rule, path: Path) -> None:
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    assert list(rule(path, tree)) == []
-
-
-def test_the_rules_are_applied_to_the_rooms() -> None:
-    assert {room_of(path) for path in source_files()} >= {"entry", "nodes", "host", "tensor"}
-    assert {path.name for path in source_files() if room_of(path) == "tensor"} >= {"adaptor.py", "checkpoint.py"}
+def test_source_keeps_the_rule(rule: Rule) -> None:
+    files = source_files()
+    assert len(files) > 50 and Path("adaptor_unet/adaptor.py") in files and Path("nodes/train.py") in files
+    wrong = {
+        str(path): found
+        for path in files
+        if (found := list(rule(path, ast.parse((ROOT / path).read_text(encoding="utf-8")))))
+    }
+    assert wrong == {}
 
 
 BAD = [
-    (arrows, "adaptor_unet/a.py", "from .host.binding import bind"),
-    (arrows, "adaptor_unet/a.py", "from .host import binding"),
-    (arrows, "adaptor_unet/a.py", "from . import host"),
-    (arrows, "adaptor_unet/a.py", "from .training import loop"),
-    (arrows, "adaptor_unet/a.py", "from ..nodes.apply import ApplyMagicVideo"),
-    (arrows, "adaptor_unet/a.py", "def later():\n    from ..nodes import apply"),
-    (arrows, "adaptor_unet/training/a.py", "from ..host.binding import bind"),
-    (arrows, "adaptor_unet/training/a.py", "from .. import host"),
-    (arrows, "adaptor_unet/host/a.py", "from ..training import loop"),
-    (arrows, "adaptor_unet/host/a.py", "from ...trainer import graph"),
-    (arrows, "adaptor_unet/training/data/a.py", "from ....trainer import graph"),
-    (arrows, "nodes/a.py", "from ..adaptor_unet.training.loop import train"),
-    (arrows, "trainer/a.py", "from ..nodes.wire import Adaptor"),
-    (arrows, "adaptor_unet/host/a.py", "from ...nodes.wire import Adaptor"),
-    (arrows, "__init__.py", "from .adaptor_unet.host import binding"),
-    (host_imports, "adaptor_unet/a.py", "import comfy.ops"),
-    (host_imports, "adaptor_unet/a.py", "def later():\n    from comfy.ops import manual_cast"),
-    (host_imports, "adaptor_unet/training/a.py", "import folder_paths"),
-    (host_imports, "adaptor_unet/training/a.py", "from comfy.model_patcher import ModelPatcher"),
-    (host_imports, "nodes/a.py", "import comfy.model_management"),
-    (host_imports, "trainer/a.py", "import comfy.model_management"),
-    (host_imports, "nodes/a.py", "import nodes"),
-    (host_imports, "nodes/a.py", "from server import PromptServer"),
-    (host_imports, "__init__.py", "import execution"),
-    (relative_imports, "nodes/a.py", "from adaptor_unet.host import binding"),
-    (relative_imports, "nodes/a.py", "import magicvideo"),
-    (relative_imports, "nodes/a.py", "from ... import other_pack"),
     (packages, "adaptor_unet/a.py", "import numpy"),
     (packages, "adaptor_unet/a.py", "from transformers import CLIPTextModel"),
-    (length, "nodes/a.py", "x = 1\n" * 351),
-    (prints, "nodes/a.py", "print(1)"),
-    (broad_excepts, "nodes/a.py", "try:\n    x\nexcept:\n    pass"),
-    (broad_excepts, "nodes/a.py", "try:\n    x\nexcept Exception:\n    pass"),
-    (broad_excepts, "nodes/a.py", "try:\n    x\nexcept (OSError, BaseException) as error:\n    raise"),
-    (broad_excepts, "nodes/a.py", "with contextlib.suppress(Exception):\n    x"),
+    (part_of_the_host, "nodes/a.py", "import comfy.model_management"),
+    (part_of_the_host, "trainer/a.py", "from comfy.ops import manual_cast"),
+    (above_the_pack, "nodes/a.py", "from ... import other_pack"),
+    (above_the_pack, "__init__.py", "from ..other_pack import nodes"),
+    (runs_text, "nodes/a.py", "__import__('os')"),
+    (runs_text, "nodes/a.py", "compile('1', 'a', 'eval')"),
+    (catches_all, "nodes/a.py", "try:\n    x\nexcept (OSError, BaseException) as error:\n    raise"),
     (foreign_assignments, "nodes/a.py", "import comfy.ops\ncomfy.ops.manual_cast = None"),
     (foreign_assignments, "nodes/a.py", "import comfy.samplers as s\ns.sampling_function = None"),
     (foreign_assignments, "nodes/a.py", "from torch import nn\nnn.GroupNorm.forward = None"),
@@ -292,30 +303,18 @@ BAD = [
     (foreign_assignments, "nodes/a.py", "import torch\n(torch.x, y) = 1, 2"),
     (foreign_assignments, "nodes/a.py", "import torch\ndel torch.x"),
     (foreign_assignments, "nodes/a.py", "from comfy import hooks\nsetattr(hooks, name, 1)"),
-    (unsafe, "nodes/a.py", "eval('1')"),
-    (unsafe, "nodes/a.py", "exec(text)"),
-    (unsafe, "nodes/a.py", "import os\nos.system('ls')"),
-    (unsafe, "nodes/a.py", "from os import system as s\ns('ls')"),
-    (unsafe, "nodes/a.py", "import os\nos.execv('ls', [])"),
-    (unsafe, "nodes/a.py", "import subprocess"),
-    (unsafe, "nodes/a.py", "from pickle import loads"),
-    (unsafe, "nodes/a.py", "import torch as t\nt.load(path)"),
-    (unsafe, "nodes/a.py", "__import__('os')"),
     (named_shapes, "adaptor_unet/a.py", "y = x.view(2, -1)"),
     (named_shapes, "adaptor_unet/a.py", "y = x.unsqueeze(0)"),
 ]
 
 FINE = [
-    (arrows, "adaptor_unet/training/a.py", "from ..adaptor import VideoAdaptor\nfrom . import config"),
-    (arrows, "adaptor_unet/host/a.py", "from ..adaptor import VideoAdaptor\nfrom .motion import Motion"),
-    (arrows, "nodes/a.py", "from ..trainer.graph import GraphTraining\nfrom .wire import Adaptor"),
-    (arrows, "trainer/a.py", "from ..adaptor_unet.training.loop import train\nfrom ..adaptor_unet.host.fresh import x"),
-    (arrows, "__init__.py", "def entry():\n    from .nodes import Extension"),
-    (host_imports, "adaptor_unet/host/a.py", "import comfy.ops, folder_paths"),
-    (host_imports, "nodes/a.py", "from comfy_api.latest import io\nfrom comfy.model_patcher import ModelPatcher"),
-    (broad_excepts, "nodes/a.py", "try:\n    x\nexcept (OSError, ValueError):\n    pass"),
+    (packages, "adaptor_unet/training/a.py", "import numpy"),
+    (part_of_the_host, "nodes/a.py", "from comfy_api.latest import io\nfrom comfy.model_patcher import ModelPatcher"),
+    (part_of_the_host, "adaptor_unet/host/a.py", "import comfy.ops"),
+    (above_the_pack, "nodes/a.py", "from ..adaptor_unet.host import binding"),
+    (runs_text, "nodes/a.py", "model.eval()\nre.compile('x')\nload(path)"),
+    (catches_all, "nodes/a.py", "try:\n    x\nexcept (OSError, ValueError):\n    pass"),
     (foreign_assignments, "nodes/a.py", "import torch\nself.x = torch.ones(1)\nmodel.y = 2"),
-    (unsafe, "nodes/a.py", "model.eval()\nre.compile('x')\nload(path)"),
 ]
 
 
@@ -335,11 +334,6 @@ def test_each_rule_lets_sound_code_pass(rule: Rule, path: str, snippet: str) -> 
 
 def test_every_rule_has_a_snippet_that_breaks_it() -> None:
     assert {rule for rule, _, _ in BAD} == set(RULES)
-
-
-def test_every_tensor_file_has_a_test_file() -> None:
-    sources = {path.name for path in source_files() if path.parent == Path("adaptor_unet")} - {"__init__.py"}
-    assert sources == {path.name.removeprefix("test_") for path in (ROOT / "tests/tensor").glob("test_*.py")}
 
 
 IMPORT = """
@@ -366,7 +360,9 @@ def imported_without_host(root: Path, *modules: str) -> subprocess.CompletedProc
 
 
 def test_importing_the_pack_imports_nothing_and_its_tensor_files_no_host() -> None:
-    files = [path.with_suffix("") for path in source_files() if room_of(path) in ("tensor", "training")]
+    files = [
+        path.with_suffix("") for path in source_files() if path.parts[0] == "adaptor_unet" and path.parts[1] != "host"
+    ]
     done = imported_without_host(ROOT, *(".".join(["pack", *file.parts]) for file in files))
     assert done.returncode == 0, done.stderr
 

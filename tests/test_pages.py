@@ -105,6 +105,15 @@ def test_links_of_help_pages_are_taken_as_comfyui_takes_them() -> None:
     assert len(broken(page, "![a](../pictures/causal_windows.svg) [a](../../../README.md) ![a](pictures/no.svg)")) == 3
 
 
+def test_the_tour_of_the_code_is_read_in_one_go() -> None:
+    tour = re.split(
+        r"^## ", read(Path("README.md")).partition("## Read the code in this order\n")[2], flags=re.MULTILINE
+    )[0]
+    files = re.findall(r"^\d+\. \[`([\w/]+\.py)`\]", tour, re.MULTILINE)
+    assert 6 <= len(files) <= 8 and len(files) == len(re.findall(r"^\d+\. ", tour, re.MULTILINE))
+    assert sum(len(read(Path(file)).splitlines()) for file in files) < 900
+
+
 def misspelled(*paths: str, text: str | None = None) -> list[str]:
     command = [sys.executable, "-m", "codespell_lib", "--ignore-words-list", ",".join(sorted(RIGHT_WORDS)), *paths]
     done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=False)

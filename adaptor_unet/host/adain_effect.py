@@ -29,8 +29,8 @@ Change = tuple[Tensor, Tensor]
 class Adain(Effect):
     """Settings of one Frame AdaIN node.
 
-    ``sites`` are the UNet's places where it acts; none for the latents.  ``told`` hears of each site, the frames of the
-    call, and their change: gain and shift, n c each.
+    ``sites`` are the places of the UNet where it acts; none if it acts on the latents.  ``told`` is called at each site
+    with the site's name, the frames of the call, and what AdaIN does to them: gain and shift, n c each.
     """
 
     node: ClassVar[str] = "Frame AdaIN"
@@ -52,7 +52,7 @@ class Adain(Effect):
 
     @classmethod
     def parts(cls, acting: Sequence[tuple["Adain", FrameLayout]], cache: CallCache) -> list[CallPart]:
-        """One after the other."""
+        """A part for each node that acts at features, one after the other."""
         return [
             AdainCall(effect, layout, partial(cache, id(effect))).part() for effect, layout in acting if effect.sites
         ]
@@ -81,7 +81,7 @@ class Adain(Effect):
 
 
 class AdainCall:
-    """What it does to the features during one call of the UNet."""
+    """AdaIN of one node at the features during one call of the UNet; ``cache`` holds the first frame's statistics."""
 
     def __init__(self, effect: Adain, layout: FrameLayout, cache: CallCache) -> None:
         self.effect, self.layout, self.cache = effect, layout, cache
@@ -89,6 +89,7 @@ class AdainCall:
         self.self_attention = HeldSelfAttention()
 
     def part(self) -> CallPart:
+        """Hooks behind the convolutions, patches behind self-attention and cross-attention."""
         convolutions = [site.name for site in self.effect.sites if site.kind == "convolution"]
         return CallPart(
             hooks={name: partial(self.behind_convolution, name) for name in convolutions},
@@ -103,9 +104,9 @@ class AdainCall:
         return apply_change(z, *(rearrange(x, "n c -> n c 1 1") for x in self.change(name, z)))
 
     def behind_cross_attention(self, out: Tensor, options: Options) -> Tensor:
-        """n p c -> n p c: S-Attn, and what T-Attn has added to it, aligned.
+        """n p c -> n p c: AdaIN of S-Attn and what T-Attn has added to it, self-attention + ``out``.
 
-        The block has added the self-attention already, so here its change is added alone.
+        The block has added the self-attention already, so of that only its change is added here.
         """
         beside = self.self_attention.take(out)
         name = self.transformers[block_of(options)]
@@ -115,7 +116,7 @@ class AdainCall:
         return apply_change(out, gain, shift, beside=beside)
 
     def change(self, site: str, z: Tensor) -> Change:
-        """Gain and shift of features, n c ... -> n c twice."""
+        """n c ... -> n c twice: the gain and shift that AdaIN applies to the features z of a site."""
         own = frame_statistics(z)
         past = self.cache(site, self.layout, ReferenceStatistics)
         change = adain(own, reference_of(own, self.layout, past), self.effect.strength)

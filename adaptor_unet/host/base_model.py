@@ -48,6 +48,7 @@ def check_fit(model: ModelPatcher, config: AdaptorConfig) -> None:
 
 
 def describe(config: AdaptorConfig) -> str:
+    """A UNet's layout in words, for an error message."""
     widths = sorted({site.channels for site in config.sites})
     return (
         f"{len(config.convolutions)} convolutions and {len(config.transformers)} transformers "

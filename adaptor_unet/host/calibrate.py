@@ -32,7 +32,7 @@ FEWEST_LEVELS = 2
 
 
 class Recording:
-    """What alignment does at every site, frame by frame, at one noise level after the other."""
+    """Gain and shift that AdaIN applied at every site, frame by frame, at one noise level after the other."""
 
     def __init__(self, frames: int) -> None:
         self.frames = frames
@@ -40,12 +40,13 @@ class Recording:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, site: str, layout: FrameLayout, change: Change) -> None:
-        """Takes in ``n c`` twice; a frame that comes several times counts with their mean."""
+        """Takes in gain and shift of one call, n c each; a frame that comes several times counts with their mean."""
         values = torch.stack([*change, torch.ones_like(change[0])]).cpu()
         sums = self.sums.setdefault(site, torch.zeros(3, self.frames, values.shape[-1]))
         sums.index_add_(1, torch.tensor(layout.positions * layout.batch), values)
 
     def end_level(self) -> None:
+        """What came since the last time was one noise level."""
         for site, (gain, shift, count) in self.sums.items():
             self.levels[site].append((gain / count, shift / count))
         self.sums.clear()
@@ -138,4 +139,5 @@ def check_clip(clip: Tensor, steps: int) -> None:
 
 
 def identity(config: AdaptorConfig) -> VideoAdaptor:
+    """A frozen adaptor that changes nothing: S is 1, B is 0."""
     return VideoAdaptor(config).requires_grad_(False)

@@ -67,7 +67,7 @@ class CrossFrameAttention(Effect):
     def attend(
         self, layout: FrameLayout, cache_of: CallCache, q: Tensor, k: Tensor, v: Tensor, options: Options
     ) -> Tensor:
-        """n p c -> n p c"""
+        """n p c -> n p c: self-attention of one block, each frame over its own tokens and those that it looks at."""
 
         def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return optimized_attention(

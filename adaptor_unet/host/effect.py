@@ -21,15 +21,15 @@ from .frame_cache import CallCache
 
 logger = logging.getLogger(__name__)
 
-Options = dict[str, Any]
-Block = tuple[str, int, int]
+Options = dict[str, Any]  # the host's transformer options
+Block = tuple[str, int, int]  # a transformer as the host counts it: side of the UNet, block, number in it
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 Self = TypeVar("Self", bound="Effect")
 
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """From sigma ``start`` down to ``end``, both included."""
+    """A part of sampling, the noise levels sigma ``start`` down to ``end``, both included; all by default."""
 
     start: float = math.inf
     end: float = 0.0
@@ -39,7 +39,10 @@ class NoiseLevels:
 
 
 def noise_levels(model: ModelPatcher, start_percent: float, end_percent: float) -> NoiseLevels:
-    """The noise levels of this model between two points of sampling.  Raises ValueError unless they lie in 0 to 1."""
+    """The noise levels of this model between two points of sampling, 0 its start and 1 its end.
+
+    Raises ValueError unless they lie in 0 to 1.
+    """
     if not (0.0 <= start_percent <= 1.0 and 0.0 <= end_percent <= 1.0):
         raise ValueError(f"start_percent and end_percent must lie in 0 to 1, found {start_percent} and {end_percent}.")
     sampling = model.get_model_object("model_sampling")
@@ -52,9 +55,10 @@ class Effect:
     """Settings of one node that acts while a model samples; raises ValueError for settings that cannot work.
 
     ``node`` is the node's display name.  ``place``: effects of a lower place act before those of a higher one, in
-    whichever order their nodes came.  ``most_strength``: 1 for effects of which there is a whole and no more, which
-    then take a strength of 0 to 1; infinite for others, which take any.
-    ``strength`` 0 leaves the image model exactly as it was.  ``frames_per_clip``: 0 for the whole batch.
+    whichever order their nodes came.  ``strength``: how much of the effect; 0 leaves the image model exactly as it was.
+    ``most_strength``: 1 where strength mixes the effect's result with the plain one, so that 0 to 1 is allowed;
+    infinite where it scales a change, which may be of any size and sign.  ``frames_per_clip``: length of each clip in
+    the batch, 0 for the whole batch as one clip.  ``levels``: the noise levels at which it acts.
     """
 
     node: ClassVar[str]
@@ -86,8 +90,12 @@ class Effect:
 
     @classmethod
     def parts(cls: type[Self], acting: Sequence[tuple[Self, FrameLayout]], cache: CallCache) -> list["CallPart"]:
-        """What the effects of this class do in one call of the UNet: those that act at its noise level, with the frames
-        that the call holds.  ``cache`` gives what earlier calls have kept of the frames before, if any."""
+        """What the effects of this class do in one call of the UNet.
+
+        ``acting`` are those that act at its noise level, in the order of their nodes, each with the frames that the
+        call holds as it counts clips.  ``cache`` gives what they have kept of the frames before, if the clip comes in
+        chunks.
+        """
         return []
 
     def acts_at(self, sigma: float | None) -> bool:
@@ -98,7 +106,7 @@ class Effect:
         """Sets on the clone what it needs beside calls of the UNet: further models, functions behind guidance."""
 
     def before_sampling(self, transformer_options: Options) -> None:
-        """Told once before the first step, for what a person should read in the log."""
+        """Called once before the first step of sampling, to log what a person should know."""
 
     @property
     def sampling_order(self) -> SamplingOrder | None:
@@ -107,15 +115,15 @@ class Effect:
 
     @property
     def shared_noise(self) -> float:
-        """Share of each frame's noise that must be the first frame's, 0 to 1."""
+        """Share of the variance of each frame's noise that must be its clip's first frame's, 0 to 1."""
         return 0.0
 
     def activation_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
-        """Memory that a call of so many frames, ``height`` and ``width`` in latents, needs beside the UNet's own."""
+        """Bytes that a call of so many frames, ``height`` and ``width`` in latents, needs beside the UNet's own."""
         return 0
 
     def cache_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
-        """Memory of what it keeps of the frames before, where so many of them go through the UNet in chunks."""
+        """Bytes of all that it keeps of the frames before, when a clip of so many frames comes in chunks."""
         return 0
 
 

@@ -67,6 +67,7 @@ class TrainingFolders:
 
 
 def training_folders() -> TrainingFolders:
+    """These folders of the host, as it is set up now."""
     output = Path(folder_paths.get_output_directory()) / FOLDER
     first = {kind: Path(folder_paths.get_folder_paths(kind)[0]) for kind in (FOLDER, "loras", "checkpoints")}
     return TrainingFolders(first[FOLDER], first["loras"], first["checkpoints"], output / "training", output / "cache")

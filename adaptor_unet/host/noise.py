@@ -21,7 +21,7 @@ class FrameNoise:
     frames_per_clip: int = 0
 
     def __post_init__(self) -> None:
-        check_noise(self.share, self.kind, self.frames_per_clip)
+        check_noise(*self.settings)
 
     def generate_noise(self, latent: dict[str, Any]) -> Tensor:
         """n c h w, one for each frame of the latent.
@@ -45,4 +45,5 @@ class FrameNoise:
 
     @property
     def settings(self) -> tuple[float, Kind, int]:
+        """What ``check_noise`` and ``frame_noise`` take: share, kind and frames_per_clip."""
         return self.share, self.kind, self.frames_per_clip

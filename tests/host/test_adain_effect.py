@@ -1,4 +1,4 @@
-"""Aligned frames in the host: what they come to, and when."""
+"""AdaIN over frames in the host: what frames come to, and when."""
 
 import comfy.supported_models
 import pytest

@@ -1,4 +1,4 @@
-"""Directed attention in the host's UNet: the formula, and life with other nodes' attention."""
+"""Cross-frame attention in the host's UNet: the formula, and life with other nodes' attention."""
 
 from collections.abc import Callable
 

@@ -7,6 +7,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
+from magicvideo.adaptor_unet.frame_adaptor import apply_change
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.sites import Site
@@ -76,7 +77,8 @@ class ToyDenoiser:
         layout = layout or FrameLayout.whole(len(fps), frames)
         z = self.unet.get_submodule(CONVOLUTION)(x / (1 + rearrange(sigma, "n -> n 1 1 1") ** 2) ** 0.5)
         if adaptor is not None:
-            z = adaptor.frame[CONVOLUTION](z, layout.adaptor_rows(adaptor.config.frames))
+            change = adaptor.frame[CONVOLUTION].change(layout.adaptor_rows(adaptor.config.frames))
+            z = apply_change(z, *(rearrange(x, "n c -> n c 1 1") for x in change))
         z = rearrange(z, "n c h w -> n (h w) c")
         words = self.unet.get_submodule(f"{TRANSFORMER}.attn2.to_k")(text.mean(1))
         out = self.unet.get_submodule(f"{TRANSFORMER}.attn1.to_q")(z) + repeat(words, "b c -> (b f) 1 c", f=frames)

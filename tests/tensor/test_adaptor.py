@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from einops import rearrange
 from torch import nn
 
 from magicvideo.adaptor_unet.adaptor import LATER, PARTS, AdaptorConfig, VideoAdaptor
+from magicvideo.adaptor_unet.frame_adaptor import apply_change
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.sites import Site, find_sites
 
@@ -182,7 +184,8 @@ def test_a_new_adaptor_changes_nothing(small_config: AdaptorConfig) -> None:
     adaptor, rows = VideoAdaptor(small_config), torch.arange(4)
     for site in small_config.convolutions:
         z = torch.randn(4, site.channels, 3, 3)
-        assert torch.equal(adaptor.frame[site.name](z.clone(), rows), z)
+        gain, shift = (rearrange(x, "n c -> n c 1 1") for x in adaptor.frame[site.name].change(rows))
+        assert torch.equal(apply_change(z.clone(), gain, shift), z)
     for site in small_config.transformers:
         z = torch.randn(4, 9, site.channels)
         assert all(change.count_nonzero() == 0 for change in adaptor.spatial[site.name].change(rows))

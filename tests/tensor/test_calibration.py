@@ -1,4 +1,4 @@
-"""S and B in closed form, from what alignment takes at several noise levels."""
+"""S and B in closed form, from what AdaIN takes at several noise levels."""
 
 import pytest
 import torch

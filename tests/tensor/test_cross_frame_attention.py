@@ -1,4 +1,4 @@
-"""Directed attention with given queries, keys and values, against the formula written out frame by frame."""
+"""Cross-frame attention with given queries, keys and values, against the formula written out frame by frame."""
 
 import pytest
 import torch
@@ -53,16 +53,16 @@ def test_frames_read_their_own_and_the_chosen_frames_tokens(
 @pytest.mark.parametrize("look_back", RULES)
 @pytest.mark.parametrize("chunk", [1, 2, 4])
 def test_chunks_with_their_past_equal_the_whole(look_back: LookBack, chunk: int) -> None:
-    runs, frames = 2, 6
-    q, k, v = tokens(runs * frames)
-    whole = cross_frame_attention(q, k, v, FrameLayout.whole(runs, frames), look_back, attention)
-    past, parts = [CrossFrameKvCache() for _ in range(runs)], []
+    batch, frames = 2, 6
+    q, k, v = tokens(batch * frames)
+    whole = cross_frame_attention(q, k, v, FrameLayout.whole(batch, frames), look_back, attention)
+    past, parts = [CrossFrameKvCache() for _ in range(batch)], []
     for start in range(0, frames, chunk):
         own = tuple(range(start, min(start + chunk, frames)))
-        rows = [run * frames + i for run in range(runs) for i in own]
-        layout = FrameLayout(runs, own, (0,) * len(own))
+        rows = [row * frames + i for row in range(batch) for i in own]
+        layout = FrameLayout(batch, own, (0,) * len(own))
         part = cross_frame_attention(q[rows], k[rows], v[rows], layout, look_back, attention, past=past)
-        parts.append(rearrange(part, "(b f) p c -> b f p c", b=runs))
+        parts.append(rearrange(part, "(b f) p c -> b f p c", b=batch))
     torch.testing.assert_close(rearrange(torch.cat(parts, 1), "b f p c -> (b f) p c"), whole)
 
 

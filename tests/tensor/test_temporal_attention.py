@@ -160,20 +160,20 @@ def test_a_frame_past_the_span_is_like_the_last_of_a_clip(randomised: Randomised
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8, 16])
-@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("span", [1, SPAN, 16])
 def test_chunks_with_a_past_equal_the_whole(
-    trained: DirectedTemporalAttention, chunk: int, runs: int, span: int
+    trained: DirectedTemporalAttention, chunk: int, batch: int, span: int
 ) -> None:
     trained.span, frames = span, 40
-    z = clip(runs * frames)
-    whole = rearrange(trained(z, FrameLayout.whole(runs, frames)), "(b f) p c -> b f p c", b=runs)
-    z, pasts, out = rearrange(z, "(b f) p c -> b f p c", b=runs), [KvCache() for _ in range(runs)], []
+    z = clip(batch * frames)
+    whole = rearrange(trained(z, FrameLayout.whole(batch, frames)), "(b f) p c -> b f p c", b=batch)
+    z, pasts, out = rearrange(z, "(b f) p c -> b f p c", b=batch), [KvCache() for _ in range(batch)], []
     for start in range(0, frames, chunk):
         places = tuple(range(start, min(start + chunk, frames)))
         piece = rearrange(z[:, list(places)], "b f p c -> (b f) p c")
-        seen = trained(piece, FrameLayout(runs, places, (0,) * len(places)), pasts)
-        out.append(rearrange(seen, "(b f) p c -> b f p c", b=runs))
+        seen = trained(piece, FrameLayout(batch, places, (0,) * len(places)), pasts)
+        out.append(rearrange(seen, "(b f) p c -> b f p c", b=batch))
         kept = min(span - 1, places[-1] + 1)
         assert all(len(past.positions) == kept for past in pasts), "no more frames than the span asks for"
     assert (torch.cat(out, dim=1) - whole).norm() / whole.norm() < 1e-5
