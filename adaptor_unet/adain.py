@@ -13,7 +13,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from .frame_layout import FrameLayout
+from .frame_layout import FrameLayout, KeptFrames
 
 # Added to each standard deviation: where both are far below, the scale is 1.
 FLAT = 1e-5
@@ -37,17 +37,13 @@ def frame_statistics(z: Tensor) -> FrameStatistics:
 
 
 @dataclass
-class ReferenceStatistics:
-    """Statistics of a clip's first frame at one site, ``c`` each, by the noise level at which they were seen.
+class ReferenceStatistics(KeptFrames):
+    """Statistics of a clip's first frame, ``c`` each, by the noise level at which they were seen.
 
-    ``positions``, ``keeps`` and ``device`` are those of what other effects keep: these few numbers stay where they are.
+    These few numbers stay where they are, and are kept whenever the first frame is there.
     """
 
     levels: dict[float, FrameStatistics] = field(default_factory=dict)
-    sigma: float = 0.0
-    device: torch.device | None = None
-    keeps: bool = True
-    positions: tuple[int, ...] = ()
 
     def reference(self, own: FrameStatistics, positions: tuple[int, ...]) -> FrameStatistics:
         """f c -> f c: the first frame's, for frames at these positions of the clip.

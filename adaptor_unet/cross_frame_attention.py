@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .frame_layout import FrameLayout
+from .frame_layout import FrameLayout, KeptFrames
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Rule = Literal["first and previous", "first", "last"]
@@ -63,15 +63,11 @@ def seen_frames(look_back: LookBack, layout: FrameLayout, past: tuple[int, ...] 
 
 
 @dataclass
-class CrossFrameKvCache:
-    """Keys and values of earlier frames at one site and of one clip, ``f p c``; they wait on ``device``."""
+class CrossFrameKvCache(KeptFrames):
+    """Keys and values of the frames that later ones may look at, ``f p c``."""
 
-    positions: tuple[int, ...] = ()
     k: Tensor | None = None
     v: Tensor | None = None
-    device: torch.device | None = None
-    keeps: bool = True
-    sigma: float = 0.0
 
     def in_front_of(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """f t p c -> f t p c, with the frames before in front."""

@@ -10,6 +10,21 @@ import torch
 from torch import Tensor
 
 
+@dataclass
+class KeptFrames:
+    """What an effect keeps of the frames before a call, at one site of the UNet and of one clip; a class for each kind.
+
+    ``positions``: which frames of the clip are kept, for those who keep them one by one.  ``device``: where tensors
+    wait, None for where they are.  ``keeps``: whether the frames of the present call are to be kept; if not, they see
+    what is there and leave it as it is.  ``sigma``: the noise level of the call.
+    """
+
+    positions: tuple[int, ...] = ()
+    device: torch.device | None = None
+    keeps: bool = True
+    sigma: float = 0.0
+
+
 @dataclass(frozen=True)
 class FrameLayout:
     """Rows ``(b f) ...`` of one UNet call, in which every clip under every conditioning holds the same ``f`` frames.

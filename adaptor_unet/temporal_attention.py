@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from .frame_layout import FrameLayout
+from .frame_layout import FrameLayout, KeptFrames
 
 # Rows (positions times heads) of one attention call: more than 65,535 is refused by some GPU back ends, and on a
 # processor a small piece stays in its cache and in memory that is already mapped.
@@ -44,20 +44,14 @@ class Projection(nn.Module):
 
 
 @dataclass
-class KvCache:
+class KvCache(KeptFrames):
     """KV cache: keys and values of the frames before, at one site and of one clip; the attention itself fills it.
 
-    ``positions`` are those of the frames that are kept.  ``pieces`` maps the first position p of a piece to its keys
-    and values, ``k p c`` each, the kept frames in front and room for those of a call behind them, so that a step of
-    sampling copies none.  They stay on the device they were made on, or wait on ``device``.  Where ``keeps`` is false,
-    the frames of a call see the kept ones and are not kept themselves.
+    ``pieces`` maps the first position p of a piece to its keys and values, ``k p c`` each: the kept frames in front,
+    and room for those of a call behind them, so that a step of sampling copies none.
     """
 
-    positions: tuple[int, ...] = ()
     pieces: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    device: torch.device | None = None
-    keeps: bool = True
-    sigma: float = 0.0
 
     def seen_with(self, start: int, k: Tensor, v: Tensor, span: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the kept frames and, behind them, of the present ones, ``f p c`` each, of a piece.

@@ -7,28 +7,13 @@ would find an empty one.
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from ..frame_layout import FrameLayout
+from ..frame_layout import FrameLayout, KeptFrames
 
-
-class Entry(Protocol):
-    """What an effect keeps of earlier frames at one site and of one clip.
-
-    ``positions``: which frames of the clip.  ``device`` is where its tensors wait, None for in place.  ``keeps`` says
-    whether the frames of the present call are kept for later ones; if not, they see what is there and leave it as is.
-    ``sigma`` is the noise level of the call.
-    """
-
-    positions: tuple[int, ...]
-    device: torch.device | None
-    keeps: bool
-    sigma: float
-
-
-Kind = TypeVar("Kind", bound=Entry)
+Kind = TypeVar("Kind", bound=KeptFrames)
 # Asked by an effect in one call: (owner, site, layout, kind) -> one entry of that kind for each b of the layout's
 # batch, or none where nothing is kept.  The owner is the effect, by its ``id``.
 CallCache = Callable[..., Sequence[Any]]
@@ -50,7 +35,7 @@ class FrameCache:
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device
         self.keeps, self.sigma = True, 0.0
-        self.entries: dict[Hashable, tuple[int, Entry]] = {}
+        self.entries: dict[Hashable, tuple[int, KeptFrames]] = {}
         self.calls: Counter[Hashable] = Counter()
 
     def begin_chunk(self) -> None:

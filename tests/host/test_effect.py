@@ -21,9 +21,9 @@ from ways import features, moved, sharp_model
 
 import magicvideo.nodes  # noqa: F401 - the page's node is a file of this package
 from magicvideo.adaptor_unet.host.binding import KEY, with_causal_windows, with_effect
-from magicvideo.adaptor_unet.host.causal_windows import CausalWindows
 from magicvideo.adaptor_unet.host.effect import Effect
 from magicvideo.adaptor_unet.host.memory import planned_shape
+from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 
 PAGE = Path("docs/add_an_effect.md")
@@ -138,6 +138,16 @@ def test_in_causal_windows_it_gives_what_the_whole_clip_gives(
         assert relative(sample(bound, 6), whole) < CLOSE
 
 
+def test_frame_by_frame_it_sees_the_finished_frames(
+    model: ModelPatcher, kind: type[Effect], adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    bound = mixed(bind(model, adaptor, order="frame by frame"), kind)
+    noise = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = sample(bound, noise=noise, latent=torch.zeros_like(noise))
+    assert torch.equal(sample(bound, noise=noise[:3], latent=torch.zeros(3, 4, 8, 8)), whole[:3])
+    assert relative(whole, sample(bind(model, adaptor, order="frame by frame"), noise=noise, latent=noise * 0)) > 1e-3
+
+
 def test_the_host_plans_memory_for_it(
     model: ModelPatcher, kind: type[Effect], sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,8 +169,8 @@ def test_the_host_plans_memory_for_it(
 def test_its_plan_counts_what_it_says(model: ModelPatcher, kind: type[Effect], offload: bool) -> None:
     """Many of them, because a plan goes by whole frames, of which one effect needs a small part."""
     effects, shape, latent = (kind.of(model),) * 1000, (32, 4, 8, 8), model.memory_required([1, 4, 8, 8])
-    whole, *_ = planned_shape(model, shape, effects, None)
-    chunk, *_ = planned_shape(model, shape, effects, CausalWindows(8, offload))
+    whole, *_ = planned_shape(model, shape, effects, at_once=32, offloaded=False)
+    chunk, *_ = planned_shape(model, shape, effects, at_once=8, offloaded=offload)
     asked = [1000 * effects[0].activation_bytes(model, frames, 8, 8) / latent for frames in (32, 8)]
     kept = 0 if offload else 1000 * effects[0].cache_bytes(model, 32, 8, 8) / latent
     assert 0 <= whole - (32 + asked[0]) < 1 and 0 <= chunk - (8 + asked[1] + kept) < 1
