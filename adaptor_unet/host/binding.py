@@ -12,23 +12,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
-import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider, Sampler
-from einops import reduce
 from torch import Tensor
 
 from ..frame_noise import shared_with_first
-from .causal_sampling import CausalSampling, SamplingOrder, finished_frames
-from .causal_windows import CausalWindows
+from .causal_sampling import causal_sampling, finished_frames, with_kept_frames
+from .causal_windows import CausalWindows, windows_of
 from .effect import CallPart, Effect, Options
 from .frame_cache import cache_of_call
 from .hints import own_hints
 from .layout import check_batch, clip_layout, window_places
 from .memory import planned_shape
-from .versions import STOCK_WINDOW_WRAPPERS, full_mask
+from .versions import STOCK_WINDOW_WRAPPERS
 
 logger = logging.getLogger(__name__)
 
@@ -91,34 +89,10 @@ class Binding:
         **kwargs: object,
     ) -> Tensor:
         """Runs the sampler once for the whole batch, or once a chunk where frames are made one after the other."""
-        causal = self.causal_sampling(len(noise), extra_args["model_options"])
+        causal = causal_sampling(self.effects, len(noise), extra_args["model_options"])
         if causal is None:
             return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
         return causal.sample(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs)
-
-    def causal_sampling(self, frames: int, model_options: Options) -> CausalSampling | None:
-        """How frames are sampled one after the other, for a batch of so many; None where they are sampled together.
-
-        Raises ValueError where that cannot be: clips of several lengths in a batch, context windows of the host.
-        """
-        orders = [effect.sampling_order for effect in self.effects if effect.sampling_order]
-        if not orders or frames == 1:
-            return None
-        lengths = {effect.frames_per_clip or frames for effect in self.effects if effect.strength}
-        if len(lengths) > 1:
-            raise ValueError(
-                f"Frames are sampled one after the other, but the nodes count {', '.join(map(str, sorted(lengths)))} "
-                "frames a clip. Give all the same frames_per_clip, or set order of Apply MagicVideo to together."
-            )
-        windows = windows_of(model_options)
-        if windows is None and "context_handler" in model_options:
-            raise ValueError(
-                "Frames are sampled one after the other, which needs no context windows. Take the node for context "
-                "windows out, or set order of Apply MagicVideo to together."
-            )
-        chunk = min([order.chunk for order in orders] + ([windows.chunk_frames] if windows else []))
-        order = SamplingOrder(chunk, max(order.context_noise for order in orders))
-        return CausalSampling(order, lengths.pop(), windows is not None and windows.offload)
 
     def around_planning(
         self,
@@ -133,7 +107,7 @@ class Binding:
         windows = windows_of(model_options)
         at_once = windows.chunk_frames if windows else noise_shape[0]
         offloaded = windows is not None and windows.offload
-        if causal := self.causal_sampling(noise_shape[0], model_options):
+        if causal := causal_sampling(self.effects, noise_shape[0], model_options):
             at_once = causal.order.chunk * noise_shape[0] // causal.clip
         return executor(model, planned_shape(model, noise_shape, self.effects, at_once, offloaded), *args, **kwargs)
 
@@ -209,23 +183,6 @@ class Binding:
         for kind, of_kind in groupby(acting, key=lambda one: type(one[0])):
             parts += kind.parts(list(of_kind), cache)
         return parts
-
-
-def with_kept_frames(samples: Tensor, given: Tensor, noise_mask: Tensor | None) -> Tensor:
-    """``f c h w`` of the samples, with each frame whose mask is 0 everywhere taken from ``given``, bit for bit.
-
-    The host's samplers arrive at these frames by sums, which round.
-    """
-    if noise_mask is None:
-        return samples
-    mask = full_mask(noise_mask, samples.shape).to(samples.device)
-    return torch.where(reduce(mask, "f c h w -> f 1 1 1", "max") == 0, given.to(samples), samples)
-
-
-def windows_of(model_options: Options) -> CausalWindows | None:
-    """The causal windows of a model; None where it has none, or others."""
-    handler = model_options.get("context_handler")
-    return handler if isinstance(handler, CausalWindows) else None
 
 
 def install(bound: ModelPatcher, binding: Binding) -> None:

@@ -10,9 +10,9 @@ cache, which one more call of the UNet a chunk fills, at a small noise level.
 Axes: n frames of the batch, f frames of a chunk (of all clips), c h w of a latent.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import torch
@@ -25,8 +25,12 @@ from tqdm import tqdm
 
 from ..adaptor import CONTEXT_NOISE
 from ..frame_layout import FrameLayout
-from .causal_windows import Chunk, chunk_conditioning, chunk_options, rows_for
+from .causal_windows import Chunk, chunk_conditioning, chunk_options, rows_for, windows_of
 from .frame_cache import OPTION, FrameCache
+from .versions import full_mask
+
+if TYPE_CHECKING:
+    from .effect import Effect
 
 Options = dict[str, Any]
 Conditionings = list[list[dict[str, Any]] | None]
@@ -217,6 +221,42 @@ class CausalSampling:
         seed = extra_args.get("seed")
         seed = seed if seed is None else (seed + 0x9E3779B9 * chunk.index_list[0]) % 2**63
         return {**extra_args, "model_options": chunk_options(options, chunk, finished), "seed": seed}
+
+
+def causal_sampling(effects: Sequence["Effect"], frames: int, model_options: Options) -> CausalSampling | None:
+    """How a batch of so many frames is sampled one after the other; None where they are sampled together.
+
+    Raises ValueError where it cannot be sampled so: clips of several lengths in a batch, context windows of the host.
+    """
+    orders = [effect.sampling_order for effect in effects if effect.sampling_order]
+    if not orders or frames == 1:
+        return None
+    lengths = {effect.frames_per_clip or frames for effect in effects if effect.strength}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"Frames are sampled one after the other, but the nodes count {', '.join(map(str, sorted(lengths)))} "
+            "frames a clip. Give all the same frames_per_clip, or set order of Apply MagicVideo to together."
+        )
+    windows = windows_of(model_options)
+    if windows is None and "context_handler" in model_options:
+        raise ValueError(
+            "Frames are sampled one after the other, which needs no context windows. Take the node for context "
+            "windows out, or set order of Apply MagicVideo to together."
+        )
+    chunk = min([order.chunk for order in orders] + ([windows.chunk_frames] if windows else []))
+    order = SamplingOrder(chunk, max(order.context_noise for order in orders))
+    return CausalSampling(order, lengths.pop(), windows is not None and windows.offload)
+
+
+def with_kept_frames(samples: Tensor, given: Tensor, noise_mask: Tensor | None) -> Tensor:
+    """``f c h w`` of the samples, with each frame whose mask is 0 everywhere taken from ``given``, bit for bit.
+
+    The host's samplers arrive at these frames by sums, which round.
+    """
+    if noise_mask is None:
+        return samples
+    mask = full_mask(noise_mask, samples.shape).to(samples.device)
+    return torch.where(reduce(mask, "f c h w -> f 1 1 1", "max") == 0, given.to(samples), samples)
 
 
 def emptied(latents: Tensor, denoise_mask: Tensor) -> Tensor:

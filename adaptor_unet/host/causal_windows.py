@@ -110,6 +110,12 @@ class CausalWindows(ContextHandlerABC):
                 yield Chunk(range(start, min(start + self.chunk_frames, clip_end)), total)
 
 
+def windows_of(model_options: Options) -> CausalWindows | None:
+    """The causal windows of a model; None where it has none, or others."""
+    handler = model_options.get("context_handler")
+    return handler if isinstance(handler, CausalWindows) else None
+
+
 def chunk_options(model_options: Options, chunk: Chunk, cache: FrameCache) -> Options:
     """The options with the chunk's frames, where the host and other nodes look for them, and with the past.
 
