@@ -1,9 +1,11 @@
-"""What length costs with causal windows: a full-size SD1.5 UNet with random weights and a full adaptor.
+"""What length costs: a full-size SD1.5 UNet with random weights and a full adaptor.
 
     bash bin/run benchmarks/long.py [--size 32] [--frames 16 64 256] [--chunk 8]
+    bash bin/run benchmarks/long.py --frames 16 --order 1 2 4 8 --steps 20      frame by frame, so many at a time
 
-Each length is sampled for one step without guidance in a process of its own, and so is the whole batch of the first
-length without windows.  Prints seconds, seconds a frame, and peak memory without the latents.
+Each length is sampled without guidance in a process of its own, and so is the whole batch of the first length without
+windows.  With ``--order`` the first length is sampled in that order instead of the windows' rows, with guidance, and
+``--clips`` of it side by side.  Prints seconds, seconds a frame, and peak memory without the latents.
 """
 
 import argparse
@@ -36,29 +38,33 @@ def model(options: argparse.Namespace) -> ModelPatcher:
     base = small_host.build_model(dtype=dtype)
     base.model.manual_cast_dtype = None
     adaptor = new_adaptor(config_for(base), "random").to(dtype)
-    bound = bind(base, small_host.trained(hosted(adaptor)))
+    order = {"order": "frame by frame", "chunk": options.at_once} if options.at_once else {}
+    bound = bind(base, small_host.trained(hosted(adaptor)), frames_per_clip=options.frames[0], **order)
     return with_causal_windows(bound, options.chunk, options.offload) if options.chunk else bound
 
 
-def seconds(made: ModelPatcher, frames: int, size: int) -> float:
-    """One sampling step without guidance."""
+def seconds(made: ModelPatcher, frames: int, options: argparse.Namespace, steps: int) -> float:
+    """One sampling."""
     began = time.perf_counter()
-    small_host.sample(made, frames, cfg=1.0, steps=1, size=size)
+    small_host.sample(made, frames, cfg=options.cfg, steps=steps, size=options.size)
     return time.perf_counter() - began
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Seconds of each round and the highest resident memory, MiB, of this process without the latents."""
-    made, (frames,) = model(options), options.frames
-    seconds(made, min(frames, max(options.chunk, 1)), options.size)  # warms up
-    taken = [seconds(made, frames, options.size) for _ in range(options.rounds)]
+    made, frames = model(options), options.frames[0] * options.clips
+    seconds(
+        made, frames if options.at_once or not options.chunk else min(frames, options.chunk), options, 1
+    )  # warms up
+    taken = [seconds(made, frames, options, options.steps) for _ in range(options.rounds)]
     latents = LATENTS_HELD * frames * 4 * options.size**2 * 4 / 2**20
     return {"seconds": taken, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - latents}
 
 
-def in_own_process(options: argparse.Namespace, frames: int, chunk: int) -> dict:
-    words = ["--measure", "--frames", str(frames), "--chunk", str(chunk)]
-    words += ["--size", str(options.size), "--dtype", options.dtype, "--rounds", str(options.rounds)]
+def in_own_process(options: argparse.Namespace, frames: int, chunk: int, at_once: int = 0) -> dict:
+    words = ["--measure", "--frames", str(frames), "--chunk", str(chunk), "--at-once", str(at_once)]
+    for name in ("size", "dtype", "rounds", "steps", "cfg", "clips"):
+        words += [f"--{name}", str(getattr(options, name))]
     words += [flag for flag, given in (("--offload", options.offload), ("--tiny", options.tiny)) if given]
     return measured_apart(__file__, *words)
 
@@ -72,19 +78,30 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--offload", action="store_true", help="the past waits in main memory")
     parser.add_argument("--tiny", action="store_true", help="the small UNet of the tests, to try the script")
+    parser.add_argument("--order", type=int, nargs="+", help="frames at once, frame by frame, in place of windows")
+    parser.add_argument("--clips", type=int, default=1, help="clips side by side, with --order")
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--cfg", type=float, help="guidance (default: 1, none; 7 with --order)")
+    parser.add_argument("--at-once", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.cfg = options.cfg or (7.0 if options.order else 1.0)
     if options.measure:
         print(json.dumps(measure(options)))
         return
     shortest = options.frames[0]
-    rows = {f"{shortest} frames, whole": (shortest, 0)}
-    rows |= {f"{frames} frames, chunks of {options.chunk}": (frames, options.chunk) for frames in options.frames}
-    print(f"{options.size}x{options.size} latents, {options.dtype}, {options.rounds} rounds, one step, no guidance")
-    print("| | median s | s a frame | against the whole | peak MiB without latents |\n|---|---|---|---|---|")
+    rows = {f"{shortest} frames, together": (shortest, 0, 0)}
+    if options.order:
+        rows |= {f"{shortest} frames, {number} at a time": (shortest, 0, number) for number in options.order}
+    else:
+        rows |= {f"{frames} frames, chunks of {options.chunk}": (frames, options.chunk, 0) for frames in options.frames}
+    told = f"{options.rounds} rounds, {options.steps} steps, cfg {options.cfg:g}, {options.clips} clips"
+    print(f"{options.size}x{options.size} latents, {options.dtype}, {told}")
+    print("| | median s | s a frame | against together | peak MiB without latents |\n|---|---|---|---|---|")
     whole = None
-    for name, (frames, chunk) in rows.items():
-        found = in_own_process(options, frames, chunk)
+    for name, (frames, chunk, at_once) in rows.items():
+        found = in_own_process(options, frames, chunk, at_once)
+        frames *= options.clips
         a_frame = statistics.median(found["seconds"]) / frames
         whole = whole or a_frame
         print(f"| {name} | {a_frame * frames:.2f} | {a_frame:.3f} | {a_frame / whole:.3f} | {found['peak']:.0f} |")

@@ -112,7 +112,9 @@ def top_modules(path: Path) -> set[str]:
 
 
 def test_the_requirements_are_what_the_pack_imports(project: dict[str, Any]) -> None:
-    files = [path for path in shipped_files(".py") if path.parts[0] in ("__init__.py", "adaptor_unet", "nodes", "trainer")]
+    files = [
+        path for path in shipped_files(".py") if path.parts[0] in ("__init__.py", "adaptor_unet", "nodes", "trainer")
+    ]
     imported = set().union(*map(top_modules, files)) - set(sys.stdlib_module_names) - HOST_PACKAGES
     host = {"comfy", "comfy_api", "folder_paths", "latent_preview", "nodes"}
     wanted = {INSTALLED_BY.get(name, name) for name in imported - host - {"tomllib"}}
