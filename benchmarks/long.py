@@ -38,8 +38,9 @@ def model(options: argparse.Namespace) -> ModelPatcher:
     base = small_host.build_model(dtype=dtype)
     base.model.manual_cast_dtype = None
     adaptor = new_adaptor(config_for(base), "random").to(dtype)
-    order = {"order": "frame by frame", "chunk": options.at_once} if options.at_once else {}
-    bound = bind(base, small_host.trained(hosted(adaptor)), frames_per_clip=options.frames[0], **order)
+    order = {"order": "frame by frame", "chunk": options.at_once} if options.at_once else {"order": "together"}
+    length = options.frames[0] if options.clips > 1 else 0
+    bound = bind(base, small_host.trained(hosted(adaptor)), frames_per_clip=length, **order)
     return with_causal_windows(bound, options.chunk, options.offload) if options.chunk else bound
 
 
@@ -53,9 +54,7 @@ def seconds(made: ModelPatcher, frames: int, options: argparse.Namespace, steps:
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Seconds of each round and the highest resident memory, MiB, of this process without the latents."""
     made, frames = model(options), options.frames[0] * options.clips
-    seconds(
-        made, frames if options.at_once or not options.chunk else min(frames, options.chunk), options, 1
-    )  # warms up
+    seconds(made, min(frames, options.chunk) if options.chunk else frames, options, 1)  # warms up
     taken = [seconds(made, frames, options, options.steps) for _ in range(options.rounds)]
     latents = LATENTS_HELD * frames * 4 * options.size**2 * 4 / 2**20
     return {"seconds": taken, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - latents}
