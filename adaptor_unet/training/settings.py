@@ -83,7 +83,7 @@ class TrainingSettings:
         share=True,
     )
     frame_noise_levels: FrameNoiseLevels = setting(
-        "one_a_clip",
+        "finished_frames",
         "Noise levels of a clip's frames: the same for all, one for each, one for each with earlier frames nearly "
         "clean, or one for each with all earlier ones given nearly clean.",
     )

@@ -115,7 +115,8 @@ def test_finished_frames_have_noise_and_timesteps_of_their_own(tmp_path: Path) -
         assert example.finished_noise.shape == example.noise.shape
         assert not torch.equal(example.finished_noise, example.noise)
         assert example.finished_timesteps.max() < 7
-    assert all(example.finished_noise is None for example in drawn(TrainingSettings(), tmp_path))
+    together = TrainingSettings(frame_noise_levels="one_a_clip")
+    assert all(example.finished_noise is None for example in drawn(together, tmp_path))
 
 
 def test_a_clip_gets_the_noise_that_its_adaptor_is_for(tmp_path: Path) -> None:
