@@ -239,6 +239,20 @@ def test_areas_masks_and_a_prompt_a_frame_reach_their_frames(moving: ModelPatche
             assert all(relative(after[frame], out[frame]) > CLOSE for frame in (3, 4))
 
 
+def test_a_prompt_takes_effect_from_its_frame_on(moving: ModelPatcher, sample: Sampler) -> None:
+    """Two prompts by masks that cover some frames each, as the template does it with stock nodes."""
+    first, rest = torch.zeros(2, 6, 64, 64)
+    first[:3], rest[3:] = 1, 1
+
+    def prompts(second: int) -> list:
+        return conditioning(1, mask=first, mask_strength=1.0) + conditioning(second, mask=rest, mask_strength=1.0)
+
+    one, other = (sample(moving, 6, positive=prompts(second)) for second in (3, 4))
+    assert torch.equal(one[:3], other[:3])
+    assert all(relative(one[frame], other[frame]) > CLOSE for frame in range(3, 6))
+    assert relative(one[:3], sample(moving, 3, positive=conditioning(1))) <= CLOSE
+
+
 def test_each_frame_gets_its_own_controlnet_hint(
     moving: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
