@@ -21,6 +21,7 @@ from statistics import fmean, median
 from typing import get_args
 
 import numpy as np
+import torch
 from comfy.model_patcher import ModelPatcher
 from einops import rearrange
 from PIL import Image
@@ -36,8 +37,8 @@ from magicvideo.demo.measure.stock_sampling import StockModel, as_bytes, empty_l
 from magicvideo.demo.model.demo_models import CFG, STEPS
 from magicvideo.demo.model.narrow_unet import narrow_model
 from magicvideo.demo.world.captions import article
-from magicvideo.demo.world.sprite_painter import couples, load_sprites
-from magicvideo.demo.world.sprite_scene import FRAMES, SPEED, Couple
+from magicvideo.demo.world.sprite_painter import Painter, couples, load_sprites
+from magicvideo.demo.world.sprite_scene import FRAMES, SIDE, SIZE, SPEED, Couple, Scene
 from magicvideo.demo.world.subjects import DIRECTIONS, SUBJECTS
 
 FIRST_SEED = 70_000
@@ -148,6 +149,18 @@ def sampled(
                 yield Judged(clip, as_bytes(stock.decoded(own)), given)
 
 
+def real(asked: list[Asked], stock: StockModel, painter: Painter, frames: int) -> Iterator[Judged]:
+    """The clips that are asked for as they are drawn, through the autoencoder: what no model can be better than."""
+    for clip in asked:
+        dx, dy = DIRECTIONS[clip.direction]
+        way = SPEED * (frames - 1) / clip.fps / 2
+        scene = Scene(
+            clip.subject, clip.background, clip.direction, SIZE, SIDE / 2 - dx * way, SIDE / 2 - dy * way, clip.fps
+        )
+        pixels = torch.from_numpy(painter.clip(scene, frames)).float() / 255
+        yield Judged(clip, as_bytes(stock.decoded(stock.encoded(pixels))))
+
+
 def figures(clips: list[Judged]) -> dict[str, object]:
     """What is reported: shares and means over all clips."""
     moving = [clip for clip in clips if clip.way is not None]
@@ -213,6 +226,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=demo, help="text encoder, autoencoder and image network")
     parser.add_argument("--adaptor", type=Path, help="without it, frames are sampled side by side")
     parser.add_argument("--narrow", type=Path, help="narrow weights in place of the checkpoint's image network")
+    parser.add_argument("--real", action="store_true", help="judge real clips through the autoencoder instead")
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--frames", type=int, default=FRAMES)
@@ -228,10 +242,12 @@ def main() -> None:
     options = parser.parse_args()
     stock = StockModel(options.checkpoint)
     image_model = narrow_model(load_file(options.narrow)) if options.narrow else stock.model
-    asked = asked_clips(couples(load_sprites(options.sprites)), options.count, options.fps, options.first_seed)
+    sprites = load_sprites(options.sprites)
+    asked = asked_clips(couples(sprites), options.count, options.fps, options.first_seed)
     lengths, clips = Lengths(options.frames, options.extend_to), []
     maker = model_maker(image_model, options.adaptor, options.chunk, order=options.order, chunk=options.at_once)
-    for clip in sampled(asked, stock, maker, lengths, options.beside):
+    made = sampled(asked, stock, maker, lengths, options.beside)
+    for clip in real(asked, stock, Painter(sprites), options.frames) if options.real else made:
         clips.append(clip)
         found = f"{clip.way.x:+6.1f} {clip.way.y:+6.1f}, scatter {clip.way.scatter:.1f}" if clip.way else "nothing seen"
         found += f", worst step off by {clip.worst_step:4.1f}"

@@ -75,6 +75,11 @@ class StockModel:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))[0][0]
 
     @torch.inference_mode()
+    def encoded(self, pictures: Tensor) -> Tensor:
+        """b h w c in 0..1 -> b c h w"""
+        return self.vae.encode(pictures)
+
+    @torch.inference_mode()
     def decoded(self, latents: Tensor) -> Tensor:
         """b c h w -> b h w c in 0..1"""
         return self.vae.decode(latents)
