@@ -10,6 +10,7 @@ cache, which one more call of the UNet a chunk fills, at a small noise level.
 Axes: n frames of the batch, f frames of a chunk (of all clips), c h w of a latent.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import torch
 from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor
 from comfy.samplers import CFGGuider
-from einops import reduce
+from einops import rearrange, reduce
 from torch import Tensor
 from tqdm import tqdm
 
@@ -75,7 +76,7 @@ class FinishedFrames(FrameCache):
         self.latents, self.clip, self.context_sigma = latents, clip, sigma
         self.chunks: list[Chunk] = []
         self.present: Chunk | None = None
-        self.filled: dict[object, int] = {}
+        self.seen: Counter[tuple[object, int]] = Counter()  # chunks, by conditioning
 
     def finish(self, chunk: Chunk, latents: Tensor) -> None:
         """Takes in the frames of a chunk, ``f c h w``; the network is shown them when the next call needs it."""
@@ -93,19 +94,22 @@ class FinishedFrames(FrameCache):
         self, denoise: Denoise, model: BaseModel, conds: Conditionings, x_in: Tensor, timestep: Tensor, options: Options
     ) -> list[Tensor]:
         """One denoising call for the present chunk, after these conditionings have seen all finished frames."""
-        names = [
-            (entry["uuid"], side) for side, entries in enumerate(conds) for entry in entries or () if "uuid" in entry
-        ]
-        for number in range(min((self.filled.get(name, 0) for name in names), default=0), len(self.chunks)):
-            self._show(denoise, model, conds, self.chunks[number], options)
-        self.filled |= dict.fromkeys(names, len(self.chunks))
+        names = {(entry["uuid"], side) for side, entries in enumerate(conds) for entry in entries or ()}
+        for number in range(min((self.seen[name] for name in names), default=0), len(self.chunks)):
+            unseen = {name for name in names if self.seen[name] <= number}
+            chosen = [
+                entries and [entry for entry in entries if (entry["uuid"], side) in unseen]
+                for side, entries in enumerate(conds)
+            ]
+            self._show(denoise, model, chosen, self.chunks[number], options)
+            self.seen.update(unseen)
         self.sigma = float(timestep.flatten()[0])
         return self._call(denoise, model, conds, x_in, timestep, self.present, options)
 
     def clear(self) -> None:
         super().clear()
         self.chunks.clear()
-        self.filled.clear()
+        self.seen.clear()
 
     def _show(self, denoise: Denoise, model: BaseModel, conds: Conditionings, chunk: Chunk, options: Options) -> None:
         """Lets the network keep what it makes of a finished chunk."""
@@ -208,7 +212,7 @@ class CausalSampling:
                 # As a latent wire would hand it on, so that a clip that is extended goes on bit for bit.
                 clean = base.process_latent_in(base.process_latent_out(clean.float()))
                 own = torch.tensor([not kept[place] for place in chunk.index_list], device=clean.device)
-                rows = torch.where(own[:, None, None, None], clean, chunk.get_tensor(latent_image).to(clean))
+                rows = torch.where(rearrange(own, "f -> f 1 1 1"), clean, chunk.get_tensor(latent_image).to(clean))
                 finished.finish(chunk, rows)
         finally:
             progress.close()
@@ -267,7 +271,8 @@ def emptied(latents: Tensor, denoise_mask: Tensor) -> Tensor:
     """
     least = reduce(denoise_mask, "n ... -> n", "min")
     anew = (least == 1).expand(len(latents)) if len(least) == 1 else least == 1
-    return torch.where(anew[:, None, None, None].to(latents.device), torch.zeros_like(latents), latents)
+    anew = rearrange(anew, "n -> n 1 1 1").to(latents.device)
+    return torch.where(anew, torch.zeros_like(latents), latents)
 
 
 def kept_frames(denoise_mask: Tensor | None, frames: int) -> list[bool]:

@@ -212,12 +212,8 @@ def test_conditionings_together_or_apart_give_the_same(
     assert relative(sample(moving, 5, cfg=cfg), together) <= CLOSE
 
 
-def test_a_conditioning_of_a_part_of_sampling_has_seen_all_finished_frames(
-    moving: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the noise level at which frames are shown it does not act, and still must know them."""
-    early = conditioning(3, start_percent=0.0, end_percent=0.4)
-    late = conditioning(4, start_percent=0.4, end_percent=1.0)
+def positions_seen(monkeypatch: pytest.MonkeyPatch) -> list[set[tuple[int, ...]]]:
+    """At the end of each sampling, the frames that are kept, of all sites and conditionings."""
     seen: list[set[tuple[int, ...]]] = []
     clear = FinishedFrames.clear
     monkeypatch.setattr(
@@ -225,8 +221,36 @@ def test_a_conditioning_of_a_part_of_sampling_has_seen_all_finished_frames(
         "clear",
         lambda frames: (seen.append({entry.positions for _, entry in frames.entries.values()}), clear(frames)),
     )
+    return seen
+
+
+def test_a_conditioning_of_a_part_of_sampling_has_seen_all_finished_frames(
+    moving: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the noise level at which frames are shown it does not act, and still must know them."""
+    early = conditioning(3, start_percent=0.0, end_percent=0.4)
+    late = conditioning(4, start_percent=0.4, end_percent=1.0)
+    seen = positions_seen(monkeypatch)
     sample(moving, 5, steps=4, positive=early + late)
     assert seen == [{(0, 1, 2, 3)}]
+
+
+def test_a_conditioning_that_comes_late_catches_up(
+    moving: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guider may leave a side out at some steps: at the others it must have seen all finished frames, each once."""
+    late, calls = cross_frame(moving), iter(range(1000))
+
+    def leaving_out(given: dict) -> list[Tensor]:
+        sides = given["conds"] if next(calls) % 4 > 1 else given["conds"][:1]
+        how = (given["input"], given["sigma"], given["model_options"])
+        out = comfy.samplers.calc_cond_batch(given["model"], sides, *how)
+        return [*out, *[torch.zeros_like(given["input"])] * (2 - len(out))]
+
+    late.set_model_sampler_calc_cond_batch_function(leaving_out)
+    seen = positions_seen(monkeypatch)
+    assert sample(late, 4, steps=4).isfinite().all()
+    assert seen == [{(0, 1, 2), (0, 2)}], "temporal attention looks at all of them, cross-frame attention at two"
 
 
 def test_areas_masks_and_a_prompt_a_frame_reach_their_frames(moving: ModelPatcher, sample: Sampler) -> None:
