@@ -18,8 +18,9 @@ sys.path[0] = "bin"
 try:
     runpy.run_path("bin/run.py", run_name="__main__")
 except SystemExit as end:
+    import comfy.sd, nodes
     args = sys.modules["comfy.cli_args"].args
-    found = {name: sys.modules[name].__file__ for name in ("nodes", "comfy.sd")}
+    found = {module.__name__: module.__file__ for module in (nodes, comfy.sd)}
     print(json.dumps(found | {"code": end.code, "path": sys.path, "fused": args.use_pytorch_cross_attention}))
 """
 

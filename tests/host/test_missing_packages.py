@@ -12,8 +12,8 @@ from pack import ROOT
 
 from magicvideo.tools.host_in_process import find_host
 
-# Imported only once something is trained; the second by bin/train alone.
-FOR_TRAINING = {"accelerate", "tqdm"}
+# Imported only once something is trained.
+FOR_TRAINING = {"accelerate"}
 
 
 def required(text: str) -> set[str]:
