@@ -174,27 +174,5 @@ class ApplyMagicVideo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: ModelPatcher,
-        adaptor: ModelPatcher,
-        strength: float,
-        fps: float,
-        frames_per_clip: int,
-        start_percent: float,
-        end_percent: float,
-        order: str = "auto",
-        chunk: int = 1,
-    ) -> io.NodeOutput:
-        motion = Motion.of(
-            model,
-            adaptor=adaptor,
-            strength=strength,
-            fps=fps,
-            frames_per_clip=frames_per_clip,
-            start_percent=start_percent,
-            end_percent=end_percent,
-            order=order,
-            chunk=chunk,
-        )
-        return io.NodeOutput(with_effect(model, motion))
+    def execute(cls, model: ModelPatcher, **settings: object) -> io.NodeOutput:
+        return io.NodeOutput(with_effect(model, Motion.of(model, **settings)))

@@ -59,28 +59,8 @@ class CrossFrameAttention(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: ModelPatcher,
-        look_back: str,
-        last_frames: int,
-        where: str,
-        strength: float,
-        start_percent: float,
-        end_percent: float,
-        frames_per_clip: int,
-    ) -> io.NodeOutput:
-        effect = Attention.of(
-            model,
-            look_back=look_back,
-            last_frames=last_frames,
-            where=where,
-            strength=strength,
-            start_percent=start_percent,
-            end_percent=end_percent,
-            frames_per_clip=frames_per_clip,
-        )
-        return io.NodeOutput(with_effect(model, effect))
+    def execute(cls, model: ModelPatcher, **settings: object) -> io.NodeOutput:
+        return io.NodeOutput(with_effect(model, Attention.of(model, **settings)))
 
 
 class FrameAdain(io.ComfyNode):
@@ -119,24 +99,8 @@ class FrameAdain(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: ModelPatcher,
-        at: str,
-        strength: float,
-        start_percent: float,
-        end_percent: float,
-        frames_per_clip: int,
-    ) -> io.NodeOutput:
-        effect = Adain.of(
-            model,
-            at=at,
-            strength=strength,
-            start_percent=start_percent,
-            end_percent=end_percent,
-            frames_per_clip=frames_per_clip,
-        )
-        return io.NodeOutput(with_effect(model, effect))
+    def execute(cls, model: ModelPatcher, **settings: object) -> io.NodeOutput:
+        return io.NodeOutput(with_effect(model, Adain.of(model, **settings)))
 
 
 class CalibrateAdaptor(io.ComfyNode):
