@@ -97,14 +97,16 @@ class TrainingUnet:
 
 
 def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A UNet of the same kind and with the same weights, sharing nothing with the model."""
+    """A UNet of the same kind and with the same weights, sharing nothing with the model.
+
+    The weights come as a state dict, since some layers of the host have none before.
+    """
     unet = unet_of(model)
     settings = model.model.model_config.unet_config | {"dtype": dtype}
     layers = model.model.model_config.custom_operations or comfy.ops.disable_weight_init
-    made = type(unet)(**settings, device=device, operations=layers)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            parameter.copy_(unet_weight(model, name))
+    made = type(unet)(**settings, device="meta", operations=layers)
+    weights = {name: unet_weight(model, name).to(device, dtype) for name in unet.state_dict()}
+    made.load_state_dict(weights, strict=True, assign=True)
     return made.requires_grad_(False).eval()
 
 

@@ -44,6 +44,7 @@ def spread_of_last_features(model: ModelPatcher, latent: dict[str, Tensor]) -> f
     return float(sum(x.std(0).mean() for z in caught for x in frame_statistics(z)))
 
 
+@pytest.mark.usefixtures("either_layers")
 def test_the_clip_it_was_made_from_gets_frames_that_are_alike(model: ModelPatcher) -> None:
     latent = clip()
     before, after = (
