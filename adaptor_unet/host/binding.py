@@ -23,7 +23,7 @@ from torch import Tensor
 from ..frame_noise import shared_with_first
 from .causal_sampling import CausalSampling, SamplingOrder, finished_frames
 from .causal_windows import CausalWindows
-from .effect import CallPart, Effect, Options
+from .effect import CallPart, Effect, NoiseLevels, Options
 from .frame_cache import cache_of_call
 from .hints import own_hints
 from .layout import check_batch, clip_layout, window_places
@@ -33,6 +33,8 @@ from .versions import STOCK_WINDOW_WRAPPERS, full_mask
 logger = logging.getLogger(__name__)
 
 KEY = "magicvideo"
+# Where the options of a call hold the noise levels at which each effect acts.
+LEVELS = "magicvideo_levels"
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,22 @@ class Binding:
         with own_hints(conds, places, self.clip_lengths, part=window is not None) as own:
             return executor(model, own, x_in, timestep, model_options)
 
+    def around_model(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        timesteps: Tensor,
+        c_concat: Tensor | None,
+        c_crossattn: Tensor,
+        control: dict | None,
+        transformer_options: Options,
+        **kwargs: object,
+    ) -> Tensor:
+        """Tells the UNet's call at which noise levels effects act; the model around it knows how it is sampled."""
+        sampling = executor.class_obj.model_sampling
+        options = {**transformer_options, LEVELS: tuple(effect.levels(sampling) for effect in self.effects)}
+        return executor(x, timesteps, c_concat, c_crossattn, control, options, **kwargs)
+
     def around_unet(
         self,
         executor: WrapperExecutor,
@@ -196,10 +214,13 @@ class Binding:
         sigma = float(sigmas.flatten()[0]) if sigmas is not None else None
         finished = finished_frames(transformer_options)
         shown = finished is not None and finished.keeps  # finished frames are seen as all effects make them
+        levels = transformer_options.get(LEVELS) or [NoiseLevels()] * len(self.effects)
         acting = [
             (effect, clip_layout(rows, transformer_options, effect.frames_per_clip))
-            for effect in sorted(self.effects, key=lambda effect: (effect.place, effect.node))
-            if effect.acts_at(sigma) or (shown and effect.strength)
+            for effect, own in sorted(
+                zip(self.effects, levels, strict=True), key=lambda one: (one[0].place, one[0].node)
+            )
+            if effect.acts_at(sigma, own) or (shown and effect.strength)
         ]
         if not acting:
             return []
@@ -235,6 +256,7 @@ def install(bound: ModelPatcher, binding: Binding) -> None:
         (WrappersMP.SAMPLER_SAMPLE, binding.around_sampler),
         (WrappersMP.PREPARE_SAMPLING, binding.around_planning),
         (WrappersMP.CALC_COND_BATCH, binding.around_conditionings),
+        (WrappersMP.APPLY_MODEL, binding.around_model),
         (WrappersMP.DIFFUSION_MODEL, binding.around_unet),
     ):
         bound.remove_wrappers_with_key(kind, KEY)
