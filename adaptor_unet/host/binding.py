@@ -28,6 +28,7 @@ from .frame_cache import cache_of_call
 from .hints import own_hints
 from .layout import check_batch, clip_layout, window_places
 from .memory import planned_shape
+from .step_state import refuse_frame_by_frame, refuse_in_chunks
 from .versions import STOCK_WINDOW_WRAPPERS, full_mask
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Binding:
         Where noise is to be left, kept frames have theirs too.
         """
         model_options = executor.class_obj.model_options
+        self.check_others(len(noise), model_options)
         for effect in self.effects:
             check_batch(noise.shape[0], effect.frames_per_clip, effect.node)
             effect.before_sampling(model_options.get("transformer_options", {}))
@@ -80,6 +82,14 @@ class Binding:
         if not (ends_clean and self.acts(model_options)):
             return samples
         return with_kept_frames(samples, latent_image, denoise_mask)
+
+    def check_others(self, frames: int, model_options: Options) -> None:
+        """Raises ValueError for nodes of others that cannot stand beside the order in which frames go through."""
+        windows = windows_of(model_options)
+        if self.causal_sampling(frames, model_options):
+            refuse_frame_by_frame(model_options)
+        elif windows is not None and frames > windows.chunk_frames:
+            refuse_in_chunks(model_options, frames)
 
     def around_sampler(
         self,
