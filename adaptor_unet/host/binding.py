@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..frame_noise import shared_with_first
 from .causal_sampling import CausalSampling, SamplingOrder, finished_frames
-from .causal_windows import CausalWindows
+from .causal_windows import CausalWindows, with_frame_record
 from .effect import CallPart, Effect, NoiseLevels, Options
 from .frame_cache import cache_of_call
 from .hints import own_hints
@@ -36,6 +36,12 @@ logger = logging.getLogger(__name__)
 KEY = "magicvideo"
 # Where the options of a call hold the noise levels at which each effect acts.
 LEVELS = "magicvideo_levels"
+# Where they hold the number of frames of the whole batch.
+BATCH_FRAMES = "magicvideo_batch_frames"
+ADDED_BEFORE = (
+    "%s: the adaptor was trained with noise that frames share, but noise was added before the sampler. Give the node "
+    "that adds it Frame Noise with kind mixed and share %s."
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ class Binding:
             effect.before_sampling(model_options.get("transformer_options", {}))
         ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas
         if most := max(self.effects, key=lambda effect: effect.shared_noise, default=None):
+            if most.shared_noise and not noise.any() and is_beginning(sigmas, executor.class_obj.model_patcher):
+                logger.warning(ADDED_BEFORE, most.node, most.shared_noise)
             noise = shared_with_first(noise, most.shared_noise, most.frames_per_clip)
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
         if not (ends_clean and self.acts(model_options)):
@@ -103,8 +111,11 @@ class Binding:
         **kwargs: object,
     ) -> Tensor:
         """Runs the sampler once for the whole batch, or once a chunk where frames are made one after the other."""
-        causal = self.causal_sampling(len(noise), extra_args["model_options"])
+        model_options = extra_args["model_options"]
+        causal = self.causal_sampling(len(noise), model_options)
         if causal is None:
+            options = {**model_options.get("transformer_options", {}), BATCH_FRAMES: len(noise)}
+            extra_args = {**extra_args, "model_options": {**model_options, "transformer_options": options}}
             return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
         return causal.sample(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
@@ -175,9 +186,12 @@ class Binding:
         timestep: Tensor,
         model_options: Options,
     ) -> list[Tensor]:
-        """The host's denoising call with the ControlNet hints of its own frames."""
-        window = window_places(model_options.get("transformer_options", {}))
+        """The host's denoising call with the ControlNet hints of its own frames, and the record of them."""
+        options = model_options.get("transformer_options", {})
+        window = window_places(options)
         places = range(x_in.shape[0]) if window is None else window
+        if window is not None and BATCH_FRAMES in options:
+            model_options = with_frame_record(model_options, window, options[BATCH_FRAMES])
         with own_hints(conds, places, self.clip_lengths, part=window is not None) as own:
             return executor(model, own, x_in, timestep, model_options)
 
@@ -240,6 +254,12 @@ class Binding:
         for kind, of_kind in groupby(acting, key=lambda one: type(one[0])):
             parts += kind.parts(list(of_kind), cache)
         return parts
+
+
+def is_beginning(sigmas: Tensor, model: ModelPatcher) -> bool:
+    """Whether sampling begins at full noise, and does not go on with what another sampler has begun."""
+    most = model.get_model_object("model_sampling").sigma_max
+    return bool(sigmas[0] >= float(most) * (1 - 1e-5))
 
 
 def with_kept_frames(samples: Tensor, given: Tensor, noise_mask: Tensor | None) -> Tensor:
