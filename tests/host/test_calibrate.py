@@ -16,7 +16,7 @@ from magicvideo.adaptor_unet.checkpoint import load, save
 from magicvideo.adaptor_unet.host.base_model import config_for
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.calibrate import ClipAtLevels, calibrated_adaptor, levels_between
-from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor, hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 
@@ -93,6 +93,17 @@ def test_saved_and_loaded_it_is_the_same(model: ModelPatcher, tmp_path: Path) ->
     made = calibrated_adaptor(model, clip(), TEXT).model
     loaded = load(save(made, tmp_path / "calibrated.safetensors"))
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made.state_dict().items())
+
+
+def test_an_adaptor_that_is_made_lies_where_the_host_counts_it(
+    model: ModelPatcher, adaptor: ModelPatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = torch.device("meta")  # in the place of a second device
+    monkeypatch.setattr(comfy.model_management, "unet_offload_device", lambda: elsewhere)
+    for made in (hosted(adaptor.model), calibrated_adaptor(model, clip(), TEXT)):
+        assert made.offload_device == elsewhere
+        assert {tensor.device for tensor in made.model.state_dict().values()} == {elsewhere}
+    assert {tensor.device.type for tensor in adaptor.model.state_dict().values()} == {"cpu"}
 
 
 def test_chunks_give_the_adaptor_of_the_whole_clip(model: ModelPatcher) -> None:
