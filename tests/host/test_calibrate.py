@@ -149,6 +149,11 @@ def test_the_model_and_the_clip_stay_as_they_were(
         ({"samples": torch.zeros(5, 4, 8, 8)}, 4, r"needs the latents of a clip.*found an empty latent of shape \(5, "),
         (clip(1), 4, r"two frames or more.*found a latent of shape \(1, 4, 8, 8\)"),
         ({"samples": torch.ones(1, 16, 5, 8, 8)}, 4, r"needs the latents of a clip.*\(1, 16, 5, 8, 8\)"),
+        (
+            {"samples": torch.ones(5, 16, 8, 8)},
+            4,
+            "Calibrate Adaptor was given latents .* of 16 channels.* works with 4",
+        ),
         (clip(), 1, "steps of Calibrate Adaptor must be 2 or more, found 1"),
     ],
 )

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.model_sampling
 import comfy.sample
@@ -19,6 +20,7 @@ from magicvideo.adaptor_unet.checkpoint import load
 from magicvideo.adaptor_unet.host.base_model import config_for, unet_weight
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.host.training_files import HostEncoders
 from magicvideo.adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
@@ -329,3 +331,19 @@ def test_an_adaptor_of_another_unet_is_refused_before_anything_is_copied(tmp_pat
     with pytest.raises(ValueError, match="made for a UNet with"):
         MotionTraining(model, adaptor, clips(), TrainingSettings(), output, Accelerator(cpu=True), lambda _: [])
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("channels", [8, 9])
+def test_a_unet_that_takes_more_than_latents_is_refused_before_anything_is_copied(
+    channels: int, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"takes 4 channels, but this one takes {channels}"):
+        training(build_model(in_channels=channels), tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_autoencoder_of_another_kind_of_model_is_refused_before_a_clip_is_encoded() -> None:
+    with pytest.raises(ValueError, match="autoencoder of 16 channels, but the model works with 4"):
+        HostEncoders(build_model(), None, SimpleNamespace(latent_channels=16), "")
+    with pytest.raises(ValueError, match="takes 4 channels, but this one takes 9"):
+        HostEncoders(build_model(in_channels=9), None, SimpleNamespace(latent_channels=4), "")
