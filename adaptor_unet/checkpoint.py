@@ -109,8 +109,8 @@ def with_tensors(
 
 
 def fp32_copy(adaptor: VideoAdaptor) -> VideoAdaptor:
-    """The same adaptor, frozen, with tensors of its own in fp32."""
-    tensors = {name: tensor.float().clone() for name, tensor in adaptor.state_dict().items()}
+    """The same adaptor, frozen, with tensors of its own in fp32 on the CPU."""
+    tensors = {name: tensor.to("cpu", torch.float32, copy=True) for name, tensor in adaptor.state_dict().items()}
     return with_tensors(adaptor.config, tensors, dict(adaptor.metadata))
 
 

@@ -69,7 +69,7 @@ class Adain(Effect):
         frames are made one after the other, with those in the making, whose reference is the finished first frame.
         """
         latents = given["denoised"]
-        if not self.acts_at(float(given["sigma"].flatten()[0])):
+        if not self.acts_at(float(given["sigma"].flatten()[0]), self.levels(given["model"].model_sampling)):
             return latents
         options = given["model_options"].get("transformer_options", {})
         own, finished = frame_statistics(latents), finished_frames(options)

@@ -47,6 +47,26 @@ def check_fit(model: ModelPatcher, config: AdaptorConfig) -> None:
         )
 
 
+def check_trainable(model: ModelPatcher) -> None:
+    """Raises ValueError when the UNet takes more than noisy latents, as those for inpainting or editing do."""
+    own, latents = unet_of(model).in_channels, model.model.latent_format.latent_channels
+    if own != latents:
+        raise ValueError(
+            f"An adaptor is trained on a model whose UNet takes {latents} channels, but this one takes {own}, as "
+            "models for inpainting or editing do. Train on the plain model it was made from; the adaptor fits both."
+        )
+
+
+def check_latents(model: ModelPatcher, channels: int, node: str) -> None:
+    """Raises ValueError when latents of so many channels are those of another kind of model's autoencoder."""
+    own = model.model.latent_format.latent_channels
+    if channels != own:
+        raise ValueError(
+            f"{node} was given latents or an autoencoder of {channels} channels, but the model works with {own}. Use "
+            "the VAE of the checkpoint, or another one for Stable Diffusion 1.5."
+        )
+
+
 def describe(config: AdaptorConfig) -> str:
     """A UNet's layout in words, for an error message."""
     widths = sorted({site.channels for site in config.sites})

@@ -20,17 +20,26 @@ from torch import Tensor
 
 from ..frame_noise import shared_with_first
 from .causal_sampling import causal_sampling, finished_frames, with_kept_frames
-from .causal_windows import CausalWindows, windows_of
-from .effect import CallPart, Effect, Options
+from .causal_windows import CausalWindows, windows_of, with_frame_record
+from .effect import CallPart, Effect, NoiseLevels, Options
 from .frame_cache import cache_of_call
 from .hints import own_hints
 from .layout import check_batch, clip_layout, window_places
 from .memory import planned_shape
+from .step_state import refuse_frame_by_frame, refuse_in_chunks
 from .versions import STOCK_WINDOW_WRAPPERS
 
 logger = logging.getLogger(__name__)
 
 KEY = "magicvideo"
+# Where the options of a call hold the noise levels at which each effect acts.
+LEVELS = "magicvideo_levels"
+# Where they hold the number of frames of the whole batch.
+BATCH_FRAMES = "magicvideo_batch_frames"
+ADDED_BEFORE = (
+    "%s: the adaptor was trained with noise that frames share, but noise was added before the sampler. Give the node "
+    "that adds it Frame Noise with kind mixed and share %s."
+)
 
 
 @dataclass(frozen=True)
@@ -66,16 +75,27 @@ class Binding:
         Where noise is to be left, kept frames have theirs too.
         """
         model_options = executor.class_obj.model_options
+        self.check_others(len(noise), model_options)
         for effect in self.effects:
             check_batch(noise.shape[0], effect.frames_per_clip, effect.node)
             effect.before_sampling(model_options.get("transformer_options", {}))
         ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas
         if most := max(self.effects, key=lambda effect: effect.shared_noise, default=None):
+            if most.shared_noise and not noise.any() and is_beginning(sigmas, executor.class_obj.model_patcher):
+                logger.warning(ADDED_BEFORE, most.node, most.shared_noise)
             noise = shared_with_first(noise, most.shared_noise, most.frames_per_clip)
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
         if not (ends_clean and self.acts(model_options)):
             return samples
         return with_kept_frames(samples, latent_image, denoise_mask)
+
+    def check_others(self, frames: int, model_options: Options) -> None:
+        """Raises ValueError for nodes of others that cannot stand beside the order in which frames go through."""
+        windows = windows_of(model_options)
+        if causal_sampling(self.effects, frames, model_options):
+            refuse_frame_by_frame(model_options)
+        elif windows is not None and frames > windows.chunk_frames:
+            refuse_in_chunks(model_options, frames)
 
     def around_sampler(
         self,
@@ -89,8 +109,11 @@ class Binding:
         **kwargs: object,
     ) -> Tensor:
         """Runs the sampler once for the whole batch, or once a chunk where frames are made one after the other."""
-        causal = causal_sampling(self.effects, len(noise), extra_args["model_options"])
+        model_options = extra_args["model_options"]
+        causal = causal_sampling(self.effects, len(noise), model_options)
         if causal is None:
+            options = {**model_options.get("transformer_options", {}), BATCH_FRAMES: len(noise)}
+            extra_args = {**extra_args, "model_options": {**model_options, "transformer_options": options}}
             return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
         return causal.sample(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
@@ -137,11 +160,30 @@ class Binding:
         timestep: Tensor,
         model_options: Options,
     ) -> list[Tensor]:
-        """The host's denoising call with the ControlNet hints of its own frames."""
-        window = window_places(model_options.get("transformer_options", {}))
+        """The host's denoising call with the ControlNet hints of its own frames, and the record of them."""
+        options = model_options.get("transformer_options", {})
+        window = window_places(options)
         places = range(x_in.shape[0]) if window is None else window
+        if window is not None and BATCH_FRAMES in options:
+            model_options = with_frame_record(model_options, window, options[BATCH_FRAMES])
         with own_hints(conds, places, self.clip_lengths, part=window is not None) as own:
             return executor(model, own, x_in, timestep, model_options)
+
+    def around_model(
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        timesteps: Tensor,
+        c_concat: Tensor | None,
+        c_crossattn: Tensor,
+        control: dict | None,
+        transformer_options: Options,
+        **kwargs: object,
+    ) -> Tensor:
+        """Tells the UNet's call at which noise levels effects act; the model around it knows how it is sampled."""
+        sampling = executor.class_obj.model_sampling
+        options = {**transformer_options, LEVELS: tuple(effect.levels(sampling) for effect in self.effects)}
+        return executor(x, timesteps, c_concat, c_crossattn, control, options, **kwargs)
 
     def around_unet(
         self,
@@ -170,10 +212,13 @@ class Binding:
         sigma = float(sigmas.flatten()[0]) if sigmas is not None else None
         finished = finished_frames(transformer_options)
         shown = finished is not None and finished.keeps  # finished frames are seen as all effects make them
+        levels = transformer_options.get(LEVELS) or [NoiseLevels()] * len(self.effects)
         acting = [
             (effect, clip_layout(rows, transformer_options, effect.frames_per_clip))
-            for effect in sorted(self.effects, key=lambda effect: (effect.place, effect.node))
-            if effect.acts_at(sigma) or (shown and effect.strength)
+            for effect, own in sorted(
+                zip(self.effects, levels, strict=True), key=lambda one: (one[0].place, one[0].node)
+            )
+            if effect.acts_at(sigma, own) or (shown and effect.strength)
         ]
         if not acting:
             return []
@@ -185,6 +230,12 @@ class Binding:
         return parts
 
 
+def is_beginning(sigmas: Tensor, model: ModelPatcher) -> bool:
+    """Whether sampling begins at full noise, and does not go on with what another sampler has begun."""
+    most = model.get_model_object("model_sampling").sigma_max
+    return bool(sigmas[0] >= float(most) * (1 - 1e-5))
+
+
 def install(bound: ModelPatcher, binding: Binding) -> None:
     """Sets a binding on a clone of a model, in the place of the one it has."""
     for kind, wrapper in (
@@ -192,6 +243,7 @@ def install(bound: ModelPatcher, binding: Binding) -> None:
         (WrappersMP.SAMPLER_SAMPLE, binding.around_sampler),
         (WrappersMP.PREPARE_SAMPLING, binding.around_planning),
         (WrappersMP.CALC_COND_BATCH, binding.around_conditionings),
+        (WrappersMP.APPLY_MODEL, binding.around_model),
         (WrappersMP.DIFFUSION_MODEL, binding.around_unet),
     ):
         bound.remove_wrappers_with_key(kind, KEY)

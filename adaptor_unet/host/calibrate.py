@@ -22,7 +22,7 @@ from ..calibration import calibrate
 from ..checkpoint import fp32_copy
 from ..frame_layout import FrameLayout
 from .adain_effect import Adain, Change
-from .base_model import check_fit, config_for
+from .base_model import check_fit, check_latents, config_for, unet_of
 from .binding import with_effect
 from .hosted import hosted
 
@@ -107,6 +107,8 @@ def calibrated_adaptor(
     """
     clip = latent["samples"]
     check_clip(clip, steps)
+    unet_of(model)
+    check_latents(model, clip.shape[1], "Calibrate Adaptor")
     config = adaptor.model.config if adaptor is not None else config_for(model, frames=len(clip), parts=PARTS)
     check_fit(model, config)
     made = identity(config) if adaptor is None else fp32_copy(adaptor.model)

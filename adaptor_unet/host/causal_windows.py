@@ -117,18 +117,16 @@ def windows_of(model_options: Options) -> CausalWindows | None:
 
 
 def chunk_options(model_options: Options, chunk: Chunk, cache: FrameCache) -> Options:
-    """The options with the chunk's frames, where the host and other nodes look for them, and with the past.
-
-    ``ad_params`` is the record that image-prompt adapters read; another node's own is left alone.
-    """
+    """The options with the chunk's frames, where the host and other nodes look for them, and with the past."""
     options = {**model_options["transformer_options"], "context_window": chunk, OPTION: cache}
-    record = {
-        "sub_idxs": chunk.index_list,
-        "full_length": chunk.total_frames,
-        "context_length": chunk.context_length,
-    }
-    options.setdefault("ad_params", record)
-    return {**model_options, "transformer_options": options}
+    return with_frame_record({**model_options, "transformer_options": options}, chunk.index_list, chunk.total_frames)
+
+
+def with_frame_record(model_options: Options, places: Sequence[int], total: int) -> Options:
+    """The options with ``ad_params``, the record that image-prompt adapters read: which frames of how many a call
+    holds.  Another node's own is left alone."""
+    record = {"sub_idxs": list(places), "full_length": total, "context_length": len(places)}
+    return {**model_options, "transformer_options": {"ad_params": record, **model_options["transformer_options"]}}
 
 
 def rows_for(x: Tensor, places: Sequence[int]) -> Tensor:

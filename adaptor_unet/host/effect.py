@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import ModelSamplingDiscrete
 from torch import Tensor, nn
 
 from ..frame_layout import FrameLayout
@@ -38,18 +39,6 @@ class NoiseLevels:
         return self.end <= sigma <= self.start
 
 
-def noise_levels(model: ModelPatcher, start_percent: float, end_percent: float) -> NoiseLevels:
-    """The noise levels of this model between two points of sampling, 0 its start and 1 its end.
-
-    Raises ValueError unless they lie in 0 to 1.
-    """
-    if not (0.0 <= start_percent <= 1.0 and 0.0 <= end_percent <= 1.0):
-        raise ValueError(f"start_percent and end_percent must lie in 0 to 1, found {start_percent} and {end_percent}.")
-    sampling = model.get_model_object("model_sampling")
-    start, end = (float(sampling.percent_to_sigma(percent)) for percent in (start_percent, end_percent))
-    return NoiseLevels(start if start_percent > 0 else math.inf, end)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Effect:
     """Settings of one node that acts while a model samples; raises ValueError for settings that cannot work.
@@ -58,7 +47,8 @@ class Effect:
     whichever order their nodes came.  ``strength``: how much of the effect; 0 leaves the image model exactly as it was.
     ``most_strength``: 1 where strength mixes the effect's result with the plain one, so that 0 to 1 is allowed;
     infinite where it scales a change, which may be of any size and sign.  ``frames_per_clip``: length of each clip in
-    the batch, 0 for the whole batch as one clip.  ``levels``: the noise levels at which it acts.
+    the batch, 0 for the whole batch as one clip.  ``start_percent``, ``end_percent``: the part of sampling in which it
+    acts, 0 its start and 1 its end.
     """
 
     node: ClassVar[str]
@@ -66,7 +56,8 @@ class Effect:
     most_strength: ClassVar[float] = 1.0
     strength: float = 1.0
     frames_per_clip: int = 0
-    levels: NoiseLevels = NoiseLevels()
+    start_percent: float = 0.0
+    end_percent: float = 1.0
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.strength):
@@ -75,18 +66,14 @@ class Effect:
             raise ValueError(f"strength of {self.node} must lie in 0 to 1, found {self.strength}.")
         if self.frames_per_clip < 0:
             raise ValueError(f"frames_per_clip of {self.node} must be 0 or more, found {self.frames_per_clip}.")
+        start, end = self.start_percent, self.end_percent
+        if not (0.0 <= start <= 1.0 and 0.0 <= end <= 1.0):
+            raise ValueError(f"start_percent and end_percent must lie in 0 to 1, found {start} and {end}.")
 
     @classmethod
-    def of(
-        cls: type[Self],
-        model: ModelPatcher,
-        *,
-        start_percent: float = 0.0,
-        end_percent: float = 1.0,
-        **settings: object,
-    ) -> Self:
-        """The effect for this model; ``settings`` are further fields.  Raises ValueError if they do not fit it."""
-        return cls(levels=noise_levels(model, start_percent, end_percent), **settings)
+    def of(cls: type[Self], model: ModelPatcher, **settings: object) -> Self:
+        """The effect for this model; ``settings`` are fields.  Raises ValueError if they do not fit it."""
+        return cls(**settings)
 
     @classmethod
     def parts(cls: type[Self], acting: Sequence[tuple[Self, FrameLayout]], cache: CallCache) -> list["CallPart"]:
@@ -98,9 +85,17 @@ class Effect:
         """
         return []
 
-    def acts_at(self, sigma: float | None) -> bool:
+    def levels(self, sampling: ModelSamplingDiscrete) -> NoiseLevels:
+        """The noise levels at which it acts, as the model is sampled.
+
+        To be asked while it is: a node that stands behind the effect's own may change how.
+        """
+        start, end = (float(sampling.percent_to_sigma(x)) for x in (self.start_percent, self.end_percent))
+        return NoiseLevels(start if self.start_percent > 0 else math.inf, end)
+
+    def acts_at(self, sigma: float | None, levels: NoiseLevels) -> bool:
         """Whether it acts at a noise level, None for unknown."""
-        return self.strength != 0 and (sigma is None or sigma in self.levels)
+        return self.strength != 0 and (sigma is None or sigma in levels)
 
     def attach(self, model: ModelPatcher) -> None:
         """Sets on the clone what it needs beside calls of the UNet: further models, functions behind guidance."""

@@ -14,13 +14,16 @@ from .versions import patcher_class
 
 
 def hosted(adaptor: VideoAdaptor) -> ModelPatcher:
-    """A patcher around the same tensors; its layers cast themselves to the dtype and device of what they are given."""
-    layers = comfy.ops.manual_cast
-    model = with_tensors(adaptor.config, adaptor.state_dict(), adaptor.metadata, layers)
+    """A patcher around the same tensors; its layers cast themselves to the dtype and device of what they are given.
+
+    Tensors on another device are copied to where the host keeps what it has not loaded, and counts this adaptor.
+    """
+    layers, offload_device = comfy.ops.manual_cast, comfy.model_management.unet_offload_device()
+    tensors = {name: tensor.to(offload_device) for name, tensor in adaptor.state_dict().items()}
     return patcher_class()(
-        model,
+        with_tensors(adaptor.config, tensors, adaptor.metadata, layers),
         load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
+        offload_device=offload_device,
     )
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..whole_file import save_tensors
-from .base_model import unet_of, unet_weight
+from .base_model import check_latents, check_trainable, unet_of, unet_weight
 from .versions import text_encoder_weights
 
 # Pieces of the file that its fingerprint reads, and their size: a few hundred megabytes are read in a second.
@@ -41,6 +41,11 @@ class HostEncoders:
     clip: CLIP
     vae: VAE
     fingerprint: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a model that cannot be trained with, and for an autoencoder of another kind."""
+        check_trainable(self.model)
+        check_latents(self.model, self.vae.latent_channels, "Train MagicVideo Adaptor")
 
     def pictures(self, frames: Tensor) -> Tensor:
         """f h w 3 in 0 to 1 -> f c h w"""

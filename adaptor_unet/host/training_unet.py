@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from ..adaptor import VideoAdaptor
 from ..frame_layout import FrameLayout
 from ..frame_noise import clip_noise
-from .base_model import unet_of, unet_weight
+from .base_model import check_trainable, unet_of, unet_weight
 from .frame_cache import CallCache, FrameCache, no_cache
 from .motion_effect import Motion
 
@@ -33,11 +33,13 @@ class TrainingUnet:
     """The denoiser of a training run (``training.objective.Denoiser``) around a copy of a model's UNet.
 
     The copy has the weights of the model as it came, LoRAs included, in ``dtype``, and the patches that other nodes
-    have set around its attention.  Must be made and used outside inference mode.  With ``checkpointing``, activations
+    have set around its attention.  Raises ValueError for a UNet that takes more than latents.  Must be made and used
+    outside inference mode.  With ``checkpointing``, activations
     inside residual and transformer blocks are computed again for the gradients instead of being kept.
     """
 
     def __init__(self, model: ModelPatcher, device: torch.device, dtype: torch.dtype, checkpointing: bool) -> None:
+        check_trainable(model)
         self.dtype = dtype
         self.sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(device)
         self.sigmas = self.sampling.sigmas.float()
@@ -97,14 +99,16 @@ class TrainingUnet:
 
 
 def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A UNet of the same kind and with the same weights, sharing nothing with the model."""
+    """A UNet of the same kind and with the same weights, sharing nothing with the model.
+
+    The weights come as a state dict, since some layers of the host have none before.
+    """
     unet = unet_of(model)
     settings = model.model.model_config.unet_config | {"dtype": dtype}
     layers = model.model.model_config.custom_operations or comfy.ops.disable_weight_init
-    made = type(unet)(**settings, device=device, operations=layers)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            parameter.copy_(unet_weight(model, name))
+    made = type(unet)(**settings, device="meta", operations=layers)
+    weights = {name: unet_weight(model, name).to(device, dtype) for name in unet.state_dict()}
+    made.load_state_dict(weights, strict=True, assign=True)
     return made.requires_grad_(False).eval()
 
 

@@ -16,7 +16,7 @@ from magicvideo.adaptor_unet.checkpoint import load, save
 from magicvideo.adaptor_unet.host.base_model import config_for
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.calibrate import ClipAtLevels, calibrated_adaptor, levels_between
-from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor, hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 
@@ -44,6 +44,7 @@ def spread_of_last_features(model: ModelPatcher, latent: dict[str, Tensor]) -> f
     return float(sum(x.std(0).mean() for z in caught for x in frame_statistics(z)))
 
 
+@pytest.mark.usefixtures("either_layers")
 def test_the_clip_it_was_made_from_gets_frames_that_are_alike(model: ModelPatcher) -> None:
     latent = clip()
     before, after = (
@@ -94,6 +95,17 @@ def test_saved_and_loaded_it_is_the_same(model: ModelPatcher, tmp_path: Path) ->
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made.state_dict().items())
 
 
+def test_an_adaptor_that_is_made_lies_where_the_host_counts_it(
+    model: ModelPatcher, adaptor: ModelPatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = torch.device("meta")  # in the place of a second device
+    monkeypatch.setattr(comfy.model_management, "unet_offload_device", lambda: elsewhere)
+    for made in (hosted(adaptor.model), calibrated_adaptor(model, clip(), TEXT)):
+        assert made.offload_device == elsewhere
+        assert {tensor.device for tensor in made.model.state_dict().values()} == {elsewhere}
+    assert {tensor.device.type for tensor in adaptor.model.state_dict().values()} == {"cpu"}
+
+
 def test_chunks_give_the_adaptor_of_the_whole_clip(model: ModelPatcher) -> None:
     whole = calibrated_adaptor(model, clip(7), TEXT).model.state_dict()
     chunks = calibrated_adaptor(with_causal_windows(model, 3), clip(7), TEXT).model.state_dict()
@@ -137,6 +149,11 @@ def test_the_model_and_the_clip_stay_as_they_were(
         ({"samples": torch.zeros(5, 4, 8, 8)}, 4, r"needs the latents of a clip.*found an empty latent of shape \(5, "),
         (clip(1), 4, r"two frames or more.*found a latent of shape \(1, 4, 8, 8\)"),
         ({"samples": torch.ones(1, 16, 5, 8, 8)}, 4, r"needs the latents of a clip.*\(1, 16, 5, 8, 8\)"),
+        (
+            {"samples": torch.ones(5, 16, 8, 8)},
+            4,
+            "Calibrate Adaptor was given latents .* of 16 channels.* works with 4",
+        ),
         (clip(), 1, "steps of Calibrate Adaptor must be 2 or more, found 1"),
     ],
 )

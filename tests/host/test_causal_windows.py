@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_host import Sampler, conditioning, trained
+from stock_windows import NO_ANCHOR, with_windows
 from ways import Way, cross_frame, features, last_frames, latents, moved, sharp_model, untrained
 
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
@@ -270,6 +271,23 @@ def test_image_prompt_adapters_find_the_frames_of_their_chunk(
     found.clear()
     sample(bound, 6, cfg=1.0, steps=1)
     assert {record["full_length"] for record in found} == {99}, "another node's own record is left alone"
+
+
+def test_image_prompt_adapters_find_the_frames_of_a_stock_window(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    found = []
+
+    def look(apply: object, given: dict) -> torch.Tensor:
+        found.append(given["c"]["transformer_options"].get("ad_params"))
+        return apply(given["input"], given["timestep"], **given["c"])
+
+    bound = bind(with_windows(model, 4, 1, "standard_static", **NO_ANCHOR), adaptor)
+    bound.set_model_unet_function_wrapper(look)
+    sample(bound, 7, cfg=1.0, steps=1)
+    assert [record["sub_idxs"] for record in found] == [[0, 1, 2, 3], [3, 4, 5, 6]]
+    assert all((record["full_length"], record["context_length"]) == (7, 4) for record in found)
+    assert "ad_params" not in bound.model_options["transformer_options"]
 
 
 def test_an_interrupt_leaves_no_past_behind(

@@ -8,7 +8,13 @@ import nodes
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy_extras.nodes_custom_sampler import AddNoise, BasicScheduler, Noise_RandomNoise, SamplerCustomAdvanced
+from comfy_extras.nodes_custom_sampler import (
+    AddNoise,
+    BasicScheduler,
+    Noise_EmptyNoise,
+    Noise_RandomNoise,
+    SamplerCustomAdvanced,
+)
 from small_host import conditioning
 from torch import Tensor
 
@@ -154,7 +160,28 @@ def test_of_two_adaptors_the_one_that_shares_most_decides_in_any_order(model: Mo
         assert torch.equal(ksampled(bound), expected)
 
 
-def test_where_a_sampler_adds_no_noise_none_is_added(model: ModelPatcher) -> None:
+def added_before(model: ModelPatcher, noise: object) -> Tensor:
+    """By Add Noise, and a sampler with Disable Noise."""
+    with torch.inference_mode():
+        noised = AddNoise().execute(model, noise, sigmas_of(model), latent(4))
+    return custom_sampled(model, Noise_EmptyNoise(), getattr(noised, "result", noised)[0])
+
+
+def test_noise_that_is_added_before_the_sampler_is_named_and_may_be_shared_by_hand(
+    model: ModelPatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    bound = bind(model, sharing(fresh_adaptor(model), 0.3))
+    ksampled(bound)
+    assert "added before the sampler" not in caplog.text
+    by_hand = added_before(bound, FrameNoise(3, 0.3, "mixed"))
+    assert (
+        "added before the sampler. Give the node that adds it Frame Noise with kind mixed and share 0.3" in caplog.text
+    )
+    assert relative(by_hand, ksampled(bound)) < 0.02
+    assert relative(added_before(bound, Noise_RandomNoise(3)), ksampled(bound)) > 0.1
+
+
+def test_where_a_sampler_adds_no_noise_none_is_added(model: ModelPatcher, caplog: pytest.LogCaptureFixture) -> None:
     given = latent(4, 16, 16)
     given["samples"] += 1
     sampled = []
@@ -163,3 +190,4 @@ def test_where_a_sampler_adds_no_noise_none_is_added(model: ModelPatcher) -> Non
             settings = (one, "disable", 3, 4, 5.0, "euler", "normal", conditioning(1), conditioning(2), given, 2, 4)
             sampled.append(nodes.KSamplerAdvanced().sample(*settings, "disable")[0]["samples"])
     assert torch.equal(*sampled)
+    assert "added before the sampler" not in caplog.text, "it goes on with what another has begun"

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.model_sampling
 import comfy.sample
@@ -19,6 +20,7 @@ from magicvideo.adaptor_unet.checkpoint import load
 from magicvideo.adaptor_unet.host.base_model import config_for, unet_weight
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.host.training_files import HostEncoders
 from magicvideo.adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
@@ -76,6 +78,7 @@ def training(
     )
 
 
+@pytest.mark.usefixtures("either_layers")
 @pytest.mark.parametrize("precision", ["whole", "halves"])
 def test_the_private_unet_computes_what_the_bound_model_computes(precision: str) -> None:
     """One noise level, two clips with rates of their own, with and without adaptor."""
@@ -155,6 +158,7 @@ def test_without_an_adaptor_the_frames_of_a_sample_clip_are_the_models_stills() 
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.usefixtures("either_layers")
 @pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
 def test_the_graphs_model_stays_bit_for_bit_also_when_a_step_breaks_off(tuning: str, tmp_path: Path) -> None:
     class BreakError(Exception):
@@ -214,6 +218,7 @@ def test_other_files_may_be_written_in_place_of_the_usual_ones(tmp_path: Path) -
     assert seen == [(True, 1, True)] and not output.adaptor.exists()
 
 
+@pytest.mark.usefixtures("either_layers")
 def test_a_trained_adaptor_loads_and_shows(tmp_path: Path) -> None:
     model = build_model()
     run = training(model, tmp_path, steps=3)
@@ -226,6 +231,7 @@ def test_a_trained_adaptor_loads_and_shows(tmp_path: Path) -> None:
     assert not torch.equal(sample(bind(model, hosted(loaded)), FRAMES), sample(model, FRAMES))
 
 
+@pytest.mark.usefixtures("either_layers")
 def test_the_lora_of_a_tuned_base_is_taken_by_the_stock_loader(tmp_path: Path) -> None:
     model = build_model(num_res_blocks=[1, 1])  # as the loaders name it
     run = training(model, tmp_path, steps=4, base_tuning="lora", base_rate=3e-2, ema=0.0)
@@ -241,6 +247,7 @@ def test_the_lora_of_a_tuned_base_is_taken_by_the_stock_loader(tmp_path: Path) -
     assert (denoised_by_host(model, x, text, 2.5) - found).abs().max() > 1e-2
 
 
+@pytest.mark.usefixtures("either_layers")
 def test_a_base_with_a_lora_on_it_is_trained_as_it_samples(tmp_path: Path) -> None:
     model = build_model()
     key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
@@ -266,6 +273,7 @@ def test_attention_patches_of_other_nodes_act_in_training_too() -> None:
         torch.testing.assert_close(found, denoised_by_host(used, x, text, 2.5), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("either_layers")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_base_in_half_precision_is_trained_in_full(dtype: torch.dtype, tmp_path: Path) -> None:
     model = build_model(dtype=dtype)
@@ -303,6 +311,7 @@ def test_a_v_prediction_base_is_to_put_out_v(tmp_path: Path) -> None:
     torch.testing.assert_close(wanted, (noise - level * latents) / (1 + level**2) ** 0.5, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.usefixtures("either_layers")
 def test_training_inside_inference_mode_is_told_apart_from_it(tmp_path: Path) -> None:
     """Nodes run in inference mode; tensors made there cannot be trained on."""
     with torch.inference_mode():
@@ -322,3 +331,19 @@ def test_an_adaptor_of_another_unet_is_refused_before_anything_is_copied(tmp_pat
     with pytest.raises(ValueError, match="made for a UNet with"):
         MotionTraining(model, adaptor, clips(), TrainingSettings(), output, Accelerator(cpu=True), lambda _: [])
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("channels", [8, 9])
+def test_a_unet_that_takes_more_than_latents_is_refused_before_anything_is_copied(
+    channels: int, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"takes 4 channels, but this one takes {channels}"):
+        training(build_model(in_channels=channels), tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_autoencoder_of_another_kind_of_model_is_refused_before_a_clip_is_encoded() -> None:
+    with pytest.raises(ValueError, match="autoencoder of 16 channels, but the model works with 4"):
+        HostEncoders(build_model(), None, SimpleNamespace(latent_channels=16), "")
+    with pytest.raises(ValueError, match="takes 4 channels, but this one takes 9"):
+        HostEncoders(build_model(in_channels=9), None, SimpleNamespace(latent_channels=4), "")

@@ -6,7 +6,7 @@ import comfy.t2i_adapter.adapter
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from small_host import build_model
+from small_host import build_model, with_all_weights
 from torch import Tensor, nn
 
 STEP = 1 / 256
@@ -29,7 +29,7 @@ def control_model(**shape: object) -> nn.Module:
     """The host's ControlNet for the small UNet, with random weights where training starts from zero."""
     settings = dict(build_model(**shape).model.model_config.unet_config)
     settings.pop("out_channels")
-    network = comfy.cldm.cldm.ControlNet(**settings, hint_channels=3)
+    network = with_all_weights(comfy.cldm.cldm.ControlNet(**settings, hint_channels=3))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in network.named_parameters():

@@ -8,6 +8,7 @@ import comfy.sample
 import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
+from torch import nn
 
 SMALL = {
     "image_size": 32,
@@ -40,6 +41,7 @@ def build_model(
     config.manual_cast_dtype = None if dtype in (torch.float32,) else torch.float32
     torch.manual_seed(0)
     model = comfy.model_base.BaseModel(config, device="cpu")
+    with_all_weights(model.diffusion_model)
     if settings["in_channels"] == 9:
         model.set_inpaint()
     with torch.no_grad():
@@ -50,6 +52,17 @@ def build_model(
             parameter.requires_grad_(False)
     device = torch.device("cpu")
     return getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)(model, device, device)
+
+
+def with_all_weights(network: nn.Module) -> nn.Module:
+    """The network with the weights of the host's lazy layers, which have none before a state dict is loaded."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear) and layer.weight is None:
+            dtype = layer.weight_comfy_model_dtype
+            layer.weight = nn.Parameter(torch.zeros(layer.out_features, layer.in_features, dtype=dtype))
+            if layer.comfy_need_lazy_init_bias:
+                layer.bias = nn.Parameter(torch.zeros(layer.out_features, dtype=dtype))
+    return network
 
 
 def trained(adaptor: ModelPatcher, seed: int = 1, size: float = 0.3) -> ModelPatcher:

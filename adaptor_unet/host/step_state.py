@@ -1,0 +1,67 @@
+"""Nodes of others that go wrong where one step of sampling takes several calls of the UNet, each for other frames.
+
+Two kinds: what keeps a call's result for the call of the next step, and what reads in the whole batch's guidance what
+it noted in the UNet.  Their state lies in their own functions, out of reach, so they are refused by name.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from comfy.patcher_extension import WrappersMP
+
+Options = dict[str, Any]
+
+SELF_ATTENTION_GUIDANCE = "SelfAttentionGuidance"  # the host's class, in whose name its functions are
+# Wrappers that the host calls once for each chunk of Causal Windows, by kind; those of other kinds see the whole batch.
+IN_CHUNKS = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
+IN_SAMPLING = (*IN_CHUNKS, WrappersMP.PREDICT_NOISE)
+
+
+def refuse_in_chunks(model_options: Options, frames: int) -> None:
+    """Raises ValueError where a node cannot stand beside Causal Windows that cut a batch of so many frames."""
+    remedy = f"Take it out, or set chunk_frames of Causal Windows to {frames} or more."
+    for name in step_caches(model_options, IN_CHUNKS):
+        raise ValueError(
+            f"{name} keeps what the model gave at one step for the next, but Causal Windows asks the model once a "
+            f"chunk, so that frames would get those of other chunks. {remedy}"
+        )
+    if has_self_attention_guidance(model_options):
+        raise ValueError(
+            "Self-Attention Guidance reads the attention of the model's last call for all frames, but with Causal "
+            f"Windows this call holds the last chunk alone. {remedy}"
+        )
+
+
+def refuse_frame_by_frame(model_options: Options) -> None:
+    """Raises ValueError where a node cannot be sampled with frames one after the other."""
+    for name in step_caches(model_options, IN_SAMPLING):
+        raise ValueError(
+            f"{name} keeps what the model gave at one step for the next, but frames are sampled one after the other, "
+            "so that a frame would get what is of the frame before. Take it out, or set order of Apply MagicVideo to "
+            "together."
+        )
+
+
+def has_self_attention_guidance(model_options: Options) -> bool:
+    """Whether the host's node of that name is on the model."""
+    behind_guidance = model_options.get("sampler_post_cfg_function", [])
+    return any(qualified_name(function).startswith(SELF_ATTENTION_GUIDANCE) for function in behind_guidance)
+
+
+def step_caches(model_options: Options, kinds: tuple[str, ...]) -> Iterator[str]:
+    """Names of what keeps the model's results from step to step, the host's and other packs': their wrappers' keys, or
+    their functions' names, say so."""
+    options = model_options.get("transformer_options", {})
+    held = options.get("easycache")  # the host's two nodes, which have a name for the log
+    for kind in kinds:
+        for key, functions in options.get("wrappers", {}).get(kind, {}).items():
+            if functions and any("cache" in name.lower() for name in (str(key), *map(qualified_name, functions))):
+                yield getattr(held, "name", None) or f"A step cache ({key or qualified_name(functions[0])})"
+    function = model_options.get("model_function_wrapper")
+    if function is not None and "cache" in qualified_name(function).lower():
+        yield f"A step cache ({qualified_name(function)})"
+
+
+def qualified_name(function: Callable) -> str:
+    """The name of a function, or of the class of an object that is called, with the classes around it."""
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
