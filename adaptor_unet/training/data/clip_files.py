@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from .picture_door import DAMAGE, open_picture
 
 VIDEOS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".mpeg", ".mpg", ".m4v")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -97,9 +97,9 @@ def kind_of(path: Path) -> str:
     if suffix not in ANIMATIONS:
         return "video" if suffix in VIDEOS else "still"
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             moves = getattr(picture, "is_animated", False)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except DAMAGE:
         # What it is will be said, with the reason, when it is read.
         moves = True
     return ("video" if suffix == ".gif" else "animation") if moves else "still"

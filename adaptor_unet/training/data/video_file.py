@@ -16,6 +16,8 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from .clip_files import ClipFileError
+from .framing import MOST_PIXELS
+from .picture_door import LargePictureError, check_pixels
 from .video_picture import upright_picture
 
 # No playlists: those would open other files and addresses.
@@ -44,8 +46,8 @@ class VideoFile:
     wanted.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, most_pixels: int = MOST_PIXELS) -> None:
+        self.path, self.most_pixels = path, most_pixels
         with self._opened() as (container, stream):
             shown = noted_times(container, stream)
             unit = float(stream.time_base)
@@ -75,6 +77,7 @@ class VideoFile:
                     frame = None
                 if frame is None:
                     frame, frames = self._entered(container, stream, place)
+                check_pixels(max(1, round(frame.width * aspect)), frame.height, self.most_pixels)
                 at, picture = place, upright_picture(frame, aspect)
                 yield from (picture for _ in same)
 
@@ -135,15 +138,23 @@ class VideoFile:
         """The file and its first stream of pictures; whatever PyAV finds wrong, then or later, is a ClipFileError."""
         try:
             # Tags in old encodings are of no interest.  The prefix keeps a name with a colon from being an address.
+            # The decoder's limit stands before it allocates, also while FFmpeg probes the file.
+            most = {"max_pixels": str(self.most_pixels)}
             with av.open(
-                f"file:{self.path}", metadata_errors="replace", container_options={"format_whitelist": READ_AS}
+                f"file:{self.path}",
+                metadata_errors="replace",
+                options=most,
+                container_options={"format_whitelist": READ_AS, "protocol_whitelist": "file"},
             ) as container:
                 stream = moving_pictures(self.path, container)
+                check_pixels(stream.codec_context.width, stream.codec_context.height, self.most_pixels)
                 # Without it FFmpeg fills damaged places with what it guesses.
-                stream.codec_context.options = {"err_detect": "explode"}
+                stream.codec_context.options = {"err_detect": "explode"} | most
                 # Threads over frames would tell of damage too early, before the frames in front of it are out.
                 stream.thread_type = "SLICE"
                 yield container, stream
+        except LargePictureError as error:
+            raise ClipFileError(self.path, str(error)) from error
         except av.FFmpegError as error:
             raise ClipFileError(self.path, f"cannot be read as a video ({error.strerror})") from error
 
