@@ -30,7 +30,7 @@ from .sub_clips import SubClip, UnfitClipError, draw_sub_clips
 logger = logging.getLogger(__name__)
 
 # Part of every name in the cache: raise it when the same clip and settings give other latents.
-VERSION = "1"
+VERSION = "2"
 # Latents scaled for the UNet have a spread of one, far from the ends of float16, which is right to 1/2048 of a value;
 # bfloat16 only to 1/256.
 STORED = torch.float16

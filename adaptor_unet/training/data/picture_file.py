@@ -1,4 +1,4 @@
-"""Pictures, folders of pictures and animated WebP, read by Pillow.
+"""Pictures, folders of pictures and animated WebP, PNG and AVIF, read by Pillow.
 
 Axes: h height, w width.
 """
@@ -39,13 +39,15 @@ class PictureSequence:
 
 
 class AnimatedPicture:
-    """An animated WebP, whose frames are shown for as long as the file says."""
+    """An animated WebP, PNG or AVIF, whose frames are shown for as long as the file says."""
 
     def __init__(self, path: Path, most_pixels: int = MOST_PIXELS) -> None:
         self.path, self.most_pixels = path, most_pixels
         starts = [0.0]
         with opened(path, most_pixels) as picture:
-            for index in range(getattr(picture, "n_frames", 1)):
+            # A PNG may have a picture in front of its animation, for those who cannot show that.
+            self.first = int(bool(picture.info.get("default_image")))
+            for index in range(self.first, getattr(picture, "n_frames", 1)):
                 picture.seek(index)
                 # Pillow knows a frame's delay only once the frame is decoded.
                 picture.load()
@@ -54,7 +56,7 @@ class AnimatedPicture:
 
     def read(self, times: Sequence[float]) -> Iterator[Tensor]:
         """The frames of the given times, h w 3 in uint8."""
-        places = {time: index for index, time in enumerate(self.times)}
+        places = {time: index for index, time in enumerate(self.times, self.first)}
         with opened(self.path, self.most_pixels) as picture:
             for time, same in groupby(times):
                 picture.seek(places[time])
