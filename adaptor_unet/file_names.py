@@ -25,6 +25,6 @@ def why_no_name(name: str) -> str:
         return "begins or ends with a space, or ends with a dot"
     if DEVICES.fullmatch(name):
         return "is one that Windows keeps for a device"
-    if len(name.encode("utf-8")) > MOST_BYTES:
+    if len(name.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         return f"is longer than {MOST_BYTES} bytes"
     return ""
