@@ -84,7 +84,7 @@ def test_damaged_lines_of_a_record_are_dropped(tmp_path: Path) -> None:
         '{"step": 2, "loss": null}',
         "{",
     ]
-    (tmp_path / "metrics.jsonl").write_bytes("\n".join([*lines, "[" * 100_000]).encode() + b"\n\xff\xfe\n")
+    (tmp_path / "metrics.jsonl").write_bytes("\n".join([*lines, "{", "[" * 100_000]).encode() + b"\n\xff\xfe\n")
     assert read_records(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}]
 
 
