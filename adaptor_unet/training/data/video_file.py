@@ -171,7 +171,7 @@ class VideoFile:
                 container_options={"format_whitelist": READ_AS, "protocol_whitelist": "file"},
             ) as container:
                 stream = moving_pictures(self.path, container)
-                check_pixels(stream.codec_context.width, stream.codec_context.height, self.most_pixels)
+                check_pixels(*announced_size(self.path, stream, self.most_pixels), self.most_pixels)
                 stream.codec_context.options = NO_GUESSES | most
                 # Threads over frames would tell of damage too early, before the frames in front of it are out.
                 stream.thread_type = "SLICE"
@@ -188,6 +188,14 @@ def moving_pictures(path: Path, container: InputContainer) -> VideoStream:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
     raise ClipFileError(path, "holds sound but no picture" if container.streams.audio else "holds no picture")
+
+
+def announced_size(path: Path, stream: VideoStream, most_pixels: int) -> tuple[int, int]:
+    """Width and height.  FFmpeg gives none for a picture that is larger than it was allowed to allocate."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if not width or not height:
+        raise ClipFileError(path, f"has no size, or one of more than {most_pixels / 1e6:.0f} million pixels")
+    return width, height
 
 
 def picked(frames: Iterator[tuple[int, av.VideoFrame]], place: int) -> av.VideoFrame | None:
