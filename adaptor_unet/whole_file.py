@@ -14,7 +14,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-ROOM = "no space is left there", "Make room, or choose another place."
+ROOM = "No space left there", "Make room, or choose another place."
 RIGHTS = "writing is not allowed there", "Choose another place, or allow it."
 IN_THE_WAY = "a file stands where a folder is needed", "Choose another place, or move that file."
 # By the system's number: why something cannot be written, and what to do.

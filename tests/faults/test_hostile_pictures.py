@@ -116,5 +116,5 @@ def test_pixels_that_are_said_to_be_very_wide_are_not_believed(tmp_path: Path, m
 
 def test_a_picture_in_which_hardly_anything_would_be_seen_is_named(tmp_path: Path) -> None:
     Image.fromarray(numpy.zeros((2000, 20, 3), numpy.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="a.png is 20 x 2000; less than a 16th of it would be seen at 64 x 48"):
+    with pytest.raises(ValueError, match="a.png is 20 x 2000; less than one part in 32 of it would be seen at 64 x 48"):
         prepared(tmp_path)

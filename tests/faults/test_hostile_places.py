@@ -46,8 +46,8 @@ def test_a_name_of_300_letters_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "no space is left there. Make room"),
-        (SafetensorError("I/O error: No space left on device (os error 28)"), "no space is left there"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left there. Make room"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "No space left there"),
         (PermissionError(errno.EACCES, "Permission denied"), "writing is not allowed there"),
         (OSError(errno.EROFS, "Read-only file system"), "writing is not allowed there"),
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),
@@ -63,7 +63,7 @@ def test_a_full_disk_between_two_saves_is_a_sentence(tmp_path: Path) -> None:
     record = Record(tmp_path, 0, 8)
     if os.path.exists("/dev/full"):
         record.path = Path("/dev/full")
-        with pytest.raises(OutputError, match="no space is left there"):
+        with pytest.raises(OutputError, match="No space left there"):
             record.numbers(1, 5, {"loss": 1.0})
 
 

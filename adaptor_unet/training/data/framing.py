@@ -23,7 +23,7 @@ MOST_ASPECT = 2.0
 MOST_SHRINKING = 256
 MOST_PIXELS = MOST_SHRINKING * 512 * 512
 # A picture of which less than one part in so many fits into the frame would be blown up to show next to nothing.
-MOST_CROPPING = 16
+MOST_CROPPING = 32
 
 
 def most_pixels(settings: DataSettings) -> int:
@@ -81,7 +81,7 @@ def covering(frame: Tensor, size: tuple[int, int]) -> Tensor:
     scale = max(size[0] / width, size[1] / height)
     if width * height * scale**2 > MOST_CROPPING * size[0] * size[1]:
         raise UnfitClipError(
-            f"is {width} x {height}; less than a {MOST_CROPPING}th of it would be seen at {size[0]} x {size[1]}"
+            f"is {width} x {height}; less than one part in {MOST_CROPPING} of it would be seen at {size[0]} x {size[1]}"
         )
     wanted = max(size[1], round(height * scale)), max(size[0], round(width * scale))
     picture = rearrange(frame, "h w c -> 1 c h w")

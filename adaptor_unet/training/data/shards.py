@@ -154,7 +154,10 @@ def read_index(index: Path) -> tuple[tuple[Path, ...], tuple[int, ...]]:
         raise ValueError(f"{index} names a shard without items, or none at all.")
     for shard, count in zip(shards, groups, strict=True):
         if count * LEAST_ITEM_BYTES > shard.stat().st_size:
-            raise ValueError(f"{index} says that {shard} holds {count:.3g} clips, more than find room in its bytes.")
+            raise ValueError(
+                f"{shard} is damaged or holds something else than clips: {index.name} says that there are {count:.3g}, "
+                "which find no room in it."
+            )
     return shards, groups
 
 
