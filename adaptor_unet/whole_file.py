@@ -87,6 +87,8 @@ def written_whole(path: Path, move: Callable[[Path, Path], object] = os.replace)
 
 def removed(partial: Path) -> None:
     """What is half written goes; when even that is refused, the error that led here says why."""
+    if not os.path.lexists(partial):
+        return
     try:
         partial.unlink(missing_ok=True)
     except OSError as error:

@@ -186,7 +186,7 @@ def test_a_memory_of_contents_that_is_damaged_is_not_believed(tmp_path: Path) ->
 
 
 TOML = ["parts = " + "[" * 5000 + "]" * 5000, "parts = 3", "parts = 2020-01-01", "steps = 'x'", "steps = [1]"]
-TOML += ["fps_min = 1" + "0" * 400, "fps_min = nan", "a = {b = {c = 1}}", "init = {}", "steps = inf", "parts = [[]]"]
+TOML += ["fps_min = 1" + "0" * 400, "fps_min = nan", "a = {b = {c = 1}}", "init = [1]", "steps = inf", "parts = [[]]"]
 TOML += ["steps = 1" + "0" * 5000, "\0", "[[a]]", "rank = true", "start = 1"]
 
 
