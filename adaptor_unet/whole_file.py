@@ -1,24 +1,106 @@
-"""Files that are there whole or not at all, whatever fails while they are written."""
+"""The one door for what is written: files that are there whole or not at all, and a sentence when that cannot be."""
 
+import errno
+import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+ROOM = "No space left there", "Make room, or choose another place."
+RIGHTS = "writing is not allowed there", "Choose another place, or allow it."
+IN_THE_WAY = "a file stands where a folder is needed", "Choose another place, or move that file."
+# By the system's number: why something cannot be written, and what to do.
+REASONS = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EACCES: RIGHTS,
+    errno.EPERM: RIGHTS,
+    errno.EROFS: RIGHTS,
+    errno.ENOTDIR: IN_THE_WAY,
+    errno.EEXIST: IN_THE_WAY,
+    errno.EISDIR: ("that is a folder", "Choose another name."),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one."),
+}
+# safetensors tells the number only in its text.
+NUMBER_IN_TEXT = re.compile(r"os error (\d+)")
+
+
+class OutputError(OSError, ValueError):
+    """Something that cannot be written: says what, why and what to do."""
+
+
+def unwritable(path: Path, error: Exception) -> OutputError:
+    """The sentence for a path that the system refused to write to."""
+    found = NUMBER_IN_TEXT.search(str(error))
+    number = getattr(error, "errno", None) or (int(found[1]) if found else None)
+    told = getattr(error, "strerror", None) or str(error)
+    reason, remedy = REASONS.get(number, (told, "Choose another place."))
+    return OutputError(f"{path} cannot be written: {reason}. {remedy}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Stands around whatever writes to ``path``; raises OutputError in place of the system's own errors."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise unwritable(path, error) from error
+
+
+def made_folder(folder: Path) -> Path:
+    """The folder, made with all above it.  Raises OutputError."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager
 def written_whole(path: Path, move: Callable[[Path, Path], object] = os.replace) -> Iterator[Path]:
-    """A name to write to, in the folder of ``path``, which is made; the file moves to ``path`` when nothing failed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A name to write to, in the folder of ``path``, which is made; the file moves to ``path`` when nothing failed.
+
+    Raises OutputError when the system refuses; but ``move`` may refuse a file that is there with FileExistsError.
+    """
+    made_folder(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        move(partial, path)
+        with writing(path):
+            yield partial
+        try:
+            move(partial, path)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise unwritable(path, error) from error
     finally:
+        removed(partial)
+
+
+def removed(partial: Path) -> None:
+    """What is half written goes; when even that is refused, the error that led here says why."""
+    if not os.path.lexists(partial):
+        return
+    try:
         partial.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s was left half written and cannot be removed: %s", partial, error)
+
+
+def check_writable(path: Path) -> None:
+    """Raises OutputError when a file cannot be written at ``path``; makes its folder and leaves ``path`` as it is."""
+    if os.path.isdir(path):
+        raise unwritable(path, IsADirectoryError(errno.EISDIR, "is a folder"))
+    with written_whole(path, lambda partial, path: None) as partial:
+        partial.write_bytes(b"")
 
 
 def save_tensors(

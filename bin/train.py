@@ -9,6 +9,7 @@ command with --resume goes on.
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -42,11 +43,24 @@ FILES = ("base", "clips", "shards", "output", "cache", "write_shards", "resume",
 def check_files(files: dict[str, Path | None]) -> None:
     """Raises ValueError for an input that is not there, before anything is loaded."""
     for name in ("base", "clips", "shards"):
-        if files[name] is not None and not files[name].exists():
+        if files[name] is not None and not os.path.exists(files[name]):
             raise ValueError(f"--{name}: {files[name]} is not there.")
 
 
 def main() -> int:
+    """The exit code: 0 when all is done, 130 when Ctrl-C stopped it, 2 with a sentence when it cannot be done."""
+    try:
+        return run()
+    except KeyboardInterrupt:  # while something is loaded or encoded, or the second one while a step is computed
+        print(
+            "\nbin/train: stopped. Clips that are encoded stay in the cache, and what was saved stays too; the same "
+            "command goes on, with --resume where training had begun.",
+            file=sys.stderr,
+        )
+        return 130
+
+
+def run() -> int:
     from magicvideo.adaptor_unet.training.loop import TrainingError
     from magicvideo.adaptor_unet.training.settings import RunSettings
     from magicvideo.adaptor_unet.training.settings_text import read_toml

@@ -47,8 +47,9 @@ class TrainAdaptor(io.ComfyNode):
                     "clips_folder",
                     default="",
                     tooltip="Folder of clips on the machine that runs ComfyUI: video files, gif, webp, or folders of "
-                    "images. A caption stands in a .txt file of the same name, or in caption.txt. Leave empty to use "
-                    "images, videos or latents.",
+                    "images. It must lie in ComfyUI's input folder, or in one that the owner lists as "
+                    "magicvideo_clips in extra_model_paths.yaml. A caption stands in a .txt file of the same name, or "
+                    "in caption.txt. Leave empty to use images, videos or latents.",
                 ),
                 of_setting("steps", max=10_000_000),
                 of_setting("frames", max=1024),

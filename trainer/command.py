@@ -1,6 +1,7 @@
 """What ``bin/train`` does, once the host is there."""
 
 import logging
+import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -10,16 +11,18 @@ from tqdm import tqdm
 
 from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import load
+from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
 from ..adaptor_unet.host.training_unet import training_device
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards
-from ..adaptor_unet.training.data.shards import write_shards
+from ..adaptor_unet.training.data.shards import check_new, write_shards
 from ..adaptor_unet.training.loop import processes
 from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.terminal import Terminal
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher
+from ..adaptor_unet.whole_file import check_writable
 from .motion_training import MotionTraining, Output
 
 if TYPE_CHECKING:
@@ -55,6 +58,13 @@ class TrainCommand:
         """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence."""
         output = self._output()
         base = BaseCheckpoint(self.base)
+        # All that can be refused is refused before clips are encoded.
+        if self.write_shards:
+            check_new(self.write_shards)
+            adaptor = None
+        else:
+            adaptor = self._adaptor(settings, base)
+            check_fit(base.model, adaptor.config)
         with processes(cpu=training_device().type == "cpu") as place:
             clips = self._clips(settings, base, place)
             if self.write_shards:
@@ -62,15 +72,21 @@ class TrainCommand:
                     index = write_shards(clips.train, self.write_shards, clips.empty_text)
                     logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
                 return True
-            return self._train(settings, base, clips, output, place)
+            return self._train(settings, base, adaptor, clips, output, place)
 
     def _train(
-        self, settings: RunSettings, base: BaseCheckpoint, clips: TrainingClips, output: Output, place: "Accelerator"
+        self,
+        settings: RunSettings,
+        base: BaseCheckpoint,
+        adaptor: VideoAdaptor,
+        clips: TrainingClips,
+        output: Output,
+        place: "Accelerator",
     ) -> bool:
         used = asdict(settings) | {"base_model": base.fingerprint}
         training = MotionTraining(
             base.model,
-            self._adaptor(settings, base),
+            adaptor,
             clips,
             settings.training,
             output,
@@ -96,11 +112,17 @@ class TrainCommand:
         return watchers
 
     def _output(self) -> Output:
-        path = self.output if self.output.suffix == ".safetensors" else self.output.with_suffix(".safetensors")
-        folder = path.with_name(f"{path.stem}.run")
-        if not self.resume and not self.write_shards and (path.exists() or folder.exists()):
-            there = path if path.exists() else folder
-            raise ValueError(f"{there} is there already: add --resume to go on with it, or choose another --output.")
+        # Another dot in a name is part of it, as in waves_v1.5.
+        name = self.output.name.removesuffix(".safetensors")
+        path, folder = (self.output.with_name(f"{name}{ending}") for ending in (".safetensors", ".run"))
+        if self.write_shards:
+            return Output(path, path, folder)
+        check_writable(path)
+        there = [one for one in (path, folder) if os.path.lexists(one)]
+        if there and not self.resume:
+            raise ValueError(f"{there[0]} is there already: add --resume to go on with it, or choose another --output.")
+        if there:
+            check_writable(folder / "metrics.jsonl")
         return Output(path, path.with_name(f"{path.stem}_base.safetensors"), folder)
 
     def _clips(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator") -> TrainingClips:

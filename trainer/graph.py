@@ -1,7 +1,6 @@
 """A training run inside a graph: where it writes, what it goes on from, and what the node gives back."""
 
 import json
-import re
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import fp32_copy, load
+from ..adaptor_unet.file_names import why_no_name
+from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.folders import training_folders
 from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ..adaptor_unet.host.hosted import adaptor_for, hosted
@@ -28,6 +29,7 @@ from ..adaptor_unet.training.loop import accelerator
 from ..adaptor_unet.training.progress_pictures import loss_plot, progress_picture
 from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.watchers import Record, Watcher
+from ..adaptor_unet.whole_file import writing
 from .motion_training import MotionTraining, Output
 from .node_inputs import WiredClips
 
@@ -35,7 +37,6 @@ from .node_inputs import WiredClips
 RUN = "run.json"
 # Drawing takes a moment, and steps of a small model are quick.
 SECONDS_BETWEEN_LOOKS = 5.0
-PLAIN_NAME = re.compile(r"[^\\/:*?\"<>|.][^\\/:*?\"<>|]*")
 
 
 class PreviewWatch(GraphWatch, Watcher):
@@ -75,9 +76,11 @@ class GraphTraining:
     start: ModelPatcher | None = None
 
     def __post_init__(self) -> None:
-        if not PLAIN_NAME.fullmatch(self.name.strip()):
+        wrong = why_no_name(self.name.strip())
+        if wrong or self.name.strip().startswith("."):
             raise ValueError(
-                f"name of Train MagicVideo Adaptor must be a plain file name, such as my motion; found {self.name!r}."
+                "name of Train MagicVideo Adaptor must be a plain file name, such as my motion; found "
+                f"{self.name!r:.300}, which {wrong or 'begins with a dot'}."
             )
 
     def train(self) -> tuple[ModelPatcher, Tensor, Tensor]:
@@ -93,6 +96,8 @@ class GraphTraining:
                 make_room()
 
     def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor]:
+        adaptor = self._adaptor()  # first, because what does not fit must be refused before clips are encoded
+        check_fit(self.model, adaptor.config)
         clips, settings = self._clips(), self.settings.training
         run_identity = self._run_identity(clips)
         output, known = run_files(self.name, run_identity, settings.base_tuning)
@@ -104,7 +109,7 @@ class GraphTraining:
 
         training = MotionTraining(
             self.model,
-            self._adaptor(),
+            adaptor,
             clips,
             settings,
             output,
@@ -115,7 +120,8 @@ class GraphTraining:
             used=asdict(self.settings),
         )
         record, preview = training.watchers
-        (output.folder / RUN).write_text(json.dumps(run_identity), encoding="utf-8")
+        with writing(output.folder / RUN):
+            (output.folder / RUN).write_text(json.dumps(run_identity), encoding="utf-8")
         if training.run.state.step < settings.steps and not training.train():
             raise_if_stopped()
         if not output.adaptor.exists():  # of a finished run, taken away since

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..adaptor_unet.host.folders import clips_folder
 from ..adaptor_unet.host.training_files import HostEncoders
 from ..adaptor_unet.training.data.data_settings import DataSettings
 from ..adaptor_unet.training.data.framing import draw_framing, frame_size, framed
@@ -135,7 +136,7 @@ def clips_asked_for(wired: dict[str, list[Any]]) -> Path | WiredClips:
             f"found {', '.join(given) or 'none'}."
         )
     if folder:
-        return Path(folder).expanduser()
+        return clips_folder(folder)
     captions, conditionings = wired.get("captions") or [], wired.get("conditioning") or []
     if captions and conditionings:
         raise ValueError("Connect captions or conditioning to Train MagicVideo Adaptor, not both.")

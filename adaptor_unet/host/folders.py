@@ -1,5 +1,6 @@
-"""The model folder ``models/magicvideo`` and the files in it."""
+"""The model folder ``models/magicvideo`` and the files in it, and the folders that clips may be read from."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,9 +8,13 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 
 from ..checkpoint import load, save
+from ..file_names import why_no_name
+from ..whole_file import made_folder, writing
 from .hosted import hosted
 
 FOLDER = "magicvideo"
+# Under this name the owner of a server lists folders of clips, in extra_model_paths.yaml.
+CLIPS = "magicvideo_clips"
 
 
 def register_folder() -> None:
@@ -35,8 +40,9 @@ def save_adaptor(adaptor: ModelPatcher, prefix: str, metadata: dict[str, str]) -
     """
     check_prefix(prefix)
     root = folder_paths.get_folder_paths(FOLDER)[0]
-    Path(root).mkdir(parents=True, exist_ok=True)
-    folder, name, number, _, _ = folder_paths.get_save_image_path(prefix.strip(), root)
+    made_folder(Path(root))
+    with writing(Path(root) / prefix.strip()):
+        folder, name, number, _, _ = folder_paths.get_save_image_path(prefix.strip(), root)
     while True:
         path = Path(folder) / f"{name}_{number:05}.safetensors"
         try:
@@ -48,11 +54,35 @@ def save_adaptor(adaptor: ModelPatcher, prefix: str, metadata: dict[str, str]) -
 def check_prefix(prefix: str) -> None:
     """Raises ValueError unless the prefix names a file in the folder or below it."""
     parts = prefix.strip().replace("\\", "/").split("/")
-    if not all(part.strip(". ") for part in parts) or Path(prefix).is_absolute() or ":" in prefix:
-        raise ValueError(
-            f"filename_prefix of Save MagicVideo Adaptor must be a name inside models/{FOLDER}, such as motion or "
-            f"my/motion; found {prefix!r}."
-        )
+    for part in parts:
+        wrong = why_no_name(part)
+        if wrong:
+            raise ValueError(
+                f"filename_prefix of Save MagicVideo Adaptor must be a name inside models/{FOLDER}, such as motion or "
+                f"my/motion; found {prefix!r:.300}, where the name {part!r:.80} {wrong}."
+            )
+
+
+def clips_folder(given: str) -> Path:
+    """The folder of clips that a graph asks for, below the input folder or one that the owner of the server lists.
+
+    A relative one lies in the input folder.  Whoever may queue a graph could else learn which files the machine has.
+    Raises ValueError, before anything is looked at, for any other folder.
+    """
+    roots = [folder_paths.get_input_directory()]
+    if CLIPS in folder_paths.folder_names_and_paths:
+        roots += folder_paths.get_folder_paths(CLIPS)
+    path = os.path.abspath(os.path.join(roots[0], os.path.expanduser(given)))
+    for root in roots:
+        # By its name, so that links that the owner placed there are followed; or by where it really is.
+        if Path(path).is_relative_to(os.path.abspath(root)):
+            return Path(path)
+        if "\0" not in path and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+            return Path(path)
+    raise ValueError(
+        f"clips_folder of Train MagicVideo Adaptor is {given!r:.300}; expected a folder below ComfyUI's input folder, "
+        f"or below one that is listed as {CLIPS} in extra_model_paths.yaml. Copy the clips there, or list the folder."
+    )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from .trainables import MovingAverage
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"step-(\d+)\.state")
+# What Adam keeps of a parameter.
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class StateError(ValueError):
@@ -53,17 +55,18 @@ class RunState:
     def load(self, path: Path) -> None:
         """Raises StateError when the file is damaged or belongs to another run; then nothing has changed."""
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                found = json.loads(metadata.get("identity", "{}"))
-                step = int(metadata.get("step", "-1"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, OSError, ValueError) as error:
-            raise StateError(f"{path} is damaged ({error}). Delete it to go on from the one before.") from error
+            found, step, tensors = read_state(path)
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
+            raise damaged(path, error) from error
         self._check(path, found)
         missing = [name for name in self.parameters if f"trained.{name}" not in tensors]
         if missing:
             raise StateError(f"{path} lacks {missing[0]}. Begin a new run, with another output.")
+        try:
+            for name, parameter in self.parameters.items():
+                check_tensors(name, parameter.shape, tensors)
+        except ValueError as error:
+            raise damaged(path, error) from error
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"trained.{name}"])
@@ -73,7 +76,7 @@ class RunState:
             if f"optimiser.{name}.step" in tensors:
                 self.optimiser.state[parameter] = {
                     key: tensors[f"optimiser.{name}.{key}"].to(parameter.device if key != "step" else "cpu")
-                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    for key in ("step", *MOMENTS)
                 }
         self.step = step
 
@@ -93,6 +96,46 @@ class RunState:
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 found[f"optimiser.{name}.{key}"] = value
         return found
+
+
+def read_state(path: Path) -> tuple[dict[str, Any], int, dict[str, Tensor]]:
+    """Identity, step and tensors of a state file.  Raises ValueError or what the readers raise for a damaged one."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        identity = json.loads(metadata.get("identity", "{}"))
+        step = int(metadata.get("step", "-1"))
+        if not isinstance(identity, dict):
+            raise ValueError("it does not say of which run it is")
+        named = NAME.fullmatch(path.name)
+        if step < 0 or (named and int(named[1]) != step):
+            raise ValueError(f"it says that it is of step {step}"[:80])
+        return identity, step, {name: file.get_tensor(name) for name in file.keys()}
+
+
+def check_tensors(name: str, shape: torch.Size, tensors: dict[str, Tensor]) -> None:
+    """Raises ValueError unless what a state holds of one parameter is all there, of its shape and finite.
+
+    The optimiser's part may be missing as a whole: it has none of a parameter that was not trained yet.
+    """
+    kept = {key: tensors.get(f"optimiser.{name}.{key}") for key in ("step", *MOMENTS)}
+    found = {f"{kind} {name}": tensors.get(f"{kind}.{name}") for kind in ("trained", "average")}
+    if any(tensor is not None for tensor in kept.values()):
+        found |= {f"the optimiser's {key} of {name}": kept[key] for key in MOMENTS}
+        steps = kept["step"]
+        if steps is None or steps.numel() != 1 or not 0 <= float(steps.real) < float("inf"):
+            raise ValueError(f"the optimiser's step of {name} is no number")
+    for words, tensor in found.items():
+        if tensor is None:
+            raise ValueError(f"{words} is missing")
+        if tensor.shape != shape:
+            raise ValueError(f"{words} has the shape {list(tensor.shape)}, expected {list(shape)}")
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise ValueError(f"{words} holds values that are no finite numbers")
+
+
+def damaged(path: Path, error: Exception) -> StateError:
+    """To be raised from ``error``, so that it is told from a sound state of another run."""
+    return StateError(f"{path} is damaged ({error}). Delete it to go on from the one before.")
 
 
 def states(folder: Path) -> list[Path]:

@@ -4,9 +4,11 @@ Whatever checks, reads or shows settings takes them from there: ``check_settings
 the inputs of the training node and the table in docs/training.md.
 """
 
+import sys
 from dataclasses import dataclass, field, fields
-from math import inf
 from typing import Any, Literal, get_args, get_origin
+
+MOST_SHOWN = 80
 
 
 def setting(
@@ -49,7 +51,8 @@ class Setting:
     def allows(self, value: object) -> bool:
         """Whether a value is of the right type and in range; a float may be written as a whole number."""
         if self.kind in (int, float):
-            if type(value) not in (int, self.kind) or not self.least <= value < inf:
+            # A whole number may be too large for a float, which all of them become sooner or later.
+            if type(value) not in (int, self.kind) or not self.least <= value <= sys.float_info.max:
                 return False
             return (self.most is None or value <= self.most) and (self.multiple == 1 or value % self.multiple == 0)
         if self.kind is tuple:
@@ -90,5 +93,14 @@ def check_settings(settings: object, sentence: str) -> None:
         value = getattr(settings, one.name)
         if not one.allows(value):
             if one.share:
-                raise ValueError(f"{one.name} is a share and must lie in 0 to 1, found {value!r}")
-            raise ValueError(sentence.format(name=one.name, expected=one.expected, found=repr(value)))
+                raise ValueError(f"{one.name} is a share and must lie in 0 to 1, found {shown(value)}")
+            raise ValueError(sentence.format(name=one.name, expected=one.expected, found=shown(value)))
+
+
+def shown(value: object) -> str:
+    """What was found, cut where a file has more of it than anybody wants to read."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # too deep, or a number of thousands of digits
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

@@ -35,7 +35,8 @@ class NewAdaptorSettings:
     start: str = setting("", "Adaptor file to begin from, in place of a new adaptor.")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(self.parts))  # a list in a TOML file
+        if isinstance(self.parts, list):  # in a TOML file
+            object.__setattr__(self, "parts", tuple(self.parts))
         check_settings(self, SENTENCE)
         own = {field.name: field.default for field in fields(self) if field.name != "start"}
         if self.start and any(getattr(self, name) != default for name, default in own.items()):
@@ -174,6 +175,6 @@ def check_names(names: Iterable[str], known: Iterable[str]) -> None:
     known = sorted(known)
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, 1)
+            near = get_close_matches(name[:80], known, 1)
             hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
-            raise ValueError(f"there is no setting {name!r}. {hint}")
+            raise ValueError(f"there is no setting {name!r:.80}. {hint}")

@@ -85,6 +85,10 @@ def parse_toml(text: str) -> dict[str, Any]:
     except ImportError as error:
         raise ValueError("settings in TOML need Python 3.11 or newer") from error
     flat: dict[str, Any] = {}
-    for name, value in tomllib.loads(text).items():
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("its arrays or tables lie too deep in one another") from error
+    for name, value in tables.items():
         flat |= value if isinstance(value, dict) else {name: value}
     return flat

@@ -11,6 +11,7 @@ from pathlib import Path
 from einops import rearrange
 from torch import Tensor
 
+from ..whole_file import made_folder, writing
 from .progress_pictures import save_clip, save_loss_plot
 
 logger = logging.getLogger(__name__)
@@ -64,22 +65,26 @@ class Record(Watcher):
     def __init__(self, folder: Path, resumed_at: int, fps: float, plot_every: int = 25) -> None:
         self.folder, self.fps, self.plot_every = folder, fps, plot_every
         self.path = folder / "metrics.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
+        made_folder(folder)
         kept = read_records(self.path) if resumed_at else []
         # What an interrupted run wrote after its last saved state happens again.
         self.records = [record for record in kept if record["step"] <= resumed_at]
-        self.path.write_text("".join(json.dumps(record) + "\n" for record in self.records), encoding="utf-8")
+        with writing(self.path):
+            self.path.write_text("".join(json.dumps(record) + "\n" for record in self.records), encoding="utf-8")
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         record = {"step": done, **values}
         self.records.append(record)
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if done % self.plot_every == 0 or done == total:
-            save_loss_plot(self.records, self.folder / "loss.png")
+            with writing(self.folder / "loss.png"):
+                save_loss_plot(self.records, self.folder / "loss.png")
 
     def clip(self, done: int, name: str, frames: Tensor) -> None:
-        save_clip(frames, self.fps, self.folder / "samples" / f"{name}.webp")
+        path = self.folder / "samples" / f"{name}.webp"
+        with writing(path):
+            save_clip(frames, self.fps, path)
 
 
 class TensorBoard(Watcher):
@@ -111,11 +116,16 @@ class TensorBoard(Watcher):
 
 
 def read_records(path: Path) -> list[dict[str, float]]:
-    """All whole lines of ``metrics.jsonl``; a line that a killed run left half written is dropped."""
+    """All whole lines of ``metrics.jsonl``; one that a killed run left half written, or that is damaged, is dropped."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            logger.warning("%s: dropped a line that was cut short", path.name)
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict) and all(type(value) in (int, float) for value in record.values()):
+            if type(record.get("step")) is int:
+                records.append(record)
+                continue
+        logger.warning("%s: dropped a line that was cut short", path.name)
     return records

@@ -127,7 +127,7 @@ def test_training_goes_on_from_a_calibrated_adaptor(server: HostServer, train: C
 
 
 def test_a_folder_of_clips_is_taken_and_encoded_once(server: HostServer, train: Callable[..., Prompt]) -> None:
-    folder = server.base / "my clips 내 클립"
+    folder = server.base / "input" / "my clips 내 클립"
     for place in range(2):
         write_clip(folder / f"clip {place}.mp4", shift=place + 1)
         (folder / f"clip {place}.txt").write_text(f"a square, number {place}", encoding="utf-8")
@@ -166,7 +166,8 @@ def test_the_hosts_own_dataset_nodes_feed_it(server: HostServer, train: Callable
 BAD = {
     "no clips": ({"videos": None}, "exactly one of clips_folder, images, videos and latents; found none"),
     "two sources": ({"clips_folder": "/tmp"}, "found clips_folder, videos"),
-    "no such folder": ({"videos": None, "captions": None, "clips_folder": "/no/such/folder"}, "/no/such/folder"),
+    "no such folder": ({"videos": None, "captions": None, "clips_folder": "no/such/folder"}, "no/such/folder"),
+    "a folder outside": ({"videos": None, "captions": None, "clips_folder": "/etc"}, "below ComfyUI's input folder"),
     "too many frames": ({"frames": 64}, "has 12 frames; a sub-clip needs 64"),
     "unknown setting": ({"settings": "rnk = 4"}, "no setting 'rnk'. Did you mean rank?"),
     "broken settings": ({"settings": "rank 4"}, "settings of Train MagicVideo Adaptor cannot be read"),

@@ -6,6 +6,7 @@ A clip's content has the same name whatever its files are called and wherever th
 import json
 from collections.abc import Sequence
 from hashlib import blake2b
+from math import inf
 from pathlib import Path
 
 import torch
@@ -24,6 +25,20 @@ def read_metadata(path: Path) -> dict[str, str] | None:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {} if file.keys() else None
     except (SafetensorError, OSError):
+        return None
+
+
+def read_rates(path: Path) -> tuple[float, ...] | None:
+    """The frame rate of each sub-clip in a file of latents; None when there is no such file or it is not sound."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            rates = json.loads((file.metadata() or {})["magicvideo.fps"])
+            names = {str(place) for place in range(len(rates))}
+            sound = names == set(file.keys()) and all(len(file.get_slice(name).get_shape()) == 4 for name in names)
+            if not sound or not rates or not all(type(x) in (int, float) and 0 <= x < inf for x in rates):
+                return None
+            return tuple(map(float, rates))
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
@@ -79,7 +94,7 @@ class ContentHashes:
             state = path.stat()
             seen = [state.st_size, state.st_mtime_ns]
             known = self._known.get(name)
-            if not isinstance(known, list) or known[:2] != seen:
+            if not isinstance(known, list) or known[:2] != seen or len(known) != 3 or type(known[2]) is not str:
                 known = self._known[name] = [*seen, read_hash(path)]
                 self._changed = True
         except OSError as error:

@@ -1,5 +1,6 @@
 """Which files of a folder are clips, and which caption belongs to each.  Opens no video."""
 
+import logging
 import os
 import re
 import unicodedata
@@ -7,12 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from .picture_door import DAMAGE, open_picture
 
-VIDEOS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".mpeg", ".mpg", ".m4v")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+logger = logging.getLogger(__name__)
+
+VIDEOS = (
+    *(".mp4", ".webm", ".mov", ".mkv", ".avi", ".mpeg", ".mpg", ".m4v"),
+    *(".ts", ".mts", ".m2ts", ".vob", ".m2v", ".mpe", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".qt"),
+)
+PICTURES = (".png", ".apng", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff")
 # Pictures that may hold one frame or many.
-ANIMATIONS = (".gif", ".webp")
+ANIMATIONS = (".gif", ".webp", ".png", ".apng", ".avif")
+# Which of those are taken for one when they cannot be opened: of the others, a damaged frame must not make stills of
+# all frames beside it.
+MOSTLY_MOVING = (".gif", ".webp", ".apng")
 FOLDER_CAPTION = "caption.txt"
 NAMED_AT_MOST = 5
 
@@ -29,8 +38,8 @@ class ClipFileError(ValueError):
 class ClipFile:
     """One clip on disk.
 
-    ``kind`` is "video" (whatever PyAV reads), "animation" (an animated WebP), "pictures" (``path`` is a folder, its
-    pictures are the frames) or "still".
+    ``kind`` is "video" (whatever PyAV reads), "animation" (an animated WebP, PNG or AVIF), "pictures" (``path`` is a
+    folder, its pictures are the frames) or "still".
     """
 
     path: Path
@@ -47,13 +56,24 @@ def find_clips(folder: Path) -> list[ClipFile]:
     to ``folder``; else empty.  Hidden files are left out, links are followed, and a folder that was seen already is
     not entered again.
 
-    Raises ValueError when there is no such folder, no clip in it, or a caption that is no text.
+    What has another ending is passed over, and named in one line of the log.
+
+    Raises ValueError when there is no such folder, no clip in it, a folder that cannot be read, or a caption that is no
+    text.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ValueError(f"{folder} is not a folder. Give the folder that holds the clips.")
     unreadable: list[Path] = []
-    clips = [clip for inner in folders(folder, set()) for clip in clips_of(inner, folder, unreadable)]
+    passed_over: list[Path] = []
+    try:
+        clips = [clip for inner in folders(folder, set()) for clip in clips_of(inner, folder, unreadable, passed_over)]
+    except OSError as error:
+        raise ValueError(f"{error.filename or folder} cannot be read ({error.strerror or error}).") from error
+    if passed_over:
+        names = ", ".join(path.name for path in passed_over[:NAMED_AT_MOST])
+        more = f" and {len(passed_over) - NAMED_AT_MOST} more" if len(passed_over) > NAMED_AT_MOST else ""
+        logger.warning("Passed over %d files that are no clips by their endings: %s%s.", len(passed_over), names, more)
     if unreadable:
         names = ", ".join(str(path) for path in unreadable[:NAMED_AT_MOST])
         raise ValueError(f"{len(unreadable)} captions are no UTF-8 text: {names}. Save them as UTF-8.")
@@ -76,11 +96,12 @@ def folders(folder: Path, seen: set[str]) -> Iterator[Path]:
             yield from folders(path, seen)
 
 
-def clips_of(folder: Path, root: Path, unreadable: list[Path]) -> Iterator[ClipFile]:
-    """The clips that lie directly in ``folder``, or the one clip that it is."""
+def clips_of(folder: Path, root: Path, unreadable: list[Path], passed_over: list[Path]) -> Iterator[ClipFile]:
+    """The clips that lie directly in ``folder``, or the one clip that it is; other files join ``passed_over``."""
     files = [path for path in in_order(folder) if path.is_file()]
     captions = {same_name(path): path for path in files if path.suffix.lower() == ".txt"}
     kinds = {path: kind_of(path) for path in files if path.suffix.lower() in (*VIDEOS, *ANIMATIONS, *PICTURES)}
+    passed_over += [path for path in files if path not in kinds and path.suffix.lower() != ".txt"]
     captioned = any(same_name(path) in captions for path in kinds)
     if folder != root and len(kinds) >= 2 and set(kinds.values()) == {"still"} and not captioned:
         text = caption_beside(folder) or folder_caption(folder, root)
@@ -97,11 +118,11 @@ def kind_of(path: Path) -> str:
     if suffix not in ANIMATIONS:
         return "video" if suffix in VIDEOS else "still"
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             moves = getattr(picture, "is_animated", False)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except DAMAGE:
         # What it is will be said, with the reason, when it is read.
-        moves = True
+        moves = suffix in MOSTLY_MOVING
     return ("video" if suffix == ".gif" else "animation") if moves else "still"
 
 

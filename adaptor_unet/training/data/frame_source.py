@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from .clip_files import ClipFile, pictures_in
+from .framing import MOST_PIXELS
 from .picture_file import AnimatedPicture, PictureSequence
 from .video_file import VideoFile
 
@@ -32,13 +33,17 @@ class FrameSource(Protocol):
         ...
 
 
-def open_clip(clip: ClipFile, image_fps: float) -> FrameSource:
-    """The frames of a clip; pictures in a folder are ``image_fps`` to a second.  Raises ClipFileError."""
+def open_clip(clip: ClipFile, image_fps: float, most_pixels: int = MOST_PIXELS) -> FrameSource:
+    """The frames of a clip; pictures in a folder are ``image_fps`` to a second.
+
+    Raises ClipFileError, then or when frames are read, for a file that is damaged or whose pictures have more than
+    ``most_pixels``.
+    """
     if clip.kind == "video":
-        return VideoFile(clip.path)
+        return VideoFile(clip.path, most_pixels)
     if clip.kind == "animation":
-        return AnimatedPicture(clip.path)
-    return PictureSequence(content_files(clip), image_fps)
+        return AnimatedPicture(clip.path, most_pixels)
+    return PictureSequence(content_files(clip), image_fps, most_pixels)
 
 
 def content_files(clip: ClipFile) -> list[Path]:

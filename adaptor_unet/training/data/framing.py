@@ -14,9 +14,21 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .data_settings import DataSettings
+from .sub_clips import UnfitClipError
 
 # Buckets longer than this would show SD1.5 shapes that it has hardly seen.
 MOST_ASPECT = 2.0
+# A file's picture may have so many times the pixels that are trained, and is never refused below the first limit, which
+# is that of 512 x 512: frames of 8K and photographs of 64 million pixels are read, at any size of training.
+MOST_SHRINKING = 256
+MOST_PIXELS = MOST_SHRINKING * 512 * 512
+# A picture of which less than one part in so many fits into the frame would be blown up to show next to nothing.
+MOST_CROPPING = 32
+
+
+def most_pixels(settings: DataSettings) -> int:
+    """Most pixels of a file's picture that is worth reading for the size that is trained."""
+    return max(MOST_PIXELS, MOST_SHRINKING * settings.width * settings.height)
 
 
 @dataclass(frozen=True)
@@ -61,9 +73,16 @@ def framed(frames: Iterable[Tensor], size: tuple[int, int], framing: Framing) ->
 
 
 def covering(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """The smallest picture of the frame's shape that covers ``size``.  h w 3 in uint8 -> h w 3 float in 0..1"""
+    """The smallest picture of the frame's shape that covers ``size``.  h w 3 in uint8 -> h w 3 float in 0..1
+
+    Raises UnfitClipError for a frame that is far too long or too wide, before anything is allocated.
+    """
     height, width = frame.shape[:2]
     scale = max(size[0] / width, size[1] / height)
+    if width * height * scale**2 > MOST_CROPPING * size[0] * size[1]:
+        raise UnfitClipError(
+            f"is {width} x {height}; less than one part in {MOST_CROPPING} of it would be seen at {size[0]} x {size[1]}"
+        )
     wanted = max(size[1], round(height * scale)), max(size[0], round(width * scale))
     picture = rearrange(frame, "h w c -> 1 c h w")
     if wanted != (height, width):

@@ -19,18 +19,18 @@ import torch
 from torch import Tensor
 
 from ...whole_file import save_tensors
-from .cache_files import ContentHashes, hash_of, read_json, read_metadata, read_tensor, save_json
+from .cache_files import ContentHashes, hash_of, read_json, read_metadata, read_rates, read_tensor, save_json
 from .clip_files import ClipFile, ClipFileError
 from .data_settings import DataSettings
 from .frame_source import FrameSource, content_files, open_clip
-from .framing import Framing, draw_framing, frame_size, framed
-from .latent_clip import JoinedClips, LatentClip
+from .framing import Framing, draw_framing, frame_size, framed, most_pixels
+from .latent_clip import JoinedClips, LatentClip, sound_clip
 from .sub_clips import SubClip, UnfitClipError, draw_sub_clips
 
 logger = logging.getLogger(__name__)
 
 # Part of every name in the cache: raise it when the same clip and settings give other latents.
-VERSION = "1"
+VERSION = "2"
 # Latents scaled for the UNet have a spread of one, far from the ends of float16, which is right to 1/2048 of a value;
 # bfloat16 only to 1/256.
 STORED = torch.float16
@@ -64,8 +64,11 @@ class CachedClip:
         return len(self.fps)
 
     def __getitem__(self, sub_clip: int) -> LatentClip:
-        latents = read_tensor(self.latents, str(sub_clip))
-        return LatentClip(latents, self.fps[sub_clip], read_tensor(self.text, "text"), self.caption)
+        latents, text = read_tensor(self.latents, str(sub_clip)), read_tensor(self.text, "text")
+        try:
+            return sound_clip(latents, self.fps[sub_clip], text, self.caption)
+        except ValueError as error:
+            raise ValueError(f"{self.latents} of the cache is damaged: {error}. Delete it and start again.") from error
 
 
 class FolderClips(JoinedClips):
@@ -147,10 +150,8 @@ class LatentCache:
         content = self.contents.of(content_files(clip))
         name = hash_of(VERSION, content, clip.kind, self.settings.latents_depend_on(), self.fingerprint)
         path = self.folder / "clips" / f"{name}.safetensors"
-        metadata = read_metadata(path)
-        if metadata is None or "magicvideo.fps" not in metadata:
-            metadata = self._filled(clip, content, path)
-        return path, tuple(json.loads(metadata["magicvideo.fps"]))
+        rates = read_rates(path)
+        return path, self._filled(clip, content, path) if rates is None else rates
 
     def text(self, caption: str, missing: Callable[[], None]) -> Path:
         """The file that holds the embedding of a caption; ``missing`` is called before it is written."""
@@ -160,26 +161,26 @@ class LatentCache:
             save_tensors(path, {"text": self._encoders().text(caption)})
         return path
 
-    def _filled(self, clip: ClipFile, content: str, path: Path) -> dict[str, str]:
-        """Encodes a clip into ``path``.  One that cannot be used is remembered: the next start needs no encoder."""
+    def _filled(self, clip: ClipFile, content: str, path: Path) -> tuple[float, ...]:
+        """Encodes a clip into ``path``, and returns the rate of each sub-clip.
+
+        One that cannot be used is remembered: the next start needs no encoder.
+        """
         # Another version of a reader may read what this one could not.
         readers = hash_of(path.stem, av.__version__, PIL.__version__)
         refused = self.folder / "refused" / f"{readers}.json"
         if reason := read_json(refused).get("reason"):
             raise ClipFileError(clip.path, str(reason))
         try:
-            source = open_clip(clip, self.settings.image_fps)
+            source = open_clip(clip, self.settings.image_fps, most_pixels(self.settings))
             drawn = framed_sub_clips(clip, source, self.settings, Random(f"{self.settings.seed} {content}"))
             tensors = {str(index): self._encoded(clip, source, *one) for index, one in enumerate(drawn)}
         except ClipFileError as error:
             save_json(refused, {"reason": error.reason})
             raise
-        metadata = {
-            "magicvideo.format": "latents",
-            "magicvideo.fps": json.dumps([sub_clip.fps for sub_clip, _ in drawn]),
-        }
-        save_tensors(path, tensors, metadata)
-        return metadata
+        rates = tuple(sub_clip.fps for sub_clip, _ in drawn)
+        save_tensors(path, tensors, {"magicvideo.format": "latents", "magicvideo.fps": json.dumps(rates)})
+        return rates
 
     def _encoded(self, clip: ClipFile, source: FrameSource, sub_clip: SubClip, framing: Framing) -> Tensor:
         """One sub-clip, f c h w."""
@@ -188,8 +189,11 @@ class LatentCache:
         size = frame_size(first.shape[1], first.shape[0], self.settings)
         pictures = framed(chained(first, frames), size, framing)
         parts = []
-        while chunk := list(islice(pictures, FRAMES_AT_ONCE)):
-            parts.append(self._encoders().pictures(torch.stack(chunk)).to("cpu", STORED))
+        try:
+            while chunk := list(islice(pictures, FRAMES_AT_ONCE)):
+                parts.append(self._encoders().pictures(torch.stack(chunk)).to("cpu", STORED))
+        except UnfitClipError as error:
+            raise ClipFileError(clip.path, str(error)) from error
         latents = torch.cat(parts)
         if not latents.isfinite().all():
             raise ValueError(

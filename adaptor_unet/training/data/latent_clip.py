@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from torch import Tensor
@@ -9,6 +10,8 @@ from torch.utils.data import ConcatDataset
 
 # A still has no frame rate (0 here); it gets the one that graphs begin with.
 STILL_FPS = 8.0
+# Of the autoencoder of SD1.5.
+LATENT_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,22 @@ class LatentClip:
     fps: float
     text: Tensor
     caption: str = ""
+
+
+def sound_clip(latents: Tensor, fps: float, text: Tensor, caption: str) -> LatentClip:
+    """A clip that was read from a file.  Raises ValueError unless it is one that can be trained on."""
+    if latents.ndim != 4 or not all(latents.shape) or latents.shape[1] != LATENT_CHANNELS:
+        raise ValueError(
+            f"its latents have the shape {list(latents.shape)}, expected frames of {LATENT_CHANNELS} channels"
+        )
+    if text.ndim != 2 or not all(text.shape):
+        raise ValueError(f"its text has the shape {list(text.shape)}, expected tokens and channels")
+    for tensor in (latents, text):
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise ValueError("it holds values that are no finite numbers")
+    if not 0 <= fps < inf:
+        raise ValueError(f"its frame rate is {fps}")
+    return LatentClip(latents, float(fps), text, caption)
 
 
 class ClipSet(Protocol):

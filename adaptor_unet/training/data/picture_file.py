@@ -1,4 +1,4 @@
-"""Pictures, folders of pictures and animated WebP, read by Pillow.
+"""Pictures, folders of pictures and animated WebP, PNG and AVIF, read by Pillow.
 
 Axes: h height, w width.
 """
@@ -14,9 +14,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .clip_files import ClipFileError
+from .framing import MOST_PIXELS
+from .picture_door import DAMAGE, LargePictureError, check_pixels, open_picture
 
-# Pillow raises all of these for damaged files.
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 # What browsers do with an animation whose delay is missing.
 SECONDS_WITHOUT_DELAY = 0.1
 
@@ -24,8 +24,8 @@ SECONDS_WITHOUT_DELAY = 0.1
 class PictureSequence:
     """Pictures, each a file of its own, as the frames of a clip."""
 
-    def __init__(self, paths: Sequence[Path], fps: float) -> None:
-        self.paths = tuple(paths)
+    def __init__(self, paths: Sequence[Path], fps: float, most_pixels: int = MOST_PIXELS) -> None:
+        self.paths, self.most_pixels = tuple(paths), most_pixels
         self.times = tuple(index / fps for index in range(len(self.paths)))
         self.end = len(self.paths) / fps
 
@@ -33,19 +33,21 @@ class PictureSequence:
         """The pictures of the given times, h w 3 in uint8."""
         paths = dict(zip(self.times, self.paths, strict=True))
         for time, same in groupby(times):
-            with opened(paths[time]) as picture:
+            with opened(paths[time], self.most_pixels) as picture:
                 frame = rgb(picture)
             yield from (frame for _ in same)
 
 
 class AnimatedPicture:
-    """An animated WebP, whose frames are shown for as long as the file says."""
+    """An animated WebP, PNG or AVIF, whose frames are shown for as long as the file says."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, most_pixels: int = MOST_PIXELS) -> None:
+        self.path, self.most_pixels = path, most_pixels
         starts = [0.0]
-        with opened(path) as picture:
-            for index in range(getattr(picture, "n_frames", 1)):
+        with opened(path, most_pixels) as picture:
+            # A PNG may have a picture in front of its animation, for those who cannot show that.
+            self.first = int(bool(picture.info.get("default_image")))
+            for index in range(self.first, getattr(picture, "n_frames", 1)):
                 picture.seek(index)
                 # Pillow knows a frame's delay only once the frame is decoded.
                 picture.load()
@@ -54,8 +56,8 @@ class AnimatedPicture:
 
     def read(self, times: Sequence[float]) -> Iterator[Tensor]:
         """The frames of the given times, h w 3 in uint8."""
-        places = {time: index for index, time in enumerate(self.times)}
-        with opened(self.path) as picture:
+        places = {time: index for index, time in enumerate(self.times, self.first)}
+        with opened(self.path, self.most_pixels) as picture:
             for time, same in groupby(times):
                 picture.seek(places[time])
                 frame = rgb(picture)
@@ -63,13 +65,16 @@ class AnimatedPicture:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """An open picture; whatever Pillow finds wrong with it, then or later, becomes a ClipFileError."""
+def opened(path: Path, most_pixels: int) -> Iterator[Image.Image]:
+    """An open picture; whatever is found wrong with it, then or later, becomes a ClipFileError."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
+            check_pixels(*picture.size, most_pixels)
             yield picture
     except ClipFileError:
         raise
+    except LargePictureError as error:
+        raise ClipFileError(path, str(error)) from error
     except DAMAGE as error:
         raise ClipFileError(path, f"cannot be read as a picture ({error})") from error
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...whole_file import OutputError
 from ..step_plan import seed_from
 from .clip_files import ClipFile, find_clips
 from .data_settings import DataSettings
@@ -55,6 +56,8 @@ def clips_of_folder(
     else:
         try:
             apart = build_cache(held, data, cache, fingerprint, encoders, progress)
+        except OutputError:
+            raise
         except ValueError as error:
             logger.warning("%s They were to be held out: the validation loss is that of the training clips.", error)
     return TrainingClips(train, spread(apart, max(1, validation_clips)), train.empty_text)

@@ -8,6 +8,7 @@ file.
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ...whole_file import save_tensors, written_whole
+from ...whole_file import check_writable, made_folder, save_tensors, written_whole
 from .cache_files import read_tensor, save_json
-from .latent_clip import ClipSet, JoinedClips, LatentClip
+from .latent_clip import ClipSet, JoinedClips, LatentClip, sound_clip
 
 INDEX, EMPTY_TEXT = "index.json", "empty_text.safetensors"
 # A place takes some dozen bytes; items are read shard after shard, so that a few tables serve.
 TABLES_KEPT = 8
+# Two members, each a header and at least one block.
+LEAST_ITEM_BYTES = 4 * tarfile.BLOCKSIZE
 
 
 def write_shards(clips: ClipSet, folder: Path, empty_text: Tensor, items_per_shard: int = 256) -> Path:
@@ -36,8 +39,7 @@ def write_shards(clips: ClipSet, folder: Path, empty_text: Tensor, items_per_sha
     folder = Path(folder)
     if items_per_shard < 1 or not len(clips):
         raise ValueError(f"{len(clips)} items in shards of {items_per_shard}; expected at least one of each.")
-    if (folder / INDEX).exists():
-        raise ValueError(f"{folder} holds shards already. Choose another folder.")
+    check_new(folder)
     shards = []
     for start in range(0, len(clips), items_per_shard):
         places = range(start, min(start + items_per_shard, len(clips)))
@@ -55,10 +57,32 @@ def write_shards(clips: ClipSet, folder: Path, empty_text: Tensor, items_per_sha
     return folder / INDEX
 
 
+def check_new(folder: Path) -> None:
+    """Raises ValueError when shards cannot be written to the folder, or it holds some already."""
+    if (made_folder(folder) / INDEX).exists():
+        raise ValueError(f"{folder} holds shards already. Choose another folder.")
+    check_writable(folder / INDEX)
+
+
 def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
+
+
+# What readers raise for an item or a tar file that is damaged, or was made to do damage.
+UNREADABLE = (
+    OSError,
+    SafetensorError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    tarfile.TarError,
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,7 @@ class Shard:
 
     path: Path
     items: int
+    text_channels: int
     places: Callable[[Path, int], list[Place]]
 
     def __len__(self) -> int:
@@ -85,8 +110,11 @@ class Shard:
         try:
             with torch.inference_mode(False), self.path.open("rb") as file:
                 tensors, told = load(read_part(file, *place.tensors)), json.loads(read_part(file, *place.told))
-            return LatentClip(tensors["latents"], float(told["fps"]), tensors["text"], str(told["caption"]))
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            clip = sound_clip(tensors["latents"], float(told["fps"]), tensors["text"], str(told["caption"]))
+            if clip.text.shape[1] != self.text_channels:
+                raise ValueError(f"its text has {clip.text.shape[1]} channels, the index's {self.text_channels}")
+            return clip
+        except UNREADABLE as error:
             raise ValueError(f"Item {item} in {self.path} cannot be read ({error!r}).") from error
 
 
@@ -99,11 +127,14 @@ class ShardClips(JoinedClips):
 
     def __init__(self, index: Path) -> None:
         index = Path(index)
-        index = index / INDEX if index.is_dir() else index
+        index = index / INDEX if os.path.isdir(index) else index
         paths, self.groups = read_index(index)
         self.empty_text = read_tensor(index.parent / EMPTY_TEXT, "text")
         self.tables = lru_cache(TABLES_KEPT)(read_table)
-        super().__init__([Shard(*shard, self.tables) for shard in zip(paths, self.groups, strict=True)])
+        if self.empty_text.ndim != 2 or not self.empty_text.isfinite().all():
+            raise ValueError(f"{index.parent / EMPTY_TEXT} is damaged. Write the shards anew.")
+        channels = self.empty_text.shape[1]
+        super().__init__([Shard(*shard, channels, self.tables) for shard in zip(paths, self.groups, strict=True)])
 
 
 def read_index(index: Path) -> tuple[tuple[Path, ...], tuple[int, ...]]:
@@ -111,16 +142,22 @@ def read_index(index: Path) -> tuple[tuple[Path, ...], tuple[int, ...]]:
     try:
         rows = json.loads(index.read_text(encoding="utf-8"))["shardlist"]
         shards = tuple(index.parent / str(row["url"]) for row in rows)
-        groups = tuple(int(row["nsamples"]) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        groups = tuple(row["nsamples"] for row in rows)
+    except UNREADABLE as error:
         raise ValueError(
             f"{index} is no index of shards ({error!r}). Give the folder that they were written to."
         ) from error
-    missing = [shard for shard in shards if not shard.is_file()]
+    missing = [shard for shard in shards if not os.path.isfile(shard)]
     if missing:
         raise ValueError(f"{len(missing)} of {len(shards)} shards of {index} are missing, the first is {missing[0]}.")
-    if not groups or min(groups) < 1:
+    if not groups or not all(type(count) is int and count >= 1 for count in groups):
         raise ValueError(f"{index} names a shard without items, or none at all.")
+    for shard, count in zip(shards, groups, strict=True):
+        if count * LEAST_ITEM_BYTES > shard.stat().st_size:
+            raise ValueError(
+                f"{shard} is damaged or holds something else than clips: {index.name} says that there are {count:.3g}, "
+                "which find no room in it."
+            )
     return shards, groups
 
 
@@ -128,14 +165,17 @@ def read_table(shard: Path, items: int) -> list[Place]:
     """The places of the items of a shard, from the headers of its members alone."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
     try:
+        size = shard.stat().st_size
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 # WebDataset: what comes before the first dot of the name is the item, the rest is which part of it.
                 key, _, part = member.name.partition(".")
                 if member.isfile():
+                    if member.issparse() or member.offset_data + member.size > size:
+                        raise ValueError(f"{member.name:.80} says that it has {member.size} bytes")
                     found.setdefault(key, {})[part.lower()] = member.offset_data, member.size
         table = [Place(parts["safetensors"], parts["json"]) for parts in found.values()]
-    except (OSError, tarfile.TarError, KeyError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{shard} is damaged or holds something else than clips ({error!r}).") from error
     if len(table) != items:
         raise ValueError(f"{shard} holds {len(table)} clips, the index says {items}. Is it cut short?")

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from torch import Tensor
 
 from .clip_files import ClipFileError
+from .framing import MOST_PIXELS
+from .picture_door import LargePictureError, check_pixels
 from .video_picture import upright_picture
 
 # No playlists: those would open other files and addresses.
@@ -23,6 +26,11 @@ READ_AS = "mov,matroska,avi,mpeg,mpegvideo,mpegts,m4v,gif,asf,flv,ogg"
 
 # Containers that note for each frame when it is shown.
 NOTED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "gif")
+
+# FFmpeg's own decoders of these leave out what is transparent; libvpx's do not.
+SEE_THROUGH = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+# As a decoder's options: without it FFmpeg fills damaged places with what it guesses.
+NO_GUESSES = {"err_detect": "explode"}
 
 # Key frames that are tried, backwards, as the way to a frame.
 ENTRIES = 3
@@ -44,8 +52,8 @@ class VideoFile:
     wanted.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, most_pixels: int = MOST_PIXELS) -> None:
+        self.path, self.most_pixels = path, most_pixels
         with self._opened() as (container, stream):
             shown = noted_times(container, stream)
             unit = float(stream.time_base)
@@ -63,7 +71,7 @@ class VideoFile:
         """The frames of the given times, which must not descend: h w 3 in uint8, upright, one at a time."""
         at, frames = -1, iter(())
         with self._opened() as (container, stream):
-            aspect = pixel_aspect(container, stream)
+            aspect, decoder = pixel_aspect(container, stream), self._decoder(stream)
             for time, same in groupby(times):
                 place = bisect_left(self.times, time)
                 key = self._keys[bisect_right(self._keys, place) - 1]
@@ -74,12 +82,13 @@ class VideoFile:
                         raise self._damaged(place, str(error)) from error
                     frame = None
                 if frame is None:
-                    frame, frames = self._entered(container, stream, place)
+                    frame, frames = self._entered(container, stream, decoder, place)
+                check_pixels(max(1, round(frame.width * aspect)), frame.height, self.most_pixels)
                 at, picture = place, upright_picture(frame, aspect)
                 yield from (picture for _ in same)
 
     def _entered(
-        self, container: InputContainer, stream: VideoStream, place: int
+        self, container: InputContainer, stream: VideoStream, decoder: VideoCodecContext, place: int
     ) -> tuple[av.VideoFrame, Iterator[tuple[int, av.VideoFrame]]]:
         """The frame at ``place`` and those that follow, the file entered at the key frame before it.
 
@@ -92,7 +101,8 @@ class VideoFile:
         for entry in reversed(keys[-ENTRIES:]):
             if len(self._keys) > 1:
                 container.seek(self._stamps[entry], stream=stream)
-            frames = self._placed(container, stream, keys[-1])
+                decoder.flush_buffers()
+            frames = self._placed(container, stream, decoder, keys[-1])
             try:
                 frame = picked(frames, place)
             except DecodingError as error:
@@ -109,7 +119,24 @@ class VideoFile:
             "once more",
         )
 
-    def _placed(self, container: InputContainer, stream: VideoStream, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _decoder(self, stream: VideoStream) -> VideoCodecContext:
+        """The stream's own, or one that sees what is transparent.  Raises ClipFileError where there is none."""
+        name = SEE_THROUGH.get(stream.codec_context.name)
+        told = {key.lower(): value for key, value in stream.metadata.items()}
+        if name is None or told.get("alpha_mode") != "1":
+            return stream.codec_context
+        try:
+            decoder = av.CodecContext.create(name, "r")
+        except ValueError as error:
+            raise ClipFileError(
+                self.path, f"is transparent, which this PyAV cannot read without {name}; put it on a background first"
+            ) from error
+        decoder.options = {"max_pixels": str(self.most_pixels)}
+        return decoder
+
+    def _placed(
+        self, container: InputContainer, stream: VideoStream, decoder: VideoCodecContext, key: int
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Each decoded frame with its place among ``times``: by its stamp where those are noted, else by counting.
 
         Raises DecodingError at the first damage that is not shown before the ``key`` frame; what is shown before it may
@@ -118,7 +145,7 @@ class VideoFile:
         count = 0
         for packet in container.demux(stream):
             try:
-                decoded = packet.decode()
+                decoded = decoder.decode(packet)
             except av.error.InvalidDataError as error:
                 if self._noted and packet.pts is not None and packet.pts < self._stamps[key]:
                     continue
@@ -135,15 +162,22 @@ class VideoFile:
         """The file and its first stream of pictures; whatever PyAV finds wrong, then or later, is a ClipFileError."""
         try:
             # Tags in old encodings are of no interest.  The prefix keeps a name with a colon from being an address.
+            # The decoder's limit stands before it allocates, also while FFmpeg probes the file.
+            most = {"max_pixels": str(self.most_pixels)}
             with av.open(
-                f"file:{self.path}", metadata_errors="replace", container_options={"format_whitelist": READ_AS}
+                f"file:{self.path}",
+                metadata_errors="replace",
+                options=most,
+                container_options={"format_whitelist": READ_AS, "protocol_whitelist": "file"},
             ) as container:
                 stream = moving_pictures(self.path, container)
-                # Without it FFmpeg fills damaged places with what it guesses.
-                stream.codec_context.options = {"err_detect": "explode"}
+                check_pixels(*announced_size(self.path, stream, self.most_pixels), self.most_pixels)
+                stream.codec_context.options = NO_GUESSES | most
                 # Threads over frames would tell of damage too early, before the frames in front of it are out.
                 stream.thread_type = "SLICE"
                 yield container, stream
+        except LargePictureError as error:
+            raise ClipFileError(self.path, str(error)) from error
         except av.FFmpegError as error:
             raise ClipFileError(self.path, f"cannot be read as a video ({error.strerror})") from error
 
@@ -154,6 +188,14 @@ def moving_pictures(path: Path, container: InputContainer) -> VideoStream:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
     raise ClipFileError(path, "holds sound but no picture" if container.streams.audio else "holds no picture")
+
+
+def announced_size(path: Path, stream: VideoStream, most_pixels: int) -> tuple[int, int]:
+    """Width and height.  FFmpeg gives none for a picture that is larger than it was allowed to allocate."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if not width or not height:
+        raise ClipFileError(path, f"has no size, or one of more than {most_pixels / 1e6:.0f} million pixels")
+    return width, height
 
 
 def picked(frames: Iterator[tuple[int, av.VideoFrame]], place: int) -> av.VideoFrame | None:

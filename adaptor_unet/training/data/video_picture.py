@@ -10,6 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .high_range import HLG, PQ, ordinary_range
+
 # FFmpeg's number for a file that does not say how its colours were coded.
 UNSPECIFIED = 2
 # Then players take the standard of high definition from this many lines on, and that of television below.
@@ -17,13 +19,21 @@ LINES_OF_HD = 720
 
 
 def upright_picture(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Tensor:
-    """h w 3 in uint8.  ``pixel_aspect`` is a pixel's width by its height; transparent parts become white."""
+    """h w 3 in uint8.  ``pixel_aspect`` is a pixel's width by its height; transparent parts become white.
+
+    High dynamic range becomes what an ordinary screen shows.
+    """
     coding = None
     if frame.colorspace == UNSPECIFIED:
         coding = "ITU709" if frame.height >= LINES_OF_HD else "ITU601"
+    width = max(1, round(frame.width * pixel_aspect))
+    transfer = int(getattr(frame, "color_trc", UNSPECIFIED))
+    if transfer in (PQ, HLG):
+        deep = frame.reformat(width=width, format="rgb48le", dst_colorspace="DEFAULT", interpolation="BICUBIC")
+        return turned(ordinary_range(deep.to_ndarray(), transfer), display_matrix(frame))
     clear = any(component.is_alpha for component in frame.format.components) or frame.format.has_palette
     picture = frame.reformat(
-        width=max(1, round(frame.width * pixel_aspect)),
+        width=width,
         format="rgba" if clear else "rgb24",
         src_colorspace=coding,
         # Older PyAV heeds how the colours are coded only when it is told of another coding for the result.

@@ -1,0 +1,120 @@
+"""Pictures and videos that would start programs, take all memory or end the preparation of all other clips."""
+
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import numpy
+import pytest
+from PIL import EpsImagePlugin, Image
+
+from fake_encoders import FakeEncoders
+from made_clips import greys, write_animation, write_picture, write_video
+from magicvideo.adaptor_unet.training.data import video_file
+from magicvideo.adaptor_unet.training.data.clip_files import ClipFileError, find_clips
+from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
+from magicvideo.adaptor_unet.training.data.frame_source import open_clip
+from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips, build_cache
+from magicvideo.adaptor_unet.training.data.video_file import VideoFile
+
+SETTINGS = DataSettings(frames=4, width=64, height=48, draws_per_clip=1)
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def prepared(folder: Path) -> FolderClips:
+    return build_cache(
+        find_clips(folder), SETTINGS, folder.parent / "cache", "weights", FakeEncoders, lambda *told: None
+    )
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A tiny file that says it is of that size."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" * min((width + 1) * min(height, 8), 1_000_000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def gif_of(width: int, height: int) -> bytes:
+    """Two frames of one pixel each on a canvas of that size."""
+    size, no_colours = struct.pack("<HH", width, height), b"\x80\0\0\0\0\0\xff\xff\xff"
+    frame = b"!\xf9\x04\0\x0a\0\0\0" + b",\0\0\0\0\1\0\1\0\0\2\2D\1\0"
+    return b"GIF89a" + size + no_colours + frame * 2 + b";"
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.tif", "a.bmp", "a.mp4"])
+def test_a_file_that_is_eps_inside_starts_no_program(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def start(*given: object, **more: object) -> None:
+        started.append(given)
+        raise OSError("no program here")
+
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
+    for call in ("call", "check_call", "run", "Popen"):
+        monkeypatch.setattr(subprocess, call, start)
+    write_animation(tmp_path / "clips" / "sound.gif", 8, 100)
+    (tmp_path / "clips" / name).write_bytes(EPS)
+    clips = prepared(tmp_path / "clips")
+    assert [path.name for path, _ in clips.skipped] == [name] and len(clips.clips) == 1 and not started
+
+
+HOSTILE = {
+    "thin.png": png_of(1, 100_000),
+    "flat.png": png_of(100_000, 1),
+    "large.png": png_of(12_000, 12_000),
+    "bomb.png": png_of(2**31 - 1, 2**31 - 1),
+    "canvas.gif": gif_of(16_000, 16_000),
+    "widest.gif": gif_of(65_535, 65_535),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_small_file_of_a_huge_size_is_skipped_by_name_and_the_others_are_read(tmp_path: Path, name: str) -> None:
+    write_video(tmp_path / "clips" / "sound.mp4", greys(12))
+    (tmp_path / "clips" / name).write_bytes(HOSTILE[name])
+    clips = prepared(tmp_path / "clips")
+    assert [path.name for path, _ in clips.skipped] == [name] and len(clips.clips) == 1
+
+
+@pytest.mark.parametrize("name", ["large.png", "canvas.gif"])
+def test_the_size_is_looked_at_before_anything_is_decoded(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(HOSTILE[name])
+    write_video(tmp_path / "sound.mp4", greys(12))
+    clip = next(clip for clip in find_clips(tmp_path) if clip.path.name == name)
+    with pytest.raises(ValueError, match=r"is 12000 x 12000, 144 million|more than 67 million pixels"):
+        list(open_clip(clip, 8).read([0.0]))
+
+
+def test_the_limit_follows_from_what_is_asked_for(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", size=(9000, 8000))
+    (clip,) = find_clips(tmp_path)
+    with pytest.raises(ValueError, match="72 million pixels"):
+        list(open_clip(clip, 8).read([0.0]))
+    assert next(open_clip(clip, 8, 80_000_000).read([0.0])).shape == (8000, 9000, 3)
+
+
+def test_a_video_whose_frames_grow_past_the_limit_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", greys(4, (640, 480)))
+    with pytest.raises(ValueError, match="million pixels"):
+        VideoFile(path, 640 * 480 - 1)
+    assert len(list(VideoFile(path, 640 * 480).read([0.0]))) == 1
+
+
+def test_pixels_that_are_said_to_be_very_wide_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = VideoFile(write_video(tmp_path / "a.mkv", greys(4)))
+    monkeypatch.setattr(video_file, "pixel_aspect", lambda container, stream: 1e6)
+    with pytest.raises(ClipFileError, match="a.mkv is 64000000 x 48, 3072 million pixels"):
+        next(video.read([0.0]))
+
+
+def test_a_picture_in_which_hardly_anything_would_be_seen_is_named(tmp_path: Path) -> None:
+    Image.fromarray(numpy.zeros((2000, 20, 3), numpy.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="a.png is 20 x 2000; less than one part in 32 of it would be seen at 64 x 48"):
+        prepared(tmp_path)
