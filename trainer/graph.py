@@ -116,8 +116,9 @@ class GraphTraining:
         )
         record, preview = training.watchers
         (output.folder / RUN).write_text(json.dumps(run_identity), encoding="utf-8")
-        if training.run.state.step < settings.steps and not training.train():
-            raise_if_stopped()
+        if training.run.state.step < settings.steps:
+            training.train()
+            preview.raise_if_stopped()
         if not output.adaptor.exists():  # of a finished run, taken away since
             training.run.save(final=True)
         frames = preview.last_clip if preview.last_clip is not None else training.sample_averaged()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..whole_file import save_tensors
 from .base_model import unet_of, unet_weight
+from .graph_watch import raise_if_stopped
 from .versions import text_encoder_weights
 
 # Pieces of the file that its fingerprint reads, and their size: a few hundred megabytes are read in a second.
@@ -34,7 +35,7 @@ VALUES = 256
 class HostEncoders:
     """The ``Encoders`` of the latent cache, by the host's own autoencoder and text encoder.
 
-    ``fingerprint`` names their weights.
+    ``fingerprint`` names their weights.  Both raise the host's own error when its stop button was pressed.
     """
 
     model: ModelPatcher
@@ -44,11 +45,13 @@ class HostEncoders:
 
     def pictures(self, frames: Tensor) -> Tensor:
         """f h w 3 in 0 to 1 -> f c h w"""
+        raise_if_stopped()
         with torch.no_grad():
             return self.model.model.process_latent_in(self.vae.encode(frames)).float().cpu().clone()
 
     def text(self, caption: str) -> Tensor:
         """-> n d"""
+        raise_if_stopped()
         with torch.no_grad():
             encoded = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(caption))
         return encoded[0][0][0].float().cpu().clone()

@@ -114,11 +114,22 @@ class TrainingRun:
 
     def train(self) -> bool:
         """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
+        try:
+            finished = self._all_steps()
+        except Exception as error:
+            # In the middle of a step too: its tensors are changed only once all of it is computed.
+            if not self.watcher.means_stop(error):
+                raise
+            finished = False
+        self.save(final=True)
+        return finished
+
+    def _all_steps(self) -> bool:
+        """All steps that are left and the looks at them; False when a watcher asked to stop between two."""
         if self.state.step == 0:
             self._look()
         while self.state.step < self.settings.steps:
             if self._asked_to_stop():
-                self.save(final=True)
                 return False
             began = time.perf_counter()
             values = self._step(self.state.step)
@@ -129,7 +140,6 @@ class TrainingRun:
             if self.state.step % self.settings.save_every == 0 and self.state.step < self.settings.steps:
                 self.save(final=False)
             self._look()
-        self.save(final=True)
         return True
 
     def autocast(self) -> torch.autocast:
