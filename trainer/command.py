@@ -13,10 +13,12 @@ from ..adaptor_unet.checkpoint import load
 from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
 from ..adaptor_unet.host.training_unet import training_device
+from ..adaptor_unet.training.data.cache_files import read_hash
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards
 from ..adaptor_unet.training.data.shards import write_shards
 from ..adaptor_unet.training.loop import processes
+from ..adaptor_unet.training.run_state import states
 from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.terminal import Terminal
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher
@@ -79,11 +81,11 @@ class TrainCommand:
             resume=self.resume,
             encoders=lambda: base.encoders,
             used=used,
-            run_identity={"base_model": base.fingerprint},
+            run_identity={"base_model": base.fingerprint} | self._start(settings),
         )
         finished = training.train()
         if place.is_main_process:
-            self._tell(finished, settings, clips)
+            self._tell(finished, settings, clips, output.adaptor)
         return finished
 
     def _watchers(self, steps: int, fps: float, folder: Path, place: "Accelerator", done: int) -> list[Watcher]:
@@ -101,6 +103,11 @@ class TrainCommand:
         if not self.resume and not self.write_shards and (path.exists() or folder.exists()):
             there = path if path.exists() else folder
             raise ValueError(f"{there} is there already: add --resume to go on with it, or choose another --output.")
+        if self.resume and path.exists() and not states(folder):
+            raise ValueError(
+                f"{path} is there already, and {folder} has no state to go on from. It stays as it is: move it away, "
+                "or choose another --output."
+            )
         return Output(path, path.with_name(f"{path.stem}_base.safetensors"), folder)
 
     def _clips(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator") -> TrainingClips:
@@ -124,9 +131,14 @@ class TrainCommand:
             return load(Path(settings.adaptor.start))
         return adaptor_for(base.model, **settings.adaptor_settings)
 
-    def _tell(self, finished: bool, settings: RunSettings, clips: TrainingClips) -> None:
-        logger.info("%s %s.", "Wrote" if finished else "Stopped; saved what there is in", self.output)
-        told = {"name": self.output.name, "base": self.base.name, "fps": clips.sample_fps}
+    def _start(self, settings: RunSettings) -> dict[str, str]:
+        """What the run's adaptor begins as, beside its settings."""
+        start = settings.adaptor.start
+        return {"start": read_hash(Path(start)) if start else "", "init": settings.adaptor.init}
+
+    def _tell(self, finished: bool, settings: RunSettings, clips: TrainingClips, adaptor: Path) -> None:
+        logger.info("%s %s.", "Wrote" if finished else "Stopped; saved what there is in", adaptor)
+        told = {"name": adaptor.name, "base": self.base.name, "fps": clips.sample_fps}
         told["caption"] = clips.held_out[0].caption
         size = {"width": settings.clips.width, "height": settings.clips.height, "frames": settings.clips.frames}
         logger.info(GRAPH.format(**told, **size))

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import fp32_copy, load
+from ..adaptor_unet.content_name import content_name
 from ..adaptor_unet.host.folders import training_folders
 from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ..adaptor_unet.host.hosted import adaptor_for, hosted
-from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, fingerprint, model_fingerprint
+from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
 from ..adaptor_unet.host.training_unet import make_room, training_device
-from ..adaptor_unet.training.data.latent_cache import FolderClips
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder
 from ..adaptor_unet.training.loop import accelerator
@@ -145,12 +145,11 @@ class GraphTraining:
 
     def _run_identity(self, clips: TrainingClips) -> dict[str, Any]:
         """Everything that decides what comes out of the run."""
-        start = fingerprint(sorted(self.start.model.state_dict().items())) if self.start is not None else ""
+        start = content_of_adaptor(self.start.model) if self.start is not None else ""
         made = {"model": model_fingerprint(self.model), "encoders": self.encoders.fingerprint, "start": start}
-        if isinstance(clips.train, FolderClips):  # files named by what they were made from
-            made["clips"] = [[clip.latents.name, clip.caption] for clip in clips.train.clips]
-        else:
-            made["clips"] = fingerprint(self.clips.given())
+        # What came over wires is named before it is encoded, which may differ in the last digit.
+        wired = isinstance(self.clips, WiredClips)
+        made["clips"] = content_name(self.clips.given()) if wired else clips.train.content
         return json.loads(json.dumps(asdict(self.settings) | made))
 
 
@@ -163,7 +162,8 @@ def run_files(name: str, run_identity: dict[str, Any], tuning: str) -> tuple[Out
         folder, adaptor = folders.runs / made, folders.adaptors / f"{made}.safetensors"
         tuned = folders.checkpoints if tuning == "full" else folders.loras
         output = Output(adaptor, tuned / f"{made}_base.safetensors", folder)
-        if not folder.exists() and not adaptor.exists():
+        written = (folder, adaptor, *([output.base] if tuning != "frozen" else []))
+        if not any(path.exists() for path in written):
             return output, False
         try:
             if json.loads((folder / RUN).read_text(encoding="utf-8")) == run_identity:
@@ -171,6 +171,11 @@ def run_files(name: str, run_identity: dict[str, Any], tuning: str) -> tuple[Out
         except (OSError, ValueError):  # no run of ours, or one that was cut off at its very start
             pass
         number += 1
+
+
+def content_of_adaptor(adaptor: VideoAdaptor) -> str:
+    """A name for an adaptor's settings and all of its values."""
+    return content_name([(adaptor.config.to_json(), torch.zeros(0)), *sorted(adaptor.state_dict().items())])
 
 
 def told(watch: GraphWatch, done: int, total: int, name: str) -> None:

@@ -60,7 +60,8 @@ class WiredClips:
 
     def given(self) -> Iterator[tuple[str, Tensor]]:
         """All that came over the wires, with names; before it is encoded, which may differ in the last digit."""
-        yield f"{self.fps} {list(self.captions)}", torch.zeros(0)
+        kind = "latents" if self.latents else "videos" if self.videos else "images"
+        yield f"{kind} {self.fps} {list(self.captions)}", torch.zeros(0)
         for frames, fps in self._frames:
             yield f"clip {fps}", frames
         for conditioning in self.conditionings:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..adaptor import VideoAdaptor
+from ..content_name import content_name
 from ..frame_noise import clip_noise
 from .data.latent_clip import STILL_FPS, TrainingClips
 from .objective import Denoiser, NoisyFrames, Objective
@@ -104,7 +105,9 @@ class TrainingRun:
         self.optimiser = self.trainables.optimiser(settings.rate(len(self.clips.train)))
         self.averages = MovingAverage(self.trainables.parameters, settings.ema)
         run_identity = {name: getattr(settings, name) for name in LASTING}
-        run_identity |= {"adaptor": adaptor.config.to_json(), "clips": list(self.clips.train.groups)}
+        empty = content_name([("empty", self.clips.empty_text)])
+        contents = {"clips": list(self.clips.train.groups), "clip_contents": [self.clips.train.content, empty]}
+        run_identity |= {"adaptor": adaptor.config.to_json()} | contents
         run_identity |= self.run_identity
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
 

@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 NAME = re.compile(r"step-(\d+)\.state")
 
 
+# What the first version did not note; its states have to be gone on from all the same.
+ADDED_LATER = ("clip_contents", "start", "init")
+
+
 class StateError(ValueError):
     """A state that cannot be gone on from: names the file, what was found and what to do."""
 
@@ -79,9 +83,11 @@ class RunState:
 
     def _check(self, path: Path, found: dict[str, Any]) -> None:
         for name, value in self.run_identity.items():
-            if found.get(name) != value:
+            if name in ADDED_LATER and name not in found:
+                logger.warning("%s is of an earlier version, which did not note %s: not compared.", path.name, name)
+            elif found.get(name) != value:
                 raise StateError(
-                    f"{path} belongs to a run with {name} {found.get(name)!r:.80}, this one has {value!r:.80}. "
+                    f"{path} belongs to a run with {difference(name, found.get(name), value)}. "
                     "Set it back, or begin a new run with another output."
                 )
 
@@ -93,6 +99,21 @@ class RunState:
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 found[f"optimiser.{name}.{key}"] = value
         return found
+
+
+def difference(name: str, found: Any, wanted: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
+    """How two values of an identity differ, in words; of settings written as JSON, the ones that do."""
+    if name == "clip_contents":
+        return "other clips, captions, text encoder or settings of clips, such as another width"
+    try:
+        old, new = json.loads(found), json.loads(wanted)
+        if isinstance(old, dict) and isinstance(new, dict):
+            inside = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            told = [f"{key} {old.get(key)!r:.60}, this one has {new.get(key)!r:.60}" for key in inside]
+            return f"{name} of {'; '.join(told)}"
+    except (TypeError, ValueError, RecursionError):
+        pass
+    return f"{name} {found!r:.80}, this one has {wanted!r:.80}"
 
 
 def states(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The stop button of a graph, pressed in every phase of a short training: nothing is lost, and it goes on from there."""
+"""The stop button of a graph, pressed in every phase of a short training: nothing is lost, and it goes on."""
 
 import json
 from collections.abc import Callable, Iterator

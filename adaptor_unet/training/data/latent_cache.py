@@ -82,6 +82,12 @@ class FolderClips(JoinedClips):
         super().__init__(self.clips)
         self.groups = (len(self),)
 
+    @property
+    def content(self) -> str:
+        """Of the names of files, which say what each was made of, and of the captions."""
+        named = [(clip.latents.name, clip.text.name, clip.caption) for clip in self.clips]
+        return hash_of(*(part for names in named for part in names))
+
 
 def build_cache(
     clips: Sequence[ClipFile],

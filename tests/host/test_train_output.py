@@ -1,0 +1,20 @@
+"""Where bin/train writes, and what it never writes over."""
+
+from pathlib import Path
+
+import pytest
+
+from magicvideo.trainer.command import TrainCommand
+
+
+def command(output: Path, resume: bool = False) -> TrainCommand:
+    return TrainCommand(Path("base.safetensors"), Path("clips"), None, output, resume=resume)
+
+
+def test_resuming_never_writes_over_an_adaptor_that_has_no_state(tmp_path: Path) -> None:
+    (tmp_path / "waves.safetensors").write_bytes(b"weeks of work")
+    with pytest.raises(ValueError, match="waves.safetensors is there already.* no state to go on from"):
+        command(tmp_path / "waves", resume=True)._output()
+    (tmp_path / "waves.run").mkdir()
+    (tmp_path / "waves.run" / "step-00000004.state").write_bytes(b"it may be sound")
+    assert command(tmp_path / "waves", resume=True)._output().adaptor == tmp_path / "waves.safetensors"
