@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ENDING = ".safetensors"
 GRAPH = """
 A graph that uses it: put {name} into ComfyUI's models/magicvideo, then
 
@@ -98,8 +99,9 @@ class TrainCommand:
         return watchers
 
     def _output(self) -> Output:
-        path = self.output if self.output.suffix == ".safetensors" else self.output.with_suffix(".safetensors")
-        folder = path.with_name(f"{path.stem}.run")
+        name = self.output.name.removesuffix(ENDING)  # no other ending: v1.5 is a name
+        path = self.output.with_name(name + ENDING)
+        folder = path.with_name(f"{name}.run")
         if not self.resume and not self.write_shards and (path.exists() or folder.exists()):
             there = path if path.exists() else folder
             raise ValueError(f"{there} is there already: add --resume to go on with it, or choose another --output.")
@@ -108,7 +110,7 @@ class TrainCommand:
                 f"{path} is there already, and {folder} has no state to go on from. It stays as it is: move it away, "
                 "or choose another --output."
             )
-        return Output(path, path.with_name(f"{path.stem}_base.safetensors"), folder)
+        return Output(path, path.with_name(f"{name}_base{ENDING}"), folder)
 
     def _clips(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator") -> TrainingClips:
         """On the first process first, which fills the cache."""
