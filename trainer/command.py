@@ -1,6 +1,7 @@
 """What ``bin/train`` does, once the host is there."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards
 from ..adaptor_unet.training.data.shards import write_shards
 from ..adaptor_unet.training.loop import processes
+from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.run_state import states
 from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.terminal import Terminal
@@ -58,7 +60,7 @@ class TrainCommand:
         """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence."""
         output = self._output()
         base = BaseCheckpoint(self.base)
-        with processes(cpu=training_device().type == "cpu") as place:
+        with processes(cpu=training_device().type == "cpu") as place, self._alone(output, place):
             clips = self._clips(settings, base, place)
             if self.write_shards:
                 if place.is_main_process:
@@ -66,6 +68,11 @@ class TrainCommand:
                     logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
                 return True
             return self._train(settings, base, clips, output, place)
+
+    def _alone(self, output: Output, place: "Accelerator") -> AbstractContextManager[None]:
+        """Keeps other trainings out of the output; only the first process writes there."""
+        writes = place.is_main_process and not self.write_shards
+        return run_lock(output.folder) if writes else nullcontext()
 
     def _train(
         self, settings: RunSettings, base: BaseCheckpoint, clips: TrainingClips, output: Output, place: "Accelerator"
@@ -105,6 +112,8 @@ class TrainCommand:
         if not self.resume and not self.write_shards and (path.exists() or folder.exists()):
             there = path if path.exists() else folder
             raise ValueError(f"{there} is there already: add --resume to go on with it, or choose another --output.")
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: choose another --output, the name of a file to be written.")
         if self.resume and path.exists() and not states(folder):
             raise ValueError(
                 f"{path} is there already, and {folder} has no state to go on from. It stays as it is: move it away, "

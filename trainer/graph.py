@@ -1,6 +1,7 @@
 """A training run inside a graph: where it writes, what it goes on from, and what the node gives back."""
 
 import json
+import logging
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -26,10 +27,13 @@ from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder
 from ..adaptor_unet.training.loop import accelerator
 from ..adaptor_unet.training.progress_pictures import loss_plot, progress_picture
+from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.watchers import Record, Watcher
 from .motion_training import MotionTraining, Output
 from .node_inputs import WiredClips
+
+logger = logging.getLogger(__name__)
 
 # Where a run's folder says which run it is.
 RUN = "run.json"
@@ -93,9 +97,16 @@ class GraphTraining:
                 make_room()
 
     def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor]:
-        clips, settings = self._clips(), self.settings.training
+        clips = self._clips()
         run_identity = self._run_identity(clips)
-        output, known = run_files(self.name, run_identity, settings.base_tuning)
+        output, known = run_files(self.name, run_identity, self.settings.training.base_tuning)
+        with run_lock(output.folder):
+            return self._run(clips, run_identity, output, known)
+
+    def _run(
+        self, clips: TrainingClips, run_identity: dict[str, Any], output: Output, known: bool
+    ) -> tuple[ModelPatcher, Tensor, Tensor]:
+        settings = self.settings.training
         make_room()
 
         def watchers(done: int) -> tuple[Record, PreviewWatch]:
@@ -116,7 +127,11 @@ class GraphTraining:
         )
         record, preview = training.watchers
         (output.folder / RUN).write_text(json.dumps(run_identity), encoding="utf-8")
-        if training.run.state.step < settings.steps:
+        if training.run.state.step >= settings.steps:
+            logger.info(
+                "%s is finished: nothing is trained. Change an input to begin another run.", output.adaptor.name
+            )
+        else:
             training.train()
             preview.raise_if_stopped()
         if not output.adaptor.exists():  # of a finished run, taken away since

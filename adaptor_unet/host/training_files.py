@@ -66,6 +66,8 @@ class BaseCheckpoint:
     """An SD1.5 checkpoint.  Raises ValueError when the host cannot load it."""
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; expected a Stable Diffusion 1.5 checkpoint, which is one file.")
         if not path.is_file():
             raise ValueError(f"{path} is not there; expected a Stable Diffusion 1.5 checkpoint.")
         self.path = path

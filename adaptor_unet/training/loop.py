@@ -3,8 +3,10 @@
 Axes: b clips, f frames of a clip, c h w of a latent, n tokens, d text channels.
 """
 
+import errno
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -185,6 +187,11 @@ class TrainingRun:
     def _example(self, planned: PlannedClip) -> Example:
         """A clip with all that chance gives it, drawn in this order."""
         clip, generator, settings = self.clips.train[planned.item], planned.generator(), self.settings
+        if not (clip.latents.isfinite().all() and clip.text.isfinite().all()):
+            raise TrainingError(
+                f"Item {planned.item + 1} of the clips, with the caption {clip.caption!r:.80}, has values that are not "
+                "finite numbers. Take it out, or encode it again in 32 bits."
+            )
         levels, frames = len(self.denoiser.sigmas), len(clip.latents)
         shape, shared = tuple(clip.latents.shape), self.trainables.adaptor.config.shared_noise
         timesteps = draw_timesteps(settings, levels, frames, generator)
@@ -263,9 +270,16 @@ class TrainingRun:
             except (OSError, SafetensorError) as error:
                 raise TrainingError(
                     f"Step {self.state.step} could not be saved in {self.folder} ({error}). What was saved before is "
-                    "intact: make room there and resume."
+                    f"intact: {remedy(error)} and resume."
                 ) from error
         self.accelerator.wait_for_everyone()
+
+
+def remedy(error: Exception) -> str:
+    """What to do before a file can be written."""
+    # The writer of safetensors has no number for it, only the system's words.
+    full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+    return "make room there" if full else "put that right"
 
 
 def accelerator(cpu: bool) -> "Accelerator":

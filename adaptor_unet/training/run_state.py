@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..content_name import content_name
 from ..whole_file import save_tensors
 from .trainables import MovingAverage
 
@@ -48,8 +49,9 @@ class RunState:
     def save(self, folder: Path, keep: int) -> Path:
         """Writes ``step-N.state`` whole or not at all, then drops all but the last ``keep``."""
         path = folder / f"step-{self.step:08}.state"
+        tensors = self._tensors()
         metadata = {"step": str(self.step), "identity": json.dumps(self.run_identity)}
-        save_tensors(path, self._tensors(), metadata)
+        save_tensors(path, tensors, metadata | {"content": content_name(sorted(tensors.items()))})
         for old in states(folder)[:-keep]:
             old.unlink()
         return path
@@ -62,6 +64,8 @@ class RunState:
                 found = json.loads(metadata.get("identity", "{}"))
                 step = int(metadata.get("step", "-1"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
+            if metadata.get("content") not in (None, content_name(sorted(tensors.items()))):
+                raise ValueError("its values are not those that were written")
         except (SafetensorError, OSError, ValueError) as error:
             raise StateError(f"{path} is damaged ({error}). Delete it to go on from the one before.") from error
         self._check(path, found)

@@ -130,3 +130,18 @@ def test_an_adaptor_whose_states_are_gone_is_not_trained_over(tmp_path: Path) ->
     with pytest.raises(ValueError, match="motion_00001.safetensors is there already.* no sound state"):
         graph_training(**FAST).train()
     assert adaptor.read_bytes() == before
+
+
+def test_a_finished_run_that_is_queued_again_says_that_nothing_is_trained(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    graph_training(**FAST).train()
+    assert "nothing is trained" not in caplog.text
+    graph_training(**FAST).train()
+    assert "motion_00001.safetensors is finished: nothing is trained" in caplog.text
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.0, "Clip 2 .* all zeros"), (float("nan"), "Clip 2 .* not finite")])
+def test_a_latent_that_nothing_can_be_learnt_from_is_refused(value: float, words: str) -> None:
+    latents = [{"samples": torch.ones(2, 4, 4, 4)}, {"samples": torch.full((2, 4, 4, 4), value)}]
+    with pytest.raises(ValueError, match=words):
+        graph_training(clips=WiredClips(latents=latents, captions=["a"]), **FAST).train()

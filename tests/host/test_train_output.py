@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint
 from magicvideo.trainer.command import TrainCommand
 
 
@@ -26,3 +27,11 @@ def test_resuming_never_writes_over_an_adaptor_that_has_no_state(tmp_path: Path)
     (tmp_path / "waves.run").mkdir()
     (tmp_path / "waves.run" / "step-00000004.state").write_bytes(b"it may be sound")
     assert command(tmp_path / "waves", resume=True)._output().adaptor == tmp_path / "waves.safetensors"
+
+
+def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "waves.safetensors").mkdir()
+    with pytest.raises(ValueError, match="waves.safetensors is a folder"):
+        command(tmp_path / "waves", resume=True)._output()
+    with pytest.raises(ValueError, match="is a folder; expected a Stable Diffusion 1.5 checkpoint"):
+        BaseCheckpoint(tmp_path)

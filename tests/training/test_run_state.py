@@ -207,3 +207,18 @@ def test_what_differs_between_two_adaptors_is_said(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="with adaptor of frames 4, this one has 3. Set it back") as caught:
         toy_run(settings, tmp_path, adaptor=toy_adaptor(frames=3)).resume()
     assert "heads" not in str(caught.value)
+
+
+def test_a_flipped_bit_in_a_state_is_noticed(
+    tmp_path: Path, whole: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    toy_run(TrainingSettings(**SETTINGS), tmp_path, Told(stop_at=9)).train()
+    newest = states(tmp_path)[-1]
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 64
+    newest.write_bytes(content)
+    run = toy_run(TrainingSettings(**SETTINGS), tmp_path)
+    assert run.resume()
+    assert run.state.step == 8 and "values are not those that were written" in caplog.text
+    run.train()
+    assert same(final(tmp_path), whole)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ...whole_file import save_tensors
-from .cache_files import ContentHashes, hash_of, read_json, read_metadata, read_tensor, save_json
+from .cache_files import ContentHashes, contents, hash_of, read_json, read_metadata, read_tensor, save_json
 from .clip_files import ClipFile, ClipFileError
 from .data_settings import DataSettings
 from .frame_source import FrameSource, content_files, open_clip
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Part of every name in the cache: raise it when the same clip and settings give other latents.
 VERSION = "1"
+# Metadata of a file: what it was made of.
+MADE_OF = "magicvideo.made_of"
 # Latents scaled for the UNet have a spread of one, far from the ends of float16, which is right to 1/2048 of a value;
 # bfloat16 only to 1/256.
 STORED = torch.float16
@@ -163,7 +165,14 @@ class LatentCache:
         path = self.folder / "text" / f"{hash_of(VERSION, caption, self.fingerprint)}.safetensors"
         if read_metadata(path) is None:
             missing()
-            save_tensors(path, {"text": self._encoders().text(caption)})
+            text = self._encoders().text(caption)
+            if not text.isfinite().all():
+                raise ValueError(
+                    f"The text encoder gave values for the caption {caption!r:.80} that are not finite. "
+                    "Let it work in 32 bits and start again."
+                )
+            made_of = json.dumps({"version": VERSION, "caption": caption, "encoders": self.fingerprint})
+            save_tensors(path, {"text": text}, {MADE_OF: made_of} | contents({"text": text}))
         return path
 
     def _filled(self, clip: ClipFile, content: str, path: Path) -> dict[str, str]:
@@ -178,9 +187,14 @@ class LatentCache:
             drawn = framed_sub_clips(clip, source, self.settings, Random(f"{self.settings.seed} {content}"))
             tensors = {str(index): self._encoded(clip, source, *one) for index, one in enumerate(drawn)}
         except ClipFileError as error:
-            save_json(refused, {"reason": error.reason})
+            if self.contents.of(content_files(clip)) == content:
+                save_json(refused, {"reason": error.reason})
             raise
-        metadata = {
+        if self.contents.of(content_files(clip)) != content:
+            raise ClipFileError(clip.path, "was changed while it was encoded; start again to take it")
+        made_of = {"version": VERSION, "content": content, "kind": clip.kind, "encoders": self.fingerprint}
+        metadata = contents(tensors) | {
+            MADE_OF: json.dumps(made_of | {"settings": json.loads(self.settings.latents_depend_on())}),
             "magicvideo.format": "latents",
             "magicvideo.fps": json.dumps([sub_clip.fps for sub_clip, _ in drawn]),
         }
