@@ -99,6 +99,7 @@ class GraphTraining:
     def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor]:
         clips = self._clips()
         run_identity = self._run_identity(clips)
+        raise_if_stopped()  # before anything of a run is there
         output, known = run_files(self.name, run_identity, self.settings.training.base_tuning)
         with run_lock(output.folder):
             return self._run(clips, run_identity, output, known)

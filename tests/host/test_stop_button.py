@@ -87,7 +87,7 @@ WHILE_TRAINING = {
     "the sample clip before the first step": ("sample", 1),
     "its decoding": ("decode", 1),
     "the first preview": ("show", 1),
-    "the first step": ("numbers", 3),
+    "the first step": ("numbers", 2),
     "a step in the middle": ("numbers", 11),
     "the last step": ("numbers", STEPS + 1),
     "the loss behind the last step": ("validation", 2),
@@ -122,6 +122,7 @@ def test_stopped_while_wired_clips_are_encoded_nothing_is_begun(what: str, tmp_p
 def test_stopped_while_a_folder_is_encoded_finished_clips_stay(what: str, tmp_path: Path) -> None:
     for place in range(3):
         write_clip(tmp_path / "clips" / f"{place}.mp4", shift=place + 1)
+        (tmp_path / "clips" / f"{place}.txt").write_text(f"square {place}", encoding="utf-8")
     stopper = Stopper(what, 2)
     stopped(tmp_path, stopper, clips=tmp_path / "clips")
     kept = {path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
