@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,13 @@ from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
 from ..adaptor_unet.host.training_unet import training_device
+from ..adaptor_unet.training.data.cache_files import read_hash
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards
 from ..adaptor_unet.training.data.shards import check_new, write_shards
 from ..adaptor_unet.training.loop import processes
+from ..adaptor_unet.training.run_lock import run_lock
+from ..adaptor_unet.training.run_state import states
 from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.terminal import Terminal
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ENDING = ".safetensors"
 GRAPH = """
 A graph that uses it: put {name} into ComfyUI's models/magicvideo, then
 
@@ -65,7 +70,7 @@ class TrainCommand:
         else:
             adaptor = self._adaptor(settings, base)
             check_fit(base.model, adaptor.config)
-        with processes(cpu=training_device().type == "cpu") as place:
+        with processes(cpu=training_device().type == "cpu") as place, self._alone(output, place):
             clips = self._clips(settings, base, place)
             if self.write_shards:
                 if place.is_main_process:
@@ -73,6 +78,11 @@ class TrainCommand:
                     logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
                 return True
             return self._train(settings, base, adaptor, clips, output, place)
+
+    def _alone(self, output: Output, place: "Accelerator") -> AbstractContextManager[None]:
+        """Keeps other trainings out of the output; only the first process writes there."""
+        writes = place.is_main_process and not self.write_shards
+        return run_lock(output.folder) if writes else nullcontext()
 
     def _train(
         self,
@@ -95,11 +105,11 @@ class TrainCommand:
             resume=self.resume,
             encoders=lambda: base.encoders,
             used=used,
-            run_identity={"base_model": base.fingerprint},
+            run_identity={"base_model": base.fingerprint} | self._start(settings),
         )
         finished = training.train()
         if place.is_main_process:
-            self._tell(finished, settings, clips)
+            self._tell(finished, settings, clips, output.adaptor)
         return finished
 
     def _watchers(self, steps: int, fps: float, folder: Path, place: "Accelerator", done: int) -> list[Watcher]:
@@ -112,18 +122,22 @@ class TrainCommand:
         return watchers
 
     def _output(self) -> Output:
-        # Another dot in a name is part of it, as in waves_v1.5.
-        name = self.output.name.removesuffix(".safetensors")
-        path, folder = (self.output.with_name(f"{name}{ending}") for ending in (".safetensors", ".run"))
+        name = self.output.name.removesuffix(ENDING)  # no other ending: v1.5 is a name
+        path, folder = self.output.with_name(name + ENDING), self.output.with_name(f"{name}.run")
         if self.write_shards:
             return Output(path, path, folder)
         check_writable(path)
         there = [one for one in (path, folder) if os.path.lexists(one)]
         if there and not self.resume:
             raise ValueError(f"{there[0]} is there already: add --resume to go on with it, or choose another --output.")
+        if self.resume and path.exists() and not states(folder):
+            raise ValueError(
+                f"{path} is there already, and {folder} has no state to go on from. It stays as it is: move it away, "
+                "or choose another --output."
+            )
         if there:
             check_writable(folder / "metrics.jsonl")
-        return Output(path, path.with_name(f"{path.stem}_base.safetensors"), folder)
+        return Output(path, path.with_name(f"{name}_base{ENDING}"), folder)
 
     def _clips(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator") -> TrainingClips:
         """On the first process first, which fills the cache."""
@@ -146,9 +160,14 @@ class TrainCommand:
             return load(Path(settings.adaptor.start))
         return adaptor_for(base.model, **settings.adaptor_settings)
 
-    def _tell(self, finished: bool, settings: RunSettings, clips: TrainingClips) -> None:
-        logger.info("%s %s.", "Wrote" if finished else "Stopped; saved what there is in", self.output)
-        told = {"name": self.output.name, "base": self.base.name, "fps": clips.sample_fps}
+    def _start(self, settings: RunSettings) -> dict[str, str]:
+        """What the run's adaptor begins as, beside its settings."""
+        start = settings.adaptor.start
+        return {"start": read_hash(Path(start)) if start else "", "init": settings.adaptor.init}
+
+    def _tell(self, finished: bool, settings: RunSettings, clips: TrainingClips, adaptor: Path) -> None:
+        logger.info("%s %s.", "Wrote" if finished else "Stopped; saved what there is in", adaptor)
+        told = {"name": adaptor.name, "base": self.base.name, "fps": clips.sample_fps}
         told["caption"] = clips.held_out[0].caption
         size = {"width": settings.clips.width, "height": settings.clips.height, "frames": settings.clips.frames}
         logger.info(GRAPH.format(**told, **size))

@@ -1,6 +1,7 @@
 """A training run inside a graph: where it writes, what it goes on from, and what the node gives back."""
 
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,23 +16,26 @@ from torch import Tensor
 
 from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import fp32_copy, load
+from ..adaptor_unet.content_name import content_name
 from ..adaptor_unet.file_names import why_no_name
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.folders import training_folders
 from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ..adaptor_unet.host.hosted import adaptor_for, hosted
-from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, fingerprint, model_fingerprint
+from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
 from ..adaptor_unet.host.training_unet import make_room, training_device
-from ..adaptor_unet.training.data.latent_cache import FolderClips
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder
 from ..adaptor_unet.training.loop import accelerator
 from ..adaptor_unet.training.progress_pictures import loss_plot, progress_picture
+from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.watchers import Record, Watcher
 from ..adaptor_unet.whole_file import writing
 from .motion_training import MotionTraining, Output
 from .node_inputs import WiredClips
+
+logger = logging.getLogger(__name__)
 
 # Where a run's folder says which run it is.
 RUN = "run.json"
@@ -98,9 +102,22 @@ class GraphTraining:
     def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor]:
         adaptor = self._adaptor()  # first, because what does not fit must be refused before clips are encoded
         check_fit(self.model, adaptor.config)
-        clips, settings = self._clips(), self.settings.training
+        clips = self._clips()
         run_identity = self._run_identity(clips)
-        output, known = run_files(self.name, run_identity, settings.base_tuning)
+        raise_if_stopped()  # before anything of a run is there
+        output, known = run_files(self.name, run_identity, self.settings.training.base_tuning)
+        with run_lock(output.folder):
+            return self._run(adaptor, clips, run_identity, output, known)
+
+    def _run(
+        self,
+        adaptor: VideoAdaptor,
+        clips: TrainingClips,
+        run_identity: dict[str, Any],
+        output: Output,
+        known: bool,
+    ) -> tuple[ModelPatcher, Tensor, Tensor]:
+        settings = self.settings.training
         make_room()
 
         def watchers(done: int) -> tuple[Record, PreviewWatch]:
@@ -122,8 +139,13 @@ class GraphTraining:
         record, preview = training.watchers
         with writing(output.folder / RUN):
             (output.folder / RUN).write_text(json.dumps(run_identity), encoding="utf-8")
-        if training.run.state.step < settings.steps and not training.train():
-            raise_if_stopped()
+        if training.run.state.step >= settings.steps:
+            logger.info(
+                "%s is finished: nothing is trained. Change an input to begin another run.", output.adaptor.name
+            )
+        else:
+            training.train()
+            preview.raise_if_stopped()
         if not output.adaptor.exists():  # of a finished run, taken away since
             training.run.save(final=True)
         frames = preview.last_clip if preview.last_clip is not None else training.sample_averaged()
@@ -150,12 +172,11 @@ class GraphTraining:
 
     def _run_identity(self, clips: TrainingClips) -> dict[str, Any]:
         """Everything that decides what comes out of the run."""
-        start = fingerprint(sorted(self.start.model.state_dict().items())) if self.start is not None else ""
+        start = content_of_adaptor(self.start.model) if self.start is not None else ""
         made = {"model": model_fingerprint(self.model), "encoders": self.encoders.fingerprint, "start": start}
-        if isinstance(clips.train, FolderClips):  # files named by what they were made from
-            made["clips"] = [[clip.latents.name, clip.caption] for clip in clips.train.clips]
-        else:
-            made["clips"] = fingerprint(self.clips.given())
+        # What came over wires is named before it is encoded, which may differ in the last digit.
+        wired = isinstance(self.clips, WiredClips)
+        made["clips"] = content_name(self.clips.given()) if wired else clips.train.content
         return json.loads(json.dumps(asdict(self.settings) | made))
 
 
@@ -168,7 +189,8 @@ def run_files(name: str, run_identity: dict[str, Any], tuning: str) -> tuple[Out
         folder, adaptor = folders.runs / made, folders.adaptors / f"{made}.safetensors"
         tuned = folders.checkpoints if tuning == "full" else folders.loras
         output = Output(adaptor, tuned / f"{made}_base.safetensors", folder)
-        if not folder.exists() and not adaptor.exists():
+        written = (folder, adaptor, *([output.base] if tuning != "frozen" else []))
+        if not any(path.exists() for path in written):
             return output, False
         try:
             if json.loads((folder / RUN).read_text(encoding="utf-8")) == run_identity:
@@ -176,6 +198,11 @@ def run_files(name: str, run_identity: dict[str, Any], tuning: str) -> tuple[Out
         except (OSError, ValueError):  # no run of ours, or one that was cut off at its very start
             pass
         number += 1
+
+
+def content_of_adaptor(adaptor: VideoAdaptor) -> str:
+    """A name for an adaptor's settings and all of its values."""
+    return content_name([(adaptor.config.to_json(), torch.zeros(0)), *sorted(adaptor.state_dict().items())])
 
 
 def told(watch: GraphWatch, done: int, total: int, name: str) -> None:

@@ -51,7 +51,7 @@ class MotionTraining:
     writing the usual files.  ``memory_format`` is that of the copied UNet's weights.
 
     Must be made and used outside inference mode.  Raises ValueError when adaptor, model, clips or saved state do not
-    fit.
+    fit, and when a new run would write over a finished file.
     """
 
     def __init__(
@@ -93,7 +93,10 @@ class MotionTraining:
             dtype,
             run_identity or {},
         )
-        if resume and not self.run.resume():
+        resumed = resume and self.run.resume()
+        if not resumed and export is None:
+            refuse_finished(output, settings)
+        if resume and not resumed:
             logger.info("Nothing to resume in %s: a new run begins.", output.folder)
         self.watchers = tuple(watchers(self.run.state.step))
         self.run.watcher = Watchers(self.watchers)
@@ -136,6 +139,16 @@ class MotionTraining:
         elif self.settings.base_tuning == "full" and final:
             encoders = self.encoders()
             write_checkpoint(self.output.base, self.model, self.denoiser.unet, encoders.clip, encoders.vae, told)
+
+
+def refuse_finished(output: Output, settings: TrainingSettings) -> None:
+    """Raises ValueError when one of the files that a run writes at its end is there before it has begun."""
+    for path in (output.adaptor, *([output.base] if settings.base_tuning != "frozen" else [])):
+        if path.exists():
+            raise ValueError(
+                f"{path} is there already, and {output.folder} has no sound state to go on from. It stays as it is: "
+                "move it away, or choose another output."
+            )
 
 
 def common_keys(settings: TrainingSettings, step: int) -> dict[str, str]:

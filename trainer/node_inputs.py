@@ -55,13 +55,15 @@ class WiredClips:
             (text, caption), random = texts[place % len(texts)], Random(f"{data.seed} {place}")
             for chosen, rate in sub_clips(frames, fps, data, random, place):
                 latents = self._latents(chosen, data, random, encoders)
+                check_values(latents, text, place)
                 clips.append(LatentClip(latents, rate, text, caption))
         train = MemoryClips(tuple(clips))
         return TrainingClips(train, spread(train, 4), empty)
 
     def given(self) -> Iterator[tuple[str, Tensor]]:
         """All that came over the wires, with names; before it is encoded, which may differ in the last digit."""
-        yield f"{self.fps} {list(self.captions)}", torch.zeros(0)
+        kind = "latents" if self.latents else "videos" if self.videos else "images"
+        yield f"{kind} {self.fps} {list(self.captions)}", torch.zeros(0)
         for frames, fps in self._frames:
             yield f"clip {fps}", frames
         for conditioning in self.conditionings:
@@ -94,6 +96,19 @@ class WiredClips:
         bytes_ = (frames[..., :3] * 255).round().to(torch.uint8)
         pictures = torch.stack(list(framed(bytes_, size, draw_framing(data, random))))
         return torch.cat([encoders.pictures(piece) for piece in pictures.split(FRAMES_AT_ONCE)])
+
+
+def check_values(latents: Tensor, text: Tensor, place: int) -> None:
+    """Raises ValueError for a clip that nothing can be learnt from."""
+    if not (latents.isfinite().all() and text.isfinite().all()):
+        raise ValueError(
+            f"Clip {place + 1} for Train MagicVideo Adaptor, or its caption, has values that are not finite numbers. "
+            "Mend what makes them."
+        )
+    if not latents.any():
+        raise ValueError(
+            f"Clip {place + 1} for Train MagicVideo Adaptor is an empty latent, all zeros. Connect an encoded clip."
+        )
 
 
 def sub_clips(frames: Tensor, fps: float, data: DataSettings, random: Random, place: int) -> list[tuple[Tensor, float]]:

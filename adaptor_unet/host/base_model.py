@@ -78,7 +78,11 @@ def describe(config: AdaptorConfig) -> str:
 
 def unet_weight(model: ModelPatcher, name: str) -> Tensor:
     """A weight of the UNet as this clone of the model has it, LoRAs included, in fp32, whatever is loaded now."""
-    key = f"diffusion_model.{name}"
+    return patched_weight(model, f"diffusion_model.{name}")
+
+
+def patched_weight(model: ModelPatcher, key: str) -> Tensor:
+    """A weight of any model of the host by its key, as this clone has it, LoRAs included, in fp32."""
     (weight, convert), *patches = model.get_key_patches(key)[key]
     weight = convert(weight, inplace=False).to(device="cpu", dtype=torch.float32, copy=True)
     return comfy.lora.calculate_weight(patches, weight, key) if patches else weight

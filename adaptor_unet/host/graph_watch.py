@@ -10,11 +10,16 @@ PREVIEW = 960
 
 
 class GraphWatch:
-    """What a watcher of a graph does (``training.watchers.Watcher``); keeps the last sample clip, ``f h w 3``."""
+    """What a watcher of a graph does (``training.watchers.Watcher``); keeps the last sample clip, ``f h w 3``.
+
+    The host tells of its stop button in two ways: by a flag, and by an error out of whatever asks for the flag first,
+    which takes it back.  The progress bar asks, and so do the host's samplers and its tiled autoencoder.
+    """
 
     def __init__(self, steps: int) -> None:
         self.bar = comfy.utils.ProgressBar(steps)
         self.done = 0
+        self.stopped_by: Exception | None = None
         self.last_clip: Tensor | None = None
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
@@ -31,7 +36,18 @@ class GraphWatch:
     def stop(self) -> bool:
         return comfy.model_management.processing_interrupted()
 
+    def means_stop(self, error: Exception) -> bool:
+        if isinstance(error, comfy.model_management.InterruptProcessingException):
+            self.stopped_by = error
+        return error is self.stopped_by
+
+    def raise_if_stopped(self) -> None:
+        """Ends the node as the host wants it when its stop button was pressed, by its own error."""
+        if self.stopped_by is not None:
+            raise self.stopped_by
+        raise_if_stopped()
+
 
 def raise_if_stopped() -> None:
-    """Tells the host that the node ends because its stop button was pressed."""
+    """Raises the host's own error when its stop button was pressed and nobody has told it yet."""
     comfy.model_management.throw_exception_if_processing_interrupted()

@@ -4,9 +4,9 @@ Axes: f frames, h w of a picture or latent, c latent channels, n tokens, d text 
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -18,23 +18,23 @@ from comfy.sd import CLIP, VAE
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..content_name import content_name
 from ..whole_file import save_tensors
-from .base_model import check_latents, check_trainable, unet_of, unet_weight
+from .base_model import check_latents, check_trainable, patched_weight, unet_of, unet_weight
+from .graph_watch import raise_if_stopped
 from .versions import text_encoder_weights
 
-# Pieces of the file that its fingerprint reads, and their size: a few hundred megabytes are read in a second.
-PIECES, PIECE = 64, 2**20
+# Bytes of a file that are read at once.
+PIECE = 2**22
 # What the host's readers raise for a file that is no checkpoint.
 UNREADABLE = (RuntimeError, ValueError, KeyError, OSError, SafetensorError, UnpicklingError)
-# Values of a tensor that are looked at, evenly from all of it.
-VALUES = 256
 
 
 @dataclass(frozen=True)
 class HostEncoders:
     """The ``Encoders`` of the latent cache, by the host's own autoencoder and text encoder.
 
-    ``fingerprint`` names their weights.
+    ``fingerprint`` names their weights.  Both raise the host's own error when its stop button was pressed.
     """
 
     model: ModelPatcher
@@ -49,11 +49,13 @@ class HostEncoders:
 
     def pictures(self, frames: Tensor) -> Tensor:
         """f h w 3 in 0 to 1 -> f c h w"""
+        raise_if_stopped()
         with torch.no_grad():
             return self.model.model.process_latent_in(self.vae.encode(frames)).float().cpu().clone()
 
     def text(self, caption: str) -> Tensor:
         """-> n d"""
+        raise_if_stopped()
         with torch.no_grad():
             encoded = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(caption))
         return encoded[0][0][0].float().cpu().clone()
@@ -69,6 +71,8 @@ class BaseCheckpoint:
     """An SD1.5 checkpoint.  Raises ValueError when the host cannot load it."""
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; expected a Stable Diffusion 1.5 checkpoint, which is one file.")
         if not path.is_file():
             raise ValueError(f"{path} is not there; expected a Stable Diffusion 1.5 checkpoint.")
         self.path = path
@@ -88,13 +92,11 @@ class BaseCheckpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells checkpoints apart by size and content."""
-        size = self.path.stat().st_size
-        digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+        """Tells checkpoints apart by all that is in the file."""
         with self.path.open("rb") as file:
-            for place in range(PIECES):
-                file.seek(max(0, size - PIECE) * place // (PIECES - 1))
-                digest.update(file.read(PIECE))
+            digest = hashlib.blake2b(digest_size=20)
+            while piece := file.read(PIECE):
+                digest.update(piece)
         return digest.hexdigest()
 
     def _load(self, clip: bool) -> tuple:
@@ -109,33 +111,39 @@ class BaseCheckpoint:
         return loaded[:3]
 
 
-def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """A name for weights, equal for equal ones: of their names, shapes and a sample of their values."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in tensors:
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(1, len(flat) // VALUES)].to("cpu", torch.float32).contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def model_fingerprint(model: ModelPatcher) -> str:
-    """The fingerprint of a model's UNet, LoRAs included."""
+    """A name for all of a model that training works with: its UNet, LoRAs included, and how it is sampled.
+
+    The latter is what a checkpoint or a node says of it: what the model predicts, noise levels, scale of latents.
+    """
+    sampling = model.get_model_object("model_sampling")
+    told = f"{sorted_settings(sampling)} {sorted_settings(model.model.latent_format)}"
+    levels = sorted(sampling.state_dict().items())
     names = sorted(name for name, _ in unet_of(model).named_parameters())
-    return fingerprint((name, unet_weight(model, name)) for name in names)
+    weights = ((name, unet_weight(model, name)) for name in names)
+    return content_name(chain([(told, torch.zeros(0))], levels, weights))
+
+
+def sorted_settings(made: object) -> str:
+    """The classes of an object of the host's, and those of its settings that are plain values."""
+    plain = {name: x for name, x in vars(made).items() if isinstance(x, (bool, int, float, str, type(None)))}
+    return f"{[kind.__qualname__ for kind in type(made).__mro__]} {sorted(plain.items())}"
 
 
 def encoders_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
-    """The fingerprint of text encoder and autoencoder together, LoRAs on the former by their patches.
+    """A name for text encoder and autoencoder together: their weights, LoRAs included, and what nodes have set.
 
-    Of the text encoder only what the host would save: the rest is in no SD1.5 file and may be left uninitialised.
+    Of the text encoder's weights only what the host would save: the rest is in no SD1.5 file and may be left
+    uninitialised.
     """
     saved = model.model.model_config.process_clip_state_dict_for_saving(dict(text_encoder_weights(clip)))
-    patches = str(getattr(clip.patcher, "patches_uuid", "")) if clip.patcher.patches else ""
     both = {f"clip {name}": x for name, x in saved.items()} | vae.get_sd()
-    tensors = ((name, x) for name, x in sorted(both.items()) if isinstance(x, Tensor))
-    return fingerprint([*tensors, (f"patches {patches}", torch.zeros(0))])
+    both |= {f"patched {key}": patched_weight(clip.patcher, key) for key in clip.patcher.patches}
+    tensors = [(name, x) for name, x in sorted(both.items()) if isinstance(x, Tensor)]
+    # Clip skip, token weights and the like.
+    options = {"layer": clip.layer_idx, "tokens": sorted(getattr(clip, "tokenizer_options", {}).items())}
+    options |= {"scheduled": clip.use_clip_schedule, "hooks": clip.apply_hooks_to_conds is not None}
+    return content_name([(f"{options} {sorted_settings(model.model.latent_format)}", torch.zeros(0)), *tensors])
 
 
 def write_checkpoint(

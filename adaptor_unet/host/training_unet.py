@@ -73,8 +73,10 @@ class TrainingUnet:
     ) -> Tensor:
         """n c h w -> n c h w, fp32.  ``cache`` holds what the adaptor keeps of frames before those of the call.
 
-        The hooks stay until the next call, because the gradients compute the blocks again.
+        The hooks stay until the next call, because the gradients compute the blocks again.  Raises the host's own error
+        when its stop button was pressed, so that no phase of a training is deaf to it.
         """
+        comfy.model_management.throw_exception_if_processing_interrupted()
         self._hooks.close()
         frames = len(x) // len(fps)
         options: dict[str, Any] = {**self.options, "cond_or_uncond": [0] * len(fps)}

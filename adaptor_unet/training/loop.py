@@ -3,8 +3,10 @@
 Axes: b clips, f frames of a clip, c h w of a latent, n tokens, d text channels.
 """
 
+import errno
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..adaptor import VideoAdaptor
+from ..content_name import content_name
 from ..frame_noise import clip_noise
 from .data.latent_clip import STILL_FPS, TrainingClips
 from .objective import Denoiser, NoisyFrames, Objective
@@ -104,7 +107,9 @@ class TrainingRun:
         self.optimiser = self.trainables.optimiser(settings.rate(len(self.clips.train)))
         self.averages = MovingAverage(self.trainables.parameters, settings.ema)
         run_identity = {name: getattr(settings, name) for name in LASTING}
-        run_identity |= {"adaptor": adaptor.config.to_json(), "clips": list(self.clips.train.groups)}
+        empty = content_name([("empty", self.clips.empty_text)])
+        contents = {"clips": list(self.clips.train.groups), "clip_contents": [self.clips.train.content, empty]}
+        run_identity |= {"adaptor": adaptor.config.to_json()} | contents
         run_identity |= self.run_identity
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
 
@@ -114,11 +119,22 @@ class TrainingRun:
 
     def train(self) -> bool:
         """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
+        try:
+            finished = self._all_steps()
+        except Exception as error:
+            # In the middle of a step too: its tensors are changed only once all of it is computed.
+            if not self.watcher.means_stop(error):
+                raise
+            finished = False
+        self.save(final=True)
+        return finished
+
+    def _all_steps(self) -> bool:
+        """All steps that are left and the looks at them; False when a watcher asked to stop between two."""
         if self.state.step == 0:
             self._look()
         while self.state.step < self.settings.steps:
             if self._asked_to_stop():
-                self.save(final=True)
                 return False
             began = time.perf_counter()
             values = self._step(self.state.step)
@@ -129,7 +145,6 @@ class TrainingRun:
             if self.state.step % self.settings.save_every == 0 and self.state.step < self.settings.steps:
                 self.save(final=False)
             self._look()
-        self.save(final=True)
         return True
 
     def autocast(self) -> torch.autocast:
@@ -172,6 +187,11 @@ class TrainingRun:
     def _example(self, planned: PlannedClip) -> Example:
         """A clip with all that chance gives it, drawn in this order."""
         clip, generator, settings = self.clips.train[planned.item], planned.generator(), self.settings
+        if not (clip.latents.isfinite().all() and clip.text.isfinite().all()):
+            raise TrainingError(
+                f"Item {planned.item + 1} of the clips, with the caption {clip.caption!r:.80}, has values that are not "
+                "finite numbers. Take it out, or encode it again in 32 bits."
+            )
         levels, frames = len(self.denoiser.sigmas), len(clip.latents)
         shape, shared = tuple(clip.latents.shape), self.trainables.adaptor.config.shared_noise
         timesteps = draw_timesteps(settings, levels, frames, generator)
@@ -250,9 +270,16 @@ class TrainingRun:
             except (OSError, SafetensorError) as error:
                 raise TrainingError(
                     f"Step {self.state.step} could not be saved in {self.folder} ({error}). What was saved before is "
-                    "intact: make room there and resume."
+                    f"intact: {remedy(error)} and resume."
                 ) from error
         self.accelerator.wait_for_everyone()
+
+
+def remedy(error: Exception) -> str:
+    """What to do before a file can be written."""
+    # The writer of safetensors has no number for it, only the system's words.
+    full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+    return "make room there" if full else "put that right"
 
 
 def accelerator(cpu: bool) -> "Accelerator":

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..content_name import content_name
 from ..whole_file import save_tensors
 from .trainables import MovingAverage
 
@@ -23,6 +24,10 @@ logger = logging.getLogger(__name__)
 NAME = re.compile(r"step-(\d+)\.state")
 # What Adam keeps of a parameter.
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+# What the first version did not note; its states have to be gone on from all the same.
+ADDED_LATER = ("clip_contents", "start", "init")
 
 
 class StateError(ValueError):
@@ -46,8 +51,9 @@ class RunState:
     def save(self, folder: Path, keep: int) -> Path:
         """Writes ``step-N.state`` whole or not at all, then drops all but the last ``keep``."""
         path = folder / f"step-{self.step:08}.state"
+        tensors = self._tensors()
         metadata = {"step": str(self.step), "identity": json.dumps(self.run_identity)}
-        save_tensors(path, self._tensors(), metadata)
+        save_tensors(path, tensors, metadata | {"content": content_name(sorted(tensors.items()))})
         for old in states(folder)[:-keep]:
             old.unlink()
         return path
@@ -82,9 +88,11 @@ class RunState:
 
     def _check(self, path: Path, found: dict[str, Any]) -> None:
         for name, value in self.run_identity.items():
-            if found.get(name) != value:
+            if name in ADDED_LATER and name not in found:
+                logger.warning("%s is of an earlier version, which did not note %s: not compared.", path.name, name)
+            elif found.get(name) != value:
                 raise StateError(
-                    f"{path} belongs to a run with {name} {found.get(name)!r:.80}, this one has {value!r:.80}. "
+                    f"{path} belongs to a run with {difference(name, found.get(name), value)}. "
                     "Set it back, or begin a new run with another output."
                 )
 
@@ -109,7 +117,10 @@ def read_state(path: Path) -> tuple[dict[str, Any], int, dict[str, Tensor]]:
         named = NAME.fullmatch(path.name)
         if step < 0 or (named and int(named[1]) != step):
             raise ValueError(f"it says that it is of step {step}"[:80])
-        return identity, step, {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if metadata.get("content") not in (None, content_name(sorted(tensors.items()))):
+            raise ValueError("its values are not those that were written")
+        return identity, step, tensors
 
 
 def check_tensors(name: str, shape: torch.Size, tensors: dict[str, Tensor]) -> None:
@@ -136,6 +147,21 @@ def check_tensors(name: str, shape: torch.Size, tensors: dict[str, Tensor]) -> N
 def damaged(path: Path, error: Exception) -> StateError:
     """To be raised from ``error``, so that it is told from a sound state of another run."""
     return StateError(f"{path} is damaged ({error}). Delete it to go on from the one before.")
+
+
+def difference(name: str, found: Any, wanted: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
+    """How two values of an identity differ, in words; of settings written as JSON, the ones that do."""
+    if name == "clip_contents":
+        return "other clips, captions, text encoder or settings of clips, such as another width"
+    try:
+        old, new = json.loads(found), json.loads(wanted)
+        if isinstance(old, dict) and isinstance(new, dict):
+            inside = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            told = [f"{key} {old.get(key)!r:.60}, this one has {new.get(key)!r:.60}" for key in inside]
+            return f"{name} of {'; '.join(told)}"
+    except (TypeError, ValueError, RecursionError):
+        pass
+    return f"{name} {found!r:.80}, this one has {wanted!r:.80}"
 
 
 def states(folder: Path) -> list[Path]:

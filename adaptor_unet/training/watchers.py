@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 class Watcher:
     """Told of everything, on the first process only; ``stop`` is asked on every process before each step.
 
-    Each method does nothing here, so a watcher has those that it needs.
+    A watcher may also ask to stop at once, by an error in the middle of anything: ``means_stop`` then knows it, and the
+    run saves what there is and ends as it does after ``stop``.  Each method does nothing here, so a watcher has those
+    that it needs.
     """
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
@@ -31,6 +33,10 @@ class Watcher:
 
     def stop(self) -> bool:
         """Whether the run should save and stop."""
+        return False
+
+    def means_stop(self, error: Exception) -> bool:
+        """Whether an error that came up anywhere in the run is a wish to stop."""
         return False
 
     def close(self) -> None:
@@ -53,6 +59,9 @@ class Watchers(Watcher):
 
     def stop(self) -> bool:
         return any(watcher.stop() for watcher in self.watchers)
+
+    def means_stop(self, error: Exception) -> bool:
+        return any([watcher.means_stop(error) for watcher in self.watchers])
 
     def close(self) -> None:
         for watcher in self.watchers:

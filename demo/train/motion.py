@@ -28,7 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
 from magicvideo.adaptor_unet.checkpoint import load, save
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
-from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips, content_of
 from magicvideo.adaptor_unet.training.loop import accelerator
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
@@ -78,6 +78,10 @@ class SpriteClips:
 
     def __getitem__(self, item: int) -> LatentClip:
         return self.clips[item]
+
+    @property
+    def content(self) -> str:
+        return content_of(self.clips)
 
 
 def clips_of(path: Path) -> list[LatentClip]:

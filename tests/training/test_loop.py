@@ -1,6 +1,8 @@
 """The loop learns, changes only what it may, and stops as it should."""
 
-import math
+import errno
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,7 +131,7 @@ def test_a_clip_gets_the_noise_that_its_adaptor_is_for(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_file(tmp_path: Path) -> None:
     clips = toy_clips(2)
-    bad = LatentClip(torch.full_like(clips[0].latents, math.nan), 8.0, clips[0].text)
+    bad = LatentClip(torch.full_like(clips[0].latents, 1e30), 8.0, clips[0].text)
     data = TrainingClips(MemoryClips((*[clips[0]] * 7, bad)), (), torch.zeros_like(clips[0].text))
     exported: list[int] = []
     run = toy_run(
@@ -138,7 +140,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_file(t
         clips=data,
         export=lambda step, final: exported.append(step),
     )
-    with pytest.raises(TrainingError, match=r"The loss of step \d is nan .* lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"The loss of step \d is (nan|inf) .* lower learning_rate"):
         run.train()
     assert exported == list(range(1, run.state.step + 1))
     assert all(parameter.isfinite().all() for parameter in run.trainables.parameters.values())
@@ -260,3 +262,24 @@ def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path) -> None:
     trainables = Trainables(toy_adaptor(), ToyDenoiser().unet, settings)
     with pytest.raises(ValueError, match="batch is 3, but there are 4 processes"):
         TrainingRun(ToyDenoiser(), trainables, toy_data(), settings, tmp_path, Many(), Told(), lambda step, final: None)
+
+
+@pytest.mark.parametrize("part", ["latents", "text"])
+def test_values_of_a_clip_that_are_not_finite_are_named_and_no_rate_is_blamed(part: str, tmp_path: Path) -> None:
+    clip = toy_clips(1)[0]
+    broken = replace(clip, caption="a storm", **{part: getattr(clip, part) * float("nan")})
+    data = TrainingClips(MemoryClips((broken,)), (clip,), torch.zeros_like(clip.text))
+    settings = TrainingSettings(steps=1, caption_dropout=0.0, **FAST)
+    with pytest.raises(TrainingError, match="Item 1 of the clips, with the caption 'a storm', has values") as caught:
+        toy_run(settings, tmp_path, clips=data).train()
+    assert "learning_rate" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "make room there"), (errno.EROFS, "put that right")])
+def test_a_save_that_fails_says_why(number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("magicvideo.adaptor_unet.training.run_state.save_tensors", broken)
+    with pytest.raises(TrainingError, match=f"{os.strerror(number)}.*{words} and resume"):
+        toy_run(TrainingSettings(steps=1, **FAST), tmp_path).save(final=True)

@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy import Told, toy_adaptor, toy_run
+from toy import Told, toy_adaptor, toy_clips, toy_data, toy_run
 
+from magicvideo.adaptor_unet.training.data.latent_clip import MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.run_state import StateError, states
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
@@ -161,3 +163,62 @@ def test_a_write_that_fails_leaves_no_half_state(tmp_path: Path, monkeypatch: py
 
 def test_nothing_to_resume_is_no_error(tmp_path: Path) -> None:
     assert not toy_run(TrainingSettings(**SETTINGS), tmp_path / "new").resume()
+
+
+def changed(clips: TrainingClips, **change: object) -> TrainingClips:
+    """With the last clip changed."""
+    *others, last = clips.train.clips
+    return replace(clips, train=MemoryClips((*others, replace(last, **change))))
+
+
+def test_other_clips_are_refused_for_resuming(tmp_path: Path) -> None:
+    settings, clips = TrainingSettings(**SETTINGS), toy_data()
+    last = clips.train.clips[-1]
+    one_value = last.latents.clone()
+    one_value[-1, -1, -1, -1] += 1e-3
+    others = [
+        changed(clips, latents=one_value),
+        changed(clips, latents=last.latents[:, :, :2]),
+        changed(clips, text=last.text + 1, caption="another"),
+        changed(clips, fps=30.0),
+        replace(clips, train=toy_clips(5, seed=1)),
+        replace(clips, empty_text=clips.empty_text + 1),
+    ]
+    toy_run(settings, tmp_path, Told(stop_at=4)).train()
+    for other in others:
+        with pytest.raises(StateError, match="belongs to a run with other clips, captions"):
+            toy_run(settings, tmp_path, clips=other).resume()
+    assert toy_run(settings, tmp_path).resume()
+
+
+def test_a_state_of_an_earlier_version_that_noted_no_clips_is_gone_on_from_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = toy_run(TrainingSettings(**SETTINGS), tmp_path, Told(stop_at=4))
+    del run.state.run_identity["clip_contents"]
+    run.train()
+    assert toy_run(TrainingSettings(**SETTINGS), tmp_path).resume()
+    assert "did not note clip_contents" in caplog.text
+
+
+def test_what_differs_between_two_adaptors_is_said(tmp_path: Path) -> None:
+    settings = TrainingSettings(**SETTINGS)
+    toy_run(settings, tmp_path, Told(stop_at=4)).train()
+    with pytest.raises(StateError, match="with adaptor of frames 4, this one has 3. Set it back") as caught:
+        toy_run(settings, tmp_path, adaptor=toy_adaptor(frames=3)).resume()
+    assert "heads" not in str(caught.value)
+
+
+def test_a_flipped_bit_in_a_state_is_noticed(
+    tmp_path: Path, whole: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    toy_run(TrainingSettings(**SETTINGS), tmp_path, Told(stop_at=9)).train()
+    newest = states(tmp_path)[-1]
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 64
+    newest.write_bytes(content)
+    run = toy_run(TrainingSettings(**SETTINGS), tmp_path)
+    assert run.resume()
+    assert run.state.step == 8 and "values are not those that were written" in caplog.text
+    run.train()
+    assert same(final(tmp_path), whole)

@@ -13,10 +13,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ...content_name import content_name
 from ...whole_file import written_whole
 from .clip_files import ClipFileError
 
 BYTES_AT_ONCE = 2**20
+# Metadata of a tensor's values, before its name.
+CONTENT = "magicvideo.content."
 
 
 def read_metadata(path: Path) -> dict[str, str] | None:
@@ -43,15 +46,27 @@ def read_rates(path: Path) -> tuple[float, ...] | None:
 
 
 def read_tensor(path: Path, name: str) -> Tensor:
-    """One tensor, in memory of its own; raises ValueError when the file is gone or damaged since it was checked.
+    """One tensor, in memory of its own; raises ValueError when the file is gone or damaged since it was written.
+
+    A file whose values have changed looks sound from outside, so it is deleted for the next start to make it anew.
 
     Nodes run in inference mode, whose tensors cannot be trained on: this is none.
     """
     try:
         with torch.inference_mode(False), safe_open(path, framework="pt") as file:
-            return file.get_tensor(name).clone()
-    except (SafetensorError, OSError) as error:
+            tensor = file.get_tensor(name).clone()
+            told = (file.metadata() or {}).get(CONTENT + name)
+        if told not in (None, content_name([(name, tensor)])):
+            path.unlink(missing_ok=True)
+            raise ValueError("its values are not those that were written")
+        return tensor
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} of the cache cannot be read ({error}). Start again: it will be made anew.") from error
+
+
+def contents(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Metadata by which ``read_tensor`` knows that tensors are as they were written."""
+    return {CONTENT + name: content_name([(name, tensor)]) for name, tensor in tensors.items()}
 
 
 def save_json(path: Path, content: object) -> None:
@@ -92,14 +107,15 @@ class ContentHashes:
         name = str(path.absolute())
         try:
             state = path.stat()
-            seen = [state.st_size, state.st_mtime_ns]
+            # The last one tells of a change that keeps size and time, as a copy with its old times does.
+            seen = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
             known = self._known.get(name)
-            if not isinstance(known, list) or known[:2] != seen or len(known) != 3 or type(known[2]) is not str:
+            if not isinstance(known, list) or known[:-1] != seen or type(known[-1]) is not str:
                 known = self._known[name] = [*seen, read_hash(path)]
                 self._changed = True
         except OSError as error:
             raise ClipFileError(path, f"cannot be opened ({error.strerror})") from error
-        return str(known[2])
+        return str(known[-1])
 
 
 def read_hash(path: Path) -> str:

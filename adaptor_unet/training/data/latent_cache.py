@@ -19,7 +19,16 @@ import torch
 from torch import Tensor
 
 from ...whole_file import save_tensors
-from .cache_files import ContentHashes, hash_of, read_json, read_metadata, read_rates, read_tensor, save_json
+from .cache_files import (
+    ContentHashes,
+    contents,
+    hash_of,
+    read_json,
+    read_metadata,
+    read_rates,
+    read_tensor,
+    save_json,
+)
 from .clip_files import ClipFile, ClipFileError
 from .data_settings import DataSettings
 from .frame_source import FrameSource, content_files, open_clip
@@ -31,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 # Part of every name in the cache: raise it when the same clip and settings give other latents.
 VERSION = "2"
+# Metadata of a file: what it was made of.
+MADE_OF = "magicvideo.made_of"
 # Latents scaled for the UNet have a spread of one, far from the ends of float16, which is right to 1/2048 of a value;
 # bfloat16 only to 1/256.
 STORED = torch.float16
@@ -84,6 +95,12 @@ class FolderClips(JoinedClips):
         self.clips, self.empty_text, self.skipped = tuple(clips), empty_text, tuple(skipped)
         super().__init__(self.clips)
         self.groups = (len(self),)
+
+    @property
+    def content(self) -> str:
+        """Of the names of files, which say what each was made of, and of the captions."""
+        named = [(clip.latents.name, clip.text.name, clip.caption) for clip in self.clips]
+        return hash_of(*(part for names in named for part in names))
 
 
 def build_cache(
@@ -158,7 +175,14 @@ class LatentCache:
         path = self.folder / "text" / f"{hash_of(VERSION, caption, self.fingerprint)}.safetensors"
         if read_metadata(path) is None:
             missing()
-            save_tensors(path, {"text": self._encoders().text(caption)})
+            text = self._encoders().text(caption)
+            if not text.isfinite().all():
+                raise ValueError(
+                    f"The text encoder gave values for the caption {caption!r:.80} that are not finite. "
+                    "Let it work in 32 bits and start again."
+                )
+            made_of = json.dumps({"version": VERSION, "caption": caption, "encoders": self.fingerprint})
+            save_tensors(path, {"text": text}, {MADE_OF: made_of} | contents({"text": text}))
         return path
 
     def _filled(self, clip: ClipFile, content: str, path: Path) -> tuple[float, ...]:
@@ -176,10 +200,19 @@ class LatentCache:
             drawn = framed_sub_clips(clip, source, self.settings, Random(f"{self.settings.seed} {content}"))
             tensors = {str(index): self._encoded(clip, source, *one) for index, one in enumerate(drawn)}
         except ClipFileError as error:
-            save_json(refused, {"reason": error.reason})
+            if self.contents.of(content_files(clip)) == content:
+                save_json(refused, {"reason": error.reason})
             raise
+        if self.contents.of(content_files(clip)) != content:
+            raise ClipFileError(clip.path, "was changed while it was encoded; start again to take it")
         rates = tuple(sub_clip.fps for sub_clip, _ in drawn)
-        save_tensors(path, tensors, {"magicvideo.format": "latents", "magicvideo.fps": json.dumps(rates)})
+        made_of = {"version": VERSION, "content": content, "kind": clip.kind, "encoders": self.fingerprint}
+        metadata = contents(tensors) | {
+            MADE_OF: json.dumps(made_of | {"settings": json.loads(self.settings.latents_depend_on())}),
+            "magicvideo.format": "latents",
+            "magicvideo.fps": json.dumps(rates),
+        }
+        save_tensors(path, tensors, metadata)
         return rates
 
     def _encoded(self, clip: ClipFile, source: FrameSource, sub_clip: SubClip, framing: Framing) -> Tensor:

@@ -1,12 +1,14 @@
 """What a trainer eats: clips whose pictures and words are encoded already."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
 from torch import Tensor
 from torch.utils.data import ConcatDataset
+
+from ...content_name import content_name
 
 # A still has no frame rate (0 here); it gets the one that graphs begin with.
 STILL_FPS = 8.0
@@ -44,9 +46,15 @@ def sound_clip(latents: Tensor, fps: float, text: Tensor, caption: str) -> Laten
 
 
 class ClipSet(Protocol):
-    """Clips by number.  ``groups``: how many clips lie together on disk, group after group."""
+    """Clips by number.  ``groups``: how many clips lie together on disk, group after group.
+
+    ``content`` is a name for all that a run learns from them, latents, rates and captions: other clips, another name.
+    """
 
     groups: tuple[int, ...]
+
+    @property
+    def content(self) -> str: ...
 
     def __len__(self) -> int: ...
 
@@ -100,8 +108,23 @@ class MemoryClips:
     def groups(self) -> tuple[int, ...]:
         return (len(self.clips),)
 
+    @property
+    def content(self) -> str:
+        return content_of(self.clips)
+
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, item: int) -> LatentClip:
         return self.clips[item]
+
+
+def content_of(clips: Sequence[LatentClip]) -> str:
+    """The name of clips in memory, of all their values."""
+
+    def parts() -> Iterator[tuple[str, Tensor]]:
+        for clip in clips:
+            yield f"latents {clip.fps}", clip.latents
+            yield f"text {clip.caption}", clip.text
+
+    return content_name(parts())

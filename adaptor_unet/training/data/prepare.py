@@ -32,6 +32,10 @@ class Part:
     def __getitem__(self, item: int) -> LatentClip:
         return self.whole[item]
 
+    @property
+    def content(self) -> str:
+        return f"the first {len(self)} of {self.whole.content}"
+
 
 def clips_of_folder(
     folder: Path,

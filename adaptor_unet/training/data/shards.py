@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ...whole_file import check_writable, made_folder, save_tensors, written_whole
-from .cache_files import read_tensor, save_json
+from .cache_files import hash_of, read_hash, read_tensor, save_json
 from .latent_clip import ClipSet, JoinedClips, LatentClip, sound_clip
 
 INDEX, EMPTY_TEXT = "index.json", "empty_text.safetensors"
@@ -51,7 +51,7 @@ def write_shards(clips: ClipSet, folder: Path, empty_text: Tensor, items_per_sha
                 told = json.dumps({"fps": clip.fps, "caption": clip.caption})
                 add_member(tar, f"{place:09d}.safetensors", save(tensors))
                 add_member(tar, f"{place:09d}.json", told.encode())
-        shards.append({"url": name, "nsamples": len(places)})
+        shards.append({"url": name, "nsamples": len(places), "content": read_hash(folder / name)})
     save_tensors(folder / EMPTY_TEXT, {"text": empty_text})
     save_json(folder / INDEX, {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards})
     return folder / INDEX
@@ -119,7 +119,7 @@ class Shard:
 
 
 class ShardClips(JoinedClips):
-    """A ClipSet over shards; ``groups`` are the items of each shard.
+    """A ClipSet over shards; ``groups`` are the items of each shard, ``content`` is what the index says of theirs.
 
     Takes the index, or its folder.  The index may name shards on other disks by their full paths.  Raises ValueError
     when the index or a shard is missing, damaged or of another kind.
@@ -135,6 +135,10 @@ class ShardClips(JoinedClips):
             raise ValueError(f"{index.parent / EMPTY_TEXT} is damaged. Write the shards anew.")
         channels = self.empty_text.shape[1]
         super().__init__([Shard(*shard, channels, self.tables) for shard in zip(paths, self.groups, strict=True)])
+        rows = json.loads(index.read_text(encoding="utf-8"))["shardlist"]
+        # An index of other tools may not tell contents; all shards would have to be read for them.
+        told = [str(row.get("content") or path.stat().st_size) for row, path in zip(rows, paths, strict=True)]
+        self.content = hash_of(*told, *map(str, self.groups))
 
 
 def read_index(index: Path) -> tuple[tuple[Path, ...], tuple[int, ...]]:

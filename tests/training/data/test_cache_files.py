@@ -55,3 +55,13 @@ def test_a_damaged_memory_is_forgotten(tmp_path: Path, content: bytes) -> None:
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClipFileError, match="gone.mp4 cannot be opened .No such file"):
         ContentHashes(tmp_path / "memory.json").of([tmp_path / "gone.mp4"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere the system keeps no such time")
+def test_other_bytes_of_the_same_size_and_time_are_seen(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", b"one")
+    hashes = ContentHashes(tmp_path / "memory.json")
+    name, state = hashes.of([path]), path.stat()
+    write(path, b"two")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert hashes.of([path]) != name

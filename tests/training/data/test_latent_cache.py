@@ -1,6 +1,7 @@
 """The cache: what it makes, what it finds again, what it makes anew, what it skips."""
 
 import dataclasses
+import json
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ import torch
 from fake_encoders import FakeEncoders, never
 from made_clips import damage, greys, write_animation, write_picture, write_sound, write_video
 from magicvideo.adaptor_unet.training.data import latent_cache
+from magicvideo.adaptor_unet.training.data.cache_files import read_metadata
 from magicvideo.adaptor_unet.training.data.clip_files import find_clips
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips, build_cache
@@ -335,3 +337,50 @@ def test_latents_made_in_inference_mode_can_be_trained_on(folder: Path) -> None:
     (item.latents.float() * weight).sum().backward()
     (item.text * weight).sum().backward()
     assert not item.latents.is_inference() and not clips.empty_text.is_inference()
+
+
+@pytest.mark.parametrize("kind", ["clips", "text"])
+def test_a_flipped_bit_is_noticed_and_the_next_start_makes_the_file_anew(folder: Path, kind: str) -> None:
+    clips = build(folder)
+    before = in_memory(clips)
+    path = clips.clips[0].latents if kind == "clips" else clips.clips[0].text
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path.name} of the cache cannot be read .*values.* Start again"):
+        in_memory(build(folder, encoders=never))
+    assert same(build(folder), before)
+
+
+def test_text_that_is_not_finite_is_not_kept(folder: Path) -> None:
+    class Broken(FakeEncoders):
+        def text(self, caption: str) -> torch.Tensor:
+            return super().text(caption) * float("nan")
+
+    with pytest.raises(ValueError, match="the caption '' that are not finite"):
+        build(folder, encoders=Broken)
+    assert all(item.text.isfinite().all() for item in in_memory(build(folder)))
+
+
+def test_a_clip_that_changes_while_it_is_encoded_is_not_kept_under_its_old_content(folder: Path) -> None:
+    class Meddler(FakeEncoders):
+        def pictures(self, frames: torch.Tensor) -> torch.Tensor:
+            if not self.batches:
+                write_video(folder / "a wave.mp4", greys(12))
+            return super().pictures(frames)
+
+    first = (folder / "a wave.mp4").read_bytes()
+    clips = build(folder, encoders=Meddler)
+    assert [path.name for path, _ in clips.skipped] == ["a wave.mp4"]
+    assert not build(folder).skipped
+    (folder / "a wave.mp4").write_bytes(first)
+    encoders = FakeEncoders()
+    build(folder, encoders=lambda: encoders)
+    assert encoders.batches, "nothing is there for the first content"
+
+
+def test_a_file_of_the_cache_says_what_it_was_made_of(folder: Path) -> None:
+    clip = build(folder).clips[0]
+    made_of = json.loads(read_metadata(clip.latents)["magicvideo.made_of"])
+    assert made_of["encoders"] == "v1" and made_of["kind"] == "video" and made_of["settings"]["width"] == 64
+    assert json.loads(read_metadata(clip.text)["magicvideo.made_of"])["caption"] == "a wave"

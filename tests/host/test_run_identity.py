@@ -1,0 +1,147 @@
+"""A run in a graph is taken up again only by the inputs that it was begun with: all of them, to the last value."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import comfy.model_sampling
+import comfy.sd
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from small_host import build_model
+
+from graph_training import folders_below, graph_training, moving_square
+from magicvideo.adaptor_unet.host.training_files import encoders_fingerprint, model_fingerprint
+from magicvideo.tools.make_random_checkpoint import write_random
+from magicvideo.trainer import graph
+from magicvideo.trainer.node_inputs import WiredClips
+
+CHECKPOINT = Path(__file__).resolve().parents[2] / ".demo" / "models" / "checkpoints" / "magicvideo_random.safetensors"
+FAST = {"steps": 1, "sample_every": 0, "validate_every": 0}
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setattr(graph, "training_folders", lambda: folders_below(tmp_path))
+    yield
+
+
+def wired(picture: torch.Tensor, **others: object) -> WiredClips:
+    return WiredClips(**{"images": [picture], "captions": ["a square"]} | others)
+
+
+def one_value(picture: torch.Tensor) -> torch.Tensor:
+    changed = picture.clone()
+    changed[-1, -2, -3, 1] += 1 / 255
+    return changed
+
+
+RED = moving_square()
+OTHERS = {
+    "a blue square that moves up": wired(moving_square((0.0, 0.0, 1.0), (-2, 0))),
+    "one value of one pixel": wired(one_value(RED)),
+    "another caption": wired(RED, captions=["a red square"]),
+    "another frame rate": wired(RED, fps=9.0),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_wired_clips_begin_another_run(other: str, tmp_path: Path) -> None:
+    graph_training(clips=wired(RED), **FAST).train()
+    graph_training(clips=OTHERS[other], **FAST).train()
+    assert len(list((tmp_path / "adaptors").iterdir())) == 2
+    graph_training(clips=wired(RED.clone()), **FAST).train()
+    assert len(list((tmp_path / "adaptors").iterdir())) == 2
+
+
+def sampled_as(model: ModelPatcher, predicts: type, zsnr: bool = False, **settings: float) -> ModelPatcher:
+    """As a node sets what the model predicts and at which noise levels."""
+
+    class Sampling(comfy.model_sampling.ModelSamplingDiscrete, predicts):
+        pass
+
+    changed = model.clone()
+    sampling = Sampling(model.model.model_config, zsnr=zsnr)
+    for name, value in settings.items():
+        setattr(sampling, name, value)
+    changed.add_object_patch("model_sampling", sampling)
+    return changed
+
+
+def test_what_a_model_predicts_and_its_noise_levels_are_part_of_it() -> None:
+    model = build_model(model_channels=32)
+    eps, v = comfy.model_sampling.EPS, comfy.model_sampling.V_PREDICTION
+    made = [sampled_as(model, eps), sampled_as(model, v), sampled_as(model, eps, zsnr=True)]
+    made.append(sampled_as(model, eps, sigma_data=0.5))
+    names = [model_fingerprint(one) for one in made]
+    assert len(set(names)) == len(names)
+    assert model_fingerprint(sampled_as(model, v)) == names[1]
+
+
+def test_one_weight_of_a_model_is_part_of_it() -> None:
+    model = build_model(model_channels=32)
+    before = model_fingerprint(model)
+    with torch.no_grad():
+        model.model.diffusion_model.out[2].weight[1, 2, 1, 1] += 1e-3
+    assert model_fingerprint(model) != before
+
+
+@pytest.mark.slow
+def test_what_nodes_have_set_of_a_text_encoder_is_part_of_it() -> None:
+    if not CHECKPOINT.is_file():
+        write_random(CHECKPOINT, "checkpoint")
+    model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT))[:3]
+    key = next(name for name in clip.patcher.model.state_dict() if name.endswith("mlp.fc1.bias"))
+
+    def changed(change: Callable[[comfy.sd.CLIP], object]) -> str:
+        other = clip.clone()
+        change(other)
+        return encoders_fingerprint(model, other, vae)
+
+    def lora(strength: float) -> Callable[[comfy.sd.CLIP], object]:
+        bias = clip.patcher.model.state_dict()[key]
+        return lambda other: other.add_patches({key: ("diff", (torch.ones_like(bias),))}, strength)
+
+    def nothing(other: comfy.sd.CLIP) -> None:
+        pass
+
+    names = [changed(nothing), changed(lambda other: other.clip_layer(-2)), changed(lora(1.0)), changed(lora(0.5))]
+    names.append(changed(lambda other: other.tokenizer_options.update(min_length=4)))
+    assert len(set(names)) == len(names)
+    assert changed(lora(0.5)) == names[3], "the same LoRA, loaded anew"
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_a_tuned_base_that_is_there_is_not_written_over(tuning: str, tmp_path: Path) -> None:
+    theirs = tmp_path / ("loras" if tuning == "lora" else "checkpoints") / "motion_00001_base.safetensors"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"theirs")
+    output, known = graph.run_files("motion", {}, tuning)
+    assert output.adaptor.name == "motion_00002.safetensors" and not known
+    assert graph.run_files("motion", {}, "frozen")[0].adaptor.name == "motion_00001.safetensors"
+
+
+def test_an_adaptor_whose_states_are_gone_is_not_trained_over(tmp_path: Path) -> None:
+    graph_training(**FAST).train()
+    adaptor = tmp_path / "adaptors" / "motion_00001.safetensors"
+    before = adaptor.read_bytes()
+    for state in (tmp_path / "runs" / "motion_00001").glob("*.state"):
+        state.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="motion_00001.safetensors is there already.* no sound state"):
+        graph_training(**FAST).train()
+    assert adaptor.read_bytes() == before
+
+
+def test_a_finished_run_that_is_queued_again_says_that_nothing_is_trained(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    graph_training(**FAST).train()
+    assert "nothing is trained" not in caplog.text
+    graph_training(**FAST).train()
+    assert "motion_00001.safetensors is finished: nothing is trained" in caplog.text
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.0, "Clip 2 .* all zeros"), (float("nan"), "Clip 2 .* not finite")])
+def test_a_latent_that_nothing_can_be_learnt_from_is_refused(value: float, words: str) -> None:
+    latents = [{"samples": torch.ones(2, 4, 4, 4)}, {"samples": torch.full((2, 4, 4, 4), value)}]
+    with pytest.raises(ValueError, match=words):
+        graph_training(clips=WiredClips(latents=latents, captions=["a"]), **FAST).train()
