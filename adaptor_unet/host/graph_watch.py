@@ -19,7 +19,7 @@ class GraphWatch:
     def __init__(self, steps: int) -> None:
         self.bar = comfy.utils.ProgressBar(steps)
         self.done = 0
-        self.stopped_by: Exception | None = None
+        self.stopped_by: BaseException | None = None
         self.last_clip: Tensor | None = None
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
@@ -36,7 +36,7 @@ class GraphWatch:
     def stop(self) -> bool:
         return comfy.model_management.processing_interrupted()
 
-    def means_stop(self, error: Exception) -> bool:
+    def means_stop(self, error: BaseException) -> bool:
         if isinstance(error, comfy.model_management.InterruptProcessingException):
             self.stopped_by = error
         return error is self.stopped_by

@@ -121,7 +121,7 @@ class TrainingRun:
         """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
         try:
             finished = self._all_steps()
-        except Exception as error:
+        except BaseException as error:  # the host's wish to stop is no Exception in newer versions
             # In the middle of a step too: its tensors are changed only once all of it is computed.
             if not self.watcher.means_stop(error):
                 raise

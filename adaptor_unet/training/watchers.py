@@ -34,7 +34,7 @@ class Watcher:
         """Whether the run should save and stop."""
         return False
 
-    def means_stop(self, error: Exception) -> bool:
+    def means_stop(self, error: BaseException) -> bool:
         """Whether an error that came up anywhere in the run is a wish to stop."""
         return False
 
@@ -59,7 +59,7 @@ class Watchers(Watcher):
     def stop(self) -> bool:
         return any(watcher.stop() for watcher in self.watchers)
 
-    def means_stop(self, error: Exception) -> bool:
+    def means_stop(self, error: BaseException) -> bool:
         return any([watcher.means_stop(error) for watcher in self.watchers])
 
     def close(self) -> None:
