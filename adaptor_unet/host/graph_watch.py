@@ -16,10 +16,13 @@ class GraphWatch:
     which takes it back.  The progress bar asks, and so do the host's samplers and its tiled autoencoder.
     """
 
+    # No Exception in newer versions of the host.
+    stop_errors = (comfy.model_management.InterruptProcessingException,)
+
     def __init__(self, steps: int) -> None:
         self.bar = comfy.utils.ProgressBar(steps)
         self.done = 0
-        self.stopped_by: Exception | None = None
+        self.stopped_by: BaseException | None = None
         self.last_clip: Tensor | None = None
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
@@ -36,10 +39,8 @@ class GraphWatch:
     def stop(self) -> bool:
         return comfy.model_management.processing_interrupted()
 
-    def means_stop(self, error: Exception) -> bool:
-        if isinstance(error, comfy.model_management.InterruptProcessingException):
-            self.stopped_by = error
-        return error is self.stopped_by
+    def stopped(self, error: BaseException) -> None:
+        self.stopped_by = error
 
     def raise_if_stopped(self) -> None:
         """Ends the node as the host wants it when its stop button was pressed, by its own error."""

@@ -121,10 +121,9 @@ class TrainingRun:
         """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
         try:
             finished = self._all_steps()
-        except Exception as error:
+        except self.watcher.stop_errors as error:
             # In the middle of a step too: its tensors are changed only once all of it is computed.
-            if not self.watcher.means_stop(error):
-                raise
+            self.watcher.stopped(error)
             finished = False
         self.save(final=True)
         return finished

@@ -20,10 +20,12 @@ logger = logging.getLogger(__name__)
 class Watcher:
     """Told of everything, on the first process only; ``stop`` is asked on every process before each step.
 
-    A watcher may also ask to stop at once, by an error in the middle of anything: ``means_stop`` then knows it, and the
-    run saves what there is and ends as it does after ``stop``.  Each method does nothing here, so a watcher has those
+    A watcher may also ask to stop at once, by an error of ``stop_errors`` in the middle of anything: ``stopped`` is told
+    of it, and the run saves what there is and ends as it does after ``stop``.  Each method does nothing here, so a watcher has those
     that it needs.
     """
+
+    stop_errors: tuple[type[BaseException], ...] = ()
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         """After a step: loss, gradient, rate, seconds; now and then the validation loss too."""
@@ -35,9 +37,8 @@ class Watcher:
         """Whether the run should save and stop."""
         return False
 
-    def means_stop(self, error: Exception) -> bool:
-        """Whether an error that came up anywhere in the run is a wish to stop."""
-        return False
+    def stopped(self, error: BaseException) -> None:
+        """After an error of ``stop_errors`` has ended the run."""
 
     def close(self) -> None:
         """After the last step, also when it failed."""
@@ -48,6 +49,7 @@ class Watchers(Watcher):
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self.watchers = tuple(watchers)
+        self.stop_errors = tuple(error for watcher in self.watchers for error in watcher.stop_errors)
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         for watcher in self.watchers:
@@ -60,8 +62,9 @@ class Watchers(Watcher):
     def stop(self) -> bool:
         return any(watcher.stop() for watcher in self.watchers)
 
-    def means_stop(self, error: Exception) -> bool:
-        return any([watcher.means_stop(error) for watcher in self.watchers])
+    def stopped(self, error: BaseException) -> None:
+        for watcher in self.watchers:
+            watcher.stopped(error)
 
     def close(self) -> None:
         for watcher in self.watchers:
