@@ -275,7 +275,7 @@ def test_progress_names_each_clip_before_it_is_read(folder: Path, monkeypatch: p
     told: list[tuple[int, int, str]] = []
     opened = []
 
-    def opening(clip: object, fps: float) -> object:
+    def opening(clip: object, fps: float, most_pixels: int) -> object:
         opened.append((clip.path.name, told[-1][2]))
         return latent_cache_open(clip, fps)
 
