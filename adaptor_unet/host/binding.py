@@ -18,7 +18,6 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
-from ..frame_noise import shared_with_first
 from .causal_sampling import causal_sampling, finished_frames, with_kept_frames
 from .causal_windows import CausalWindows, windows_of, with_frame_record
 from .effect import CallPart, Effect, NoiseLevels, Options
@@ -26,7 +25,8 @@ from .frame_cache import cache_of_call
 from .hints import own_hints
 from .layout import check_batch, clip_layout, window_places
 from .memory import planned_shape
-from .step_state import refuse_frame_by_frame, refuse_in_chunks
+from .noise import noise_as_trained
+from .step_state import refuse_step_state
 from .versions import STOCK_WINDOW_WRAPPERS
 
 logger = logging.getLogger(__name__)
@@ -36,11 +36,6 @@ KEY = "magicvideo"
 LEVELS = "magicvideo_levels"
 # Where they hold the number of frames of the whole batch.
 BATCH_FRAMES = "magicvideo_batch_frames"
-ADDED_BEFORE = (
-    "%s: the adaptor was trained with noise that frames share, but noise was added before the sampler. Give the node "
-    "that adds it Frame Noise with kind mixed and share %s."
-)
-
 
 @dataclass(frozen=True)
 class Binding:
@@ -75,27 +70,16 @@ class Binding:
         Where noise is to be left, kept frames have theirs too.
         """
         model_options = executor.class_obj.model_options
-        self.check_others(len(noise), model_options)
+        refuse_step_state(self.effects, len(noise), model_options)
         for effect in self.effects:
             check_batch(noise.shape[0], effect.frames_per_clip, effect.node)
             effect.before_sampling(model_options.get("transformer_options", {}))
         ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas
-        if most := max(self.effects, key=lambda effect: effect.shared_noise, default=None):
-            if most.shared_noise and not noise.any() and is_beginning(sigmas, executor.class_obj.model_patcher):
-                logger.warning(ADDED_BEFORE, most.node, most.shared_noise)
-            noise = shared_with_first(noise, most.shared_noise, most.frames_per_clip)
+        noise = noise_as_trained(noise, self.effects, sigmas, executor.class_obj.model_patcher)
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
         if not (ends_clean and self.acts(model_options)):
             return samples
         return with_kept_frames(samples, latent_image, denoise_mask)
-
-    def check_others(self, frames: int, model_options: Options) -> None:
-        """Raises ValueError for nodes of others that cannot stand beside the order in which frames go through."""
-        windows = windows_of(model_options)
-        if causal_sampling(self.effects, frames, model_options):
-            refuse_frame_by_frame(model_options)
-        elif windows is not None and frames > windows.chunk_frames:
-            refuse_in_chunks(model_options, frames)
 
     def around_sampler(
         self,
@@ -228,12 +212,6 @@ class Binding:
         for kind, of_kind in groupby(acting, key=lambda one: type(one[0])):
             parts += kind.parts(list(of_kind), cache)
         return parts
-
-
-def is_beginning(sigmas: Tensor, model: ModelPatcher) -> bool:
-    """Whether sampling begins at full noise, and does not go on with what another sampler has begun."""
-    most = model.get_model_object("model_sampling").sigma_max
-    return bool(sigmas[0] >= float(most) * (1 - 1e-5))
 
 
 def install(bound: ModelPatcher, binding: Binding) -> None:

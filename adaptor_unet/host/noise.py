@@ -1,14 +1,25 @@
-"""Frame noise as the host's samplers take it."""
+"""Noise that frames share: as the host's samplers take it, and as an adaptor was trained with it."""
+
+import logging
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.sample
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..frame_noise import Kind, check_noise, frame_noise
+from ..frame_noise import Kind, check_noise, frame_noise, shared_with_first
+from .effect import Effect
 from .layout import check_batch
+
+logger = logging.getLogger(__name__)
+
+ADDED_BEFORE = (
+    "%s: the adaptor was trained with noise that frames share, but noise was added before the sampler. Give the node "
+    "that adds it Frame Noise with kind mixed and share %s."
+)
 
 
 @dataclass(frozen=True)
@@ -47,3 +58,17 @@ class FrameNoise:
     def settings(self) -> tuple[float, Kind, int]:
         """What ``check_noise`` and ``frame_noise`` take: share, kind and frames_per_clip."""
         return self.share, self.kind, self.frames_per_clip
+
+
+def noise_as_trained(noise: Tensor, effects: Sequence[Effect], sigmas: Tensor, model: ModelPatcher) -> Tensor:
+    """``n c h w`` of a sampler's noise, shared by the frames as the adaptor that shares most was trained.
+
+    Noise that another node has added before is out of reach; the log says so where sampling begins at full noise.
+    """
+    most = max(effects, key=lambda effect: effect.shared_noise, default=None)
+    if most is None or not most.shared_noise:
+        return noise
+    full = float(model.get_model_object("model_sampling").sigma_max)
+    if not noise.any() and sigmas[0] >= full * (1 - 1e-5):
+        logger.warning(ADDED_BEFORE, most.node, most.shared_noise)
+    return shared_with_first(noise, most.shared_noise, most.frames_per_clip)

@@ -4,10 +4,14 @@ Two kinds: what keeps a call's result for the call of the next step, and what re
 it noted in the UNet.  Their state lies in their own functions, out of reach, so they are refused by name.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from comfy.patcher_extension import WrappersMP
+
+from .causal_sampling import causal_sampling
+from .causal_windows import windows_of
+from .effect import Effect
 
 Options = dict[str, Any]
 
@@ -15,6 +19,15 @@ SELF_ATTENTION_GUIDANCE = "SelfAttentionGuidance"  # the host's class, in whose 
 # Wrappers that the host calls once for each chunk of Causal Windows, by kind; those of other kinds see the whole batch.
 IN_CHUNKS = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
 IN_SAMPLING = (*IN_CHUNKS, WrappersMP.PREDICT_NOISE)
+
+
+def refuse_step_state(effects: Sequence[Effect], frames: int, model_options: Options) -> None:
+    """Raises ValueError for nodes of others that cannot stand beside the order in which frames go through the UNet."""
+    windows = windows_of(model_options)
+    if causal_sampling(effects, frames, model_options):
+        refuse_frame_by_frame(model_options)
+    elif windows is not None and frames > windows.chunk_frames:
+        refuse_in_chunks(model_options, frames)
 
 
 def refuse_in_chunks(model_options: Options, frames: int) -> None:
