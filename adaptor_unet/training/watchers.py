@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 class Watcher:
     """Told of everything, on the first process only; ``stop`` is asked on every process before each step.
 
-    A watcher may also ask to stop at once, by an error of ``stop_errors`` in the middle of anything: ``stopped`` is told
-    of it, and the run saves what there is and ends as it does after ``stop``.  Each method does nothing here, so a watcher has those
-    that it needs.
+    A watcher may also ask to stop at once, by an error of ``stop_errors`` in the middle of anything: the run saves
+    what there is, ends as it does after ``stop``, and tells ``stopped`` of the error.  Each method does nothing here,
+    so a watcher has those that it needs.
     """
 
     stop_errors: tuple[type[BaseException], ...] = ()
