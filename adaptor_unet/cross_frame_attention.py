@@ -80,9 +80,9 @@ class CrossFrameKvCache(KeptFrames):
         """Remembers what a later frame may look at; positions has f entries, k and v are ``f t p c``."""
         if not self.keeps:
             return
-        kept, where = look_back.chosen(positions), self.device or k.device
+        kept = look_back.chosen(positions)
         self.positions = tuple(positions[i] for i in kept)
-        self.k, self.v = (rearrange(x[kept], "f t p c -> f (t p) c").to(where, copy=True) for x in (k, v))
+        self.k, self.v = (self.own_copy(rearrange(x[kept], "f t p c -> f (t p) c")) for x in (k, v))
 
 
 def cross_frame_attention(

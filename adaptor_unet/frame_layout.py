@@ -24,6 +24,14 @@ class KeptFrames:
     keeps: bool = True
     sigma: float = 0.0
 
+    def own_copy(self, x: Tensor) -> Tensor:
+        """A copy to be kept, where x is or on ``device``; in pinned memory, where that lets it run beside the work."""
+        if self.device is None or self.device == x.device:
+            return x.clone()
+        if self.device.type == "cpu" and x.device.type == "cuda":
+            return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
+        return x.to(self.device, copy=True)
+
 
 @dataclass(frozen=True)
 class FrameLayout:

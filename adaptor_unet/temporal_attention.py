@@ -63,7 +63,7 @@ class KvCache(KeptFrames):
         seen = self._joined(start, k, v)
         if self.keeps:
             first = max(0, len(seen[0]) - span + 1)
-            self.pieces[start] = tuple(kept_on(x[first:], self.device) for x in seen)
+            self.pieces[start] = tuple(self.own_copy(x[first:]) for x in seen)
         return seen
 
     def end_call(self, positions: tuple[int, ...], span: int) -> None:
@@ -90,15 +90,6 @@ class KvCache(KeptFrames):
             old[kept : kept + len(new)] = new
             joined.append(old[: kept + len(new)])
         return tuple(joined)
-
-
-def kept_on(x: Tensor, device: torch.device | None) -> Tensor:
-    """A copy of its own, where it is or on ``device``; in pinned memory, where that lets it run beside the work."""
-    if device is None or device == x.device:
-        return x.clone()
-    if device.type == "cpu" and x.device.type == "cuda":
-        return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
-    return x.to(device, copy=True)
 
 
 class DirectedTemporalAttention(nn.Module):

@@ -37,6 +37,7 @@ LEVELS = "magicvideo_levels"
 # Where they hold the number of frames of the whole batch.
 BATCH_FRAMES = "magicvideo_batch_frames"
 
+
 @dataclass(frozen=True)
 class Binding:
     """The effects bound to one clone of a model, in the order of their nodes, and what the host calls while it samples

@@ -1,7 +1,6 @@
 """Noise that frames share: as the host's samplers take it, and as an adaptor was trained with it."""
 
 import logging
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
