@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from magicvideo.demo.measure.motion import Asked, Judged, Lengths, model_maker, sampled
+from magicvideo.demo.measure.motion_rule import JUMP, SMOOTH
 from magicvideo.demo.measure.stock_sampling import StockModel
 from magicvideo.demo.model.demo_models import MOTION
 from magicvideo.demo.model.make_checkpoint import BASE, write_demo_checkpoint
@@ -37,7 +38,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[Asked
     path = tmp_path_factory.mktemp("demo") / "demo.safetensors"
     write_demo_checkpoint(path)
     stock, models = StockModel(path), model_maker(narrow_model(load_file(BASE)), MOTION, 0)
-    return lambda asked: list(sampled(list(asked), stock, models, Lengths()))
+    return lambda asked: list(sampled(list(asked), stock, models, Lengths(), beside=len(asked)))
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,11 @@ def test_things_go_the_way_the_prompt_says(clips: list[Judged]) -> None:
     ways = [clip.way for clip in clips]
     assert sum(clip.right for clip in clips) >= LEAST_RIGHT, ways
     assert fmean(clip.along for clip in clips) > LEAST_TRAVEL, ways
+
+
+def test_nothing_jumps_from_frame_to_frame(clips: list[Judged]) -> None:
+    off = [clip.worst_step for clip in clips]
+    assert max(off) <= JUMP and sum(step <= SMOOTH for step in off) >= LEAST_RIGHT, off
 
 
 def test_at_a_higher_frame_rate_things_go_less_far_in_as_many_frames(

@@ -26,6 +26,8 @@ QUICK |= {"steps": 20, "sample_steps": 1, "validation_clips": 1, "precision": "f
 class QuickVae:
     """Means of 8 by 8 pixels for an autoencoder; ``called`` is told of "encode" and "decode" before each."""
 
+    latent_channels = 4
+
     def __init__(self, called: Callable[[str], None]) -> None:
         self.called = called
 
