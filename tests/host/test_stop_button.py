@@ -17,7 +17,7 @@ from magicvideo.adaptor_unet.training.watchers import Record
 from magicvideo.trainer import graph
 from magicvideo.trainer.graph import PreviewWatch
 
-# A training each: what differs between versions of ComfyUI is in graph_watch.py alone, and its tests run on both.
+# A training each, which takes a while.
 pytestmark = pytest.mark.on_newest
 
 STEPS = 20
