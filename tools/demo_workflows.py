@@ -20,8 +20,10 @@ from magicvideo.tools.host_server import PACK
 from magicvideo.tools.page_graph import NOTES, Node, PageGraph
 
 WORKFLOWS = PACK / "workflows"
+LATER_PROMPT = PROMPT.replace("left", "up")
 # A thing crosses the picture in two seconds, so longer clips need more frames a second to show it on its way.
 EXTENDED_FPS, LONG_FPS = 16.0, 32.0
+TEXTS = {"Prompt: what to show": PROMPT, "Positive": PROMPT, "Prompt: what to show then": LATER_PROMPT}
 WORDS = (
     f"The demo model draws {SIDE}x{SIDE} pixels and knows few words. **Subjects**: {', '.join(SUBJECTS)}. "
     f"**Backgrounds**: {', '.join(BACKGROUNDS)}. **Directions**: {', '.join(DIRECTIONS)}."
@@ -36,10 +38,21 @@ FILES = (
 
 def text_to_video(graph: PageGraph) -> str:
     return (
-        f"## Text to video, demo model\n\nPress *Run*: the {FRAMES} frames of one clip, in a minute or less on a "
+        f"## Text to video, demo model\n\nPress *Run*: the {FRAMES} frames of one clip, in a minute or two on a "
         "processor.\n\n### Change these first\n\n1. **Prompt**: another subject, background, direction.\n"
         "2. **Seed** of *KSampler*.\n3. **strength** of *Apply MagicVideo*: at 0 the frames are separate pictures.\n"
         "4. **fps**: the same number in *Apply MagicVideo* and in *Create Video*.\n"
+    )
+
+
+def prompts_over_time(graph: PageGraph) -> str:
+    graph.set(graph.find("EmptyLatentImage"), batch_size=24)
+    graph.set_all(fps=EXTENDED_FPS, amount=12)
+    return (
+        "## Prompts over time, demo model\n\nPress *Run*: 24 frames, of which the first 12 follow the first prompt and "
+        "the others the second.\n\n### Change these first\n\n1. **Both prompts**: another direction from frame 12 on."
+        "\n2. **amount** of both *Repeat Image Batch*: how many frames each prompt has; together they are `batch_size` "
+        "of *Empty Latent Image*.\n"
     )
 
 
@@ -123,7 +136,8 @@ def train_motion(graph: PageGraph) -> str:
 
 
 MAKERS: dict[str, Callable[[PageGraph], str]] = {
-    maker.__name__: maker for maker in (text_to_video, long_video, image_to_video, extend_clip, train_motion)
+    maker.__name__: maker
+    for maker in (text_to_video, prompts_over_time, long_video, image_to_video, extend_clip, train_motion)
 }
 
 
@@ -192,8 +206,7 @@ def demo_graph(name: str) -> PageGraph:
     graph.set_all("EmptyLatentImage", width=SIDE, height=SIDE)
     graph.set_all("KSampler", **SAMPLING)
     for encoder in [node for node in graph.graph["nodes"] if node["type"] == "CLIPTextEncode"]:
-        shown = encoder["title"] in ("Prompt: what to show", "Positive")
-        graph.set(encoder, text=PROMPT if shown else "")
+        graph.set(encoder, text=TEXTS.get(encoder["title"], ""))
     enlarge(graph)
     write_notes(graph, told)
     graph.number_in_order()

@@ -31,6 +31,7 @@ from magicvideo.tools.prompt_edits import (
     with_animated_picture,
     with_inputs,
     with_text,
+    with_title,
 )
 
 BASE = PACK / ".demo"
@@ -42,12 +43,16 @@ QUALITY = 80
 
 @dataclass(frozen=True)
 class Shown:
-    """What one of the pack's own workflows is to show; ``source``: the workflow that makes a clip to begin with."""
+    """What one of the pack's own workflows is to show.
+
+    ``source``: the workflow that makes a clip to begin with.  ``later_prompt``: of the later frames, where it has two.
+    """
 
     prompt: str
     fps: float = FPS
     source: str | None = None
     source_prompt: str = ""
+    later_prompt: str = ""
 
 
 SHORT, LONG = "demo_text_to_video", "demo_long_video"
@@ -56,6 +61,9 @@ SHOWN = {
     "text_to_video": Shown("a balloon moving up on a pink background"),
     "text_to_video_lora": Shown("a fish moving right on a green background"),
     "text_to_video_controlnet": Shown("a car moving left on a yellow background", source=SHORT),
+    "prompts_over_time": Shown(
+        "a crab moving left on a yellow background", later_prompt="a crab moving up on a yellow background"
+    ),
     "long_video": Shown("a turtle moving right on a purple background", LONG_FPS),
     "long_video_controlnet": Shown("a ship moving left on an orange background", LONG_FPS, LONG),
     "extend_clip": Shown("a bee moving left on a white background", EXTENDED_FPS, SHORT),
@@ -73,6 +81,9 @@ SHOWN = {
 def with_demo_models(prompt: Prompt, shown: Shown) -> Prompt:
     """The workflow with the demo's files, at its size."""
     prompt = with_text(with_adaptor_file(prompt, ADAPTOR), shown.prompt)
+    if shown.later_prompt:
+        prompt = with_title(prompt, "Prompt: what to show", text=shown.prompt)
+        prompt = with_title(prompt, "Prompt: what to show then", text=shown.later_prompt)
     prompt = with_inputs(prompt, ckpt_name=CHECKPOINT, width=SIDE, height=SIDE, fps=shown.fps, **SAMPLING)
     prompt = with_inputs(prompt, "MagicVideo_Train", steps=100, settings="rank = 16\nsample_every = 0")
     prompt = with_inputs(prompt, "PrimitiveString", value=shown.prompt)

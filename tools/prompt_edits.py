@@ -48,6 +48,15 @@ def with_text(prompt: Prompt, text: str) -> Prompt:
     return changed
 
 
+def with_title(prompt: Prompt, title: str, **values: object) -> Prompt:
+    """A copy in which the nodes of that title have these inputs."""
+    changed = copy.deepcopy(prompt)
+    for node in changed.values():
+        if node.get("_meta", {}).get("title") == title:
+            node["inputs"].update(values)
+    return changed
+
+
 def with_adaptor_file(prompt: Prompt, name: str) -> Prompt:
     """A copy in which each adaptor, new or from a file, comes from this file."""
     changed = copy.deepcopy(prompt)
