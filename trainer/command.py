@@ -126,8 +126,6 @@ class TrainCommand:
         path, folder = self.output.with_name(name + ENDING), self.output.with_name(f"{name}.run")
         if self.write_shards:
             return Output(path, path, folder)
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder: choose another --output, the name of a file to be written.")
         check_writable(path)
         there = [one for one in (path, folder) if os.path.lexists(one)]
         if there and not self.resume:
