@@ -60,8 +60,8 @@ def test_nothing_jumps_from_frame_to_frame(clips: list[Judged]) -> None:
 def test_at_a_higher_frame_rate_things_go_less_far_in_as_many_frames(
     clips: list[Judged], sample: Callable[[Sequence[Asked]], list[Judged]]
 ) -> None:
-    (fast,) = sample([replace(ASKED[0], fps=FAST)])
-    assert fast.along < 0.75 * clips[0].along
+    fast = sample([replace(asked, fps=FAST) for asked in ASKED])
+    assert fmean(clip.along for clip in fast) < 0.75 * fmean(clip.along for clip in clips)
 
 
 def test_a_thing_stays_itself(clips: list[Judged]) -> None:
