@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import comfy.model_management
 import torch
 from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from ..adaptor import CONTEXT_NOISE
 from ..frame_layout import FrameLayout
-from .causal_windows import Chunk, chunk_conditioning, chunk_options, rows_for, windows_of
+from .causal_windows import Chunk, chunk_options, denoise_chunk, rows_for, windows_of
 from .frame_cache import OPTION, FrameCache
 from .versions import full_mask
 
@@ -103,8 +102,7 @@ class FinishedFrames(FrameCache):
             ]
             self._show(denoise, model, chosen, self.chunks[number], options)
             self.seen.update(unseen)
-        self.sigma = float(timestep.flatten()[0])
-        return self._call(denoise, model, conds, x_in, timestep, self.present, options)
+        return denoise_chunk(denoise, model, conds, x_in, timestep, self.present, options, self)
 
     def clear(self) -> None:
         super().clear()
@@ -120,27 +118,11 @@ class FinishedFrames(FrameCache):
         latents = chunk.get_tensor(self.latents)
         sigma = self.context_sigma.expand(len(latents))
         x = model.model_sampling.noise_scaling(sigma, self._noise(chunk, latents), latents)
-        self.keeps, self.sigma = True, float(self.context_sigma)
+        self.keeps = True
         try:
-            self._call(denoise, model, unlimited, x, sigma, chunk, options)
+            denoise_chunk(denoise, model, unlimited, x, sigma, chunk, options, self)
         finally:
             self.keeps = False
-
-    def _call(
-        self,
-        denoise: Denoise,
-        model: BaseModel,
-        conds: Conditionings,
-        x: Tensor,
-        sigma: Tensor,
-        chunk: Chunk,
-        options: Options,
-    ) -> list[Tensor]:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        self.begin_chunk()
-        places, frames = chunk.index_list, chunk.total_frames
-        own = [entries and [chunk_conditioning(entry, places, frames) for entry in entries] for entries in conds]
-        return denoise(model, own, x, sigma, chunk_options(options, chunk, self))
 
     def _noise(self, chunk: Chunk, like: Tensor) -> Tensor:
         """f c h w: a frame's follows from its place in the clip alone, so that an extended clip has the same."""
@@ -153,7 +135,7 @@ class FinishedFrames(FrameCache):
 
 @dataclass(frozen=True)
 class CausalSampling:
-    """One sampling in an order: ``clip`` frames each, ``at_once`` of each clip at a time.
+    """One sampling in an order, of clips of ``clip`` frames each.
 
     ``offload``: whether what is kept of the frames before waits in main memory.
     """

@@ -70,7 +70,7 @@ class CausalWindows(ContextHandlerABC):
         self, cond_in: list[dict] | None, x_in: Tensor, window: Chunk, device: torch.device | None = None
     ) -> list[dict] | None:
         """A conditioning's entries for the frames of one chunk."""
-        return cond_in and [chunk_conditioning(entry, window.index_list, x_in.shape[0]) for entry in cond_in]
+        return chunk_entries(cond_in, window)
 
     def execute(
         self,
@@ -86,16 +86,8 @@ class CausalWindows(ContextHandlerABC):
         cache = FrameCache(torch.device("cpu") if self.offload else None)
         try:
             for chunk in self.chunks(x_in.shape[0]):
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                cache.begin_chunk()
-                cache.sigma = float(timestep.flatten()[0])
-                parts = calc_cond_batch(
-                    model,
-                    [self.get_resized_cond(cond, x_in, chunk) for cond in conds],
-                    chunk.get_tensor(x_in),
-                    chunk.get_tensor(timestep),
-                    chunk_options(model_options, chunk, cache),
-                )
+                rows = (chunk.get_tensor(x) for x in (x_in, timestep))
+                parts = denoise_chunk(calc_cond_batch, model, conds, *rows, chunk, model_options, cache)
                 for all_frames, part in zip(whole, parts, strict=True):
                     all_frames[chunk.index_list] = part
         finally:
@@ -103,7 +95,7 @@ class CausalWindows(ContextHandlerABC):
         return whole
 
     def chunks(self, total: int) -> Iterator[Chunk]:
-        """Runs of at most ``chunk_frames`` frames, in frame order; each clip begins a new one."""
+        """Chunks of at most ``chunk_frames`` frames, in frame order; each clip begins a new one."""
         bounds = sorted({0, total}.union(*(range(0, total, length) for length in self.clip_lengths)))
         for clip_start, clip_end in pairwise(bounds):
             for start in range(clip_start, clip_end, self.chunk_frames):
@@ -114,6 +106,29 @@ def windows_of(model_options: Options) -> CausalWindows | None:
     """The causal windows of a model; None where it has none, or others."""
     handler = model_options.get("context_handler")
     return handler if isinstance(handler, CausalWindows) else None
+
+
+def denoise_chunk(
+    denoise: Callable,
+    model: BaseModel,
+    conds: list,
+    x: Tensor,
+    timestep: Tensor,
+    chunk: Chunk,
+    options: Options,
+    cache: FrameCache,
+) -> list[Tensor]:
+    """One denoising call for a chunk, ``f c h w`` for each conditioning; x and timestep are the chunk's own rows."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    cache.begin_chunk()
+    cache.sigma = float(timestep.flatten()[0])
+    own = [chunk_entries(entries, chunk) for entries in conds]
+    return denoise(model, own, x, timestep, chunk_options(options, chunk, cache))
+
+
+def chunk_entries(entries: list[Conditioning] | None, chunk: Chunk) -> list[Conditioning] | None:
+    """A conditioning's entries for the frames of a chunk."""
+    return entries and [chunk_conditioning(entry, chunk.index_list, chunk.total_frames) for entry in entries]
 
 
 def chunk_options(model_options: Options, chunk: Chunk, cache: FrameCache) -> Options:

@@ -5,7 +5,6 @@ calls them; it knows none of them by name, nor do the memory plan, the causal wi
 one is told in ``docs/add_an_effect.md``.
 """
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,6 @@ from torch import Tensor, nn
 from ..frame_layout import FrameLayout
 from .causal_sampling import SamplingOrder
 from .frame_cache import CallCache
-
-logger = logging.getLogger(__name__)
 
 Options = dict[str, Any]  # the host's transformer options
 Block = tuple[str, int, int]  # a transformer as the host counts it: side of the UNet, block, number in it
