@@ -7,7 +7,7 @@ Axes: b clips or conditionings of a batch, f frames of each, n = b f rows, c cha
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from einops import repeat
@@ -43,6 +43,7 @@ class ReferenceStatistics(KeptFrames):
     These few numbers stay where they are, and are kept whenever the first frame is there.
     """
 
+    by_level: ClassVar[bool] = True
     levels: dict[float, FrameStatistics] = field(default_factory=dict)
 
     def reference(self, own: FrameStatistics, positions: tuple[int, ...]) -> FrameStatistics:
@@ -71,7 +72,7 @@ def reference_of(
     That is the first frame that the call holds; with ``past``, one entry for each b, the clip's very first.
     """
     if not past:
-        rows = torch.tensor(layout.first_rows(), device=own.mean.device)
+        rows = layout.first_rows(own.mean.device)
         return FrameStatistics(own.mean[rows], own.deviation[rows])
     f = layout.frames
     found = [

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .frame_layout import FrameLayout, KeptFrames
+from .frame_layout import FrameLayout, KeptFrames, indices
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Rule = Literal["first and previous", "first", "last"]
@@ -82,7 +82,8 @@ class CrossFrameKvCache(KeptFrames):
             return
         kept = look_back.chosen(positions)
         self.positions = tuple(positions[i] for i in kept)
-        self.k, self.v = (self.own_copy(rearrange(x[kept], "f t p c -> f (t p) c")) for x in (k, v))
+        rows = indices(tuple(kept), k.device)
+        self.k, self.v = (self.own_copy(rearrange(x[rows], "f t p c -> f (t p) c")) for x in (k, v))
 
 
 def cross_frame_attention(
@@ -117,9 +118,10 @@ def cross_frame_attention(
             all_k, all_v = past[row].in_front_of(all_k, all_v)
             positions = past[row].positions + positions
         for frames in groups(read_here, seen, tiles * q.shape[1]):
-            sees = torch.tensor([seen[i] for i in frames], device=q.device)
-            read = _frames(queries[row, frames], all_k, all_v, sees, attention)
-            results[row, frames] = read if strength == 1 else torch.lerp(results[row, frames], read, strength)
+            own = indices(tuple(frames), q.device)
+            sees = indices(tuple(seen[i] for i in frames), q.device)
+            read = _frames(queries[row, own], all_k, all_v, sees, attention)
+            results[row, own] = read if strength == 1 else torch.lerp(results[row, own], read, strength)
         if past:
             past[row].keep(look_back, positions, all_k, all_v)
     return out

@@ -38,6 +38,9 @@ class FpsEmbedding(nn.Module):
         for parameter in self.outer.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, fps: Tensor) -> Tensor:
-        """n -> n c: an embedding for each of n rates in frames a second, of the dtype of ``fps``."""
-        return self.outer(nn.functional.silu(self.inner(sinusoid(fps, self.channels).to(fps.dtype))))
+    def forward(self, fps: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """n -> n c: an embedding for each of n rates in frames a second, in ``dtype``, that of ``fps`` by default.
+
+        Rates in fp32 keep their digits until after the sinusoid; in half precision 23.976 would be 24.
+        """
+        return self.outer(nn.functional.silu(self.inner(sinusoid(fps, self.channels).to(dtype or fps.dtype))))

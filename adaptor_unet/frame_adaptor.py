@@ -20,12 +20,12 @@ class FrameAdaptor(nn.Module):
         self.shift = nn.Parameter(torch.zeros(frames, channels, device=device))
 
     def change(self, rows: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
-        """``s (S - 1)`` and ``s B`` at a strength s, ``n c`` each; ``rows``, n, is the row of S and B for each of n.
+        """``s (S - 1)`` and ``s B`` at a strength s, ``n c`` each; ``rows``, n, is the row of S and B for each of n, on
+        their device.
 
         The difference from the identity, because it keeps its digits in half precision (1.0001 is 1 there), and because
         several adaptors add up in it.
         """
-        rows = rows.to(self.scale.device)
         return strength * (self.scale[rows] - 1), strength * self.shift[rows]
 
 
@@ -33,13 +33,13 @@ def apply_change(z: Tensor, gain: Tensor, shift: Tensor, beside: Tensor | None =
     """``z + gain (z + beside) + shift``, of z's shape: with ``gain = S - 1`` and ``shift = B``, ``S z + B``.
 
     ``z`` is ``n c h w`` behind a convolution and ``n p c`` behind attention; gain and shift are of a shape that spreads
-    over it, ``n c 1 1`` or ``n 1 c``.  ``beside``, shaped as z, is what the caller's sum holds beside z: it is scaled
-    along, and not added again.  Written into z when no gradient is wanted: on a processor fresh memory costs more than
-    the sums.
+    over it, ``n c 1 1`` or ``n 1 c``, on its device, and may be of another dtype: in fp32 they keep their digits beside
+    features in half precision.  ``beside``, shaped as z, is what the caller's sum holds beside z: it is scaled along,
+    and not added again.  Written into z, and in one pass over it, when no gradient is wanted: fresh memory and further
+    passes cost more than the sums.
     """
-    gain, shift = gain.to(z), shift.to(z)
     if torch.is_grad_enabled():
-        z = torch.addcmul(z, z, gain)
-        return (z if beside is None else torch.addcmul(z, beside, gain)) + shift
-    z.addcmul_(z, gain)
-    return (z if beside is None else z.addcmul_(beside, gain)).add_(shift)
+        out = torch.addcmul(shift, z, 1 + gain).to(z.dtype)
+        return out if beside is None else torch.addcmul(out, beside, gain).to(z.dtype)
+    torch.addcmul(shift, z, 1 + gain, out=z)
+    return z if beside is None else z.addcmul_(beside, gain)

@@ -5,6 +5,7 @@ Axes: b clips or conditionings of the batch, f frames of each, k frames looked a
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ class KeptFrames:
 
     ``positions``: which frames of the clip are kept, for those who keep them one by one.  ``device``: where tensors
     wait, None for where they are.  ``keeps``: whether the frames of the present call are to be kept; if not, they see
-    what is there and leave it as it is.  ``sigma``: the noise level of the call.
+    what is there and leave it as it is.  ``by_level``: whether it tells noise levels apart; then ``sigma`` is that of
+    the call.
     """
 
+    by_level: ClassVar[bool] = False
     positions: tuple[int, ...] = ()
     device: torch.device | None = None
     keeps: bool = True
@@ -68,29 +71,41 @@ class FrameLayout:
         """Frames of each clip, f."""
         return len(self.positions)
 
-    def adaptor_rows(self, trained_frames: int) -> Tensor:
+    def adaptor_rows(self, trained_frames: int, device: torch.device | None = None) -> Tensor:
         """The row of S and B for each row of the batch, ``(b f)``: frames past the trained length use the last one."""
-        return torch.tensor(self.positions).clamp(max=trained_frames - 1).repeat(self.batch)
+        last = trained_frames - 1
+        return indices(tuple(min(place, last) for place in self.positions) * self.batch, device)
 
-    def first_rows(self) -> list[int]:
+    def first_rows(self, device: torch.device | None = None) -> Tensor:
         """For each row of the batch, ``(b f)``, the row of the first frame of its clip."""
         own = list(zip(self.clip_of, self.positions, range(self.frames), strict=True))
         first = {clip: row for clip, _, row in sorted(own, reverse=True)}
-        return [b * self.frames + first[clip] for b in range(self.batch) for clip in self.clip_of]
+        rows = tuple(b * self.frames + first[clip] for b in range(self.batch) for clip in self.clip_of)
+        return indices(rows, device)
 
-    def directed_mask(self, span: int, past: tuple[int, ...] = ()) -> Tensor | None:
+    def directed_mask(self, span: int, past: tuple[int, ...] = (), device: torch.device | None = None) -> Tensor | None:
         """Where frame f may look at frame k of ``past + positions``, ``f k``; None where plain causal order says it.
 
         Frame i sees itself and the ``span - 1`` frames before it in its own clip (paper: lower-triangular mask; the
         span keeps a long clip like a trained one).  ``past`` and finished frames do not go together.
         """
-        return directed_mask(self, span, past)
+        return directed_mask(self, span, past, device)
 
 
-@lru_cache(maxsize=64)  # asked for at every site of a call
-def directed_mask(layout: FrameLayout, span: int, past: tuple[int, ...]) -> Tensor | None:
-    """As ``FrameLayout.directed_mask``."""
+# The two below are asked for at every site of a call, and a copy to a device would let it wait for the processor.
+
+
+@lru_cache(maxsize=256)
+def indices(rows: tuple, device: torch.device | None) -> Tensor:
+    """Whole numbers to index with, in the shape of the nested tuples."""
     with torch.inference_mode(False):  # kept for later calls, which may want gradients
+        return torch.tensor(rows, dtype=torch.long).to(device)
+
+
+@lru_cache(maxsize=64)
+def directed_mask(layout: FrameLayout, span: int, past: tuple[int, ...], device: torch.device | None) -> Tensor | None:
+    """As ``FrameLayout.directed_mask``."""
+    with torch.inference_mode(False):
         plain = tuple(range(layout.positions[0], layout.positions[0] + layout.frames))
         if not past and layout.positions == plain and layout.frames <= span and len(set(layout.clip_of)) == 1:
             return None
@@ -101,6 +116,7 @@ def directed_mask(layout: FrameLayout, span: int, past: tuple[int, ...]) -> Tens
         distance = query[:, None] - key[None, :]
         seen = (distance >= 0) & (distance < span) & (clip[:, None] == key_clip[None, :])
         if not layout.finished:
-            return seen
+            return seen.to(device)
         done = torch.arange(layout.frames) < layout.finished
-        return (seen & done[None, :] & (done[:, None] | (distance > 0))) | torch.eye(layout.frames, dtype=torch.bool)
+        seen = (seen & done[None, :] & (done[:, None] | (distance > 0))) | torch.eye(layout.frames, dtype=torch.bool)
+        return seen.to(device)

@@ -18,7 +18,7 @@ from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for
 from .causal_sampling import finished_frames
-from .effect import CallPart, Effect, HeldSelfAttention, Options, block_of
+from .effect import CallPart, Effect, HeldSelfAttention, NoiseLevels, Options, block_of
 from .frame_cache import CallCache
 from .layout import clip_layout
 
@@ -69,7 +69,9 @@ class Adain(Effect):
         frames are made one after the other, with those in the making, whose reference is the finished first frame.
         """
         latents = given["denoised"]
-        if not self.acts_at(float(given["sigma"].flatten()[0]), self.levels(given["model"].model_sampling)):
+        levels = self.levels(given["model"].model_sampling)
+        sigma = None if levels == NoiseLevels() else float(given["sigma"].flatten()[0])
+        if not self.acts_at(sigma, levels):
             return latents
         options = given["model_options"].get("transformer_options", {})
         own, finished = frame_statistics(latents), finished_frames(options)

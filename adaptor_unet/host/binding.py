@@ -6,12 +6,14 @@ find in the image model.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
+import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
@@ -21,7 +23,7 @@ from torch import Tensor
 from .causal_sampling import causal_sampling, finished_frames, with_kept_frames
 from .causal_windows import CausalWindows, windows_of, with_frame_record
 from .effect import CallPart, Effect, NoiseLevels, Options
-from .frame_cache import cache_of_call
+from .frame_cache import ONCE, CallCache, MadeOnce, cache_of_call
 from .hints import own_hints
 from .layout import check_batch, clip_layout, window_places
 from .memory import planned_shape
@@ -32,8 +34,8 @@ from .versions import STOCK_WINDOW_WRAPPERS
 logger = logging.getLogger(__name__)
 
 KEY = "magicvideo"
-# Where the options of a call hold the noise levels at which each effect acts.
-LEVELS = "magicvideo_levels"
+# Where the options of a call hold the effects with the tensors of its device, and the noise levels at which each acts.
+EFFECTS, LEVELS = "magicvideo_effects", "magicvideo_levels"
 # Where they hold the number of frames of the whole batch.
 BATCH_FRAMES = "magicvideo_batch_frames"
 
@@ -49,6 +51,10 @@ class Binding:
     def clip_lengths(self) -> tuple[int, ...]:
         """Lengths of the clips in a batch; none where the whole batch is one."""
         return tuple(sorted({effect.frames_per_clip for effect in self.effects} - {0}))
+
+    def on(self, patcher: ModelPatcher | None) -> tuple[Effect, ...]:
+        """The effects with the tensors that belong to this copy of the model, None where the host does not say."""
+        return self.effects if patcher is None else tuple(effect.on(patcher) for effect in self.effects)
 
     def acts(self, model_options: Options) -> bool:
         """Whether sampling is the pack's at all; if not, it stays the host's bit for bit."""
@@ -94,13 +100,17 @@ class Binding:
         **kwargs: object,
     ) -> Tensor:
         """Runs the sampler once for the whole batch, or once a chunk where frames are made one after the other."""
-        model_options = extra_args["model_options"]
+        model_options, made_once = extra_args["model_options"], MadeOnce()
         causal = causal_sampling(self.effects, len(noise), model_options)
+        options = {**model_options.get("transformer_options", {}), ONCE: made_once}
         if causal is None:
-            options = {**model_options.get("transformer_options", {}), BATCH_FRAMES: len(noise)}
-            extra_args = {**extra_args, "model_options": {**model_options, "transformer_options": options}}
-            return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
-        return causal.sample(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+            options[BATCH_FRAMES] = len(noise)
+        extra_args = {**extra_args, "model_options": {**model_options, "transformer_options": options}}
+        sample = executor if causal is None else partial(causal.sample, executor)
+        try:
+            return sample(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+        finally:
+            made_once.clear()
 
     def around_planning(
         self,
@@ -165,10 +175,15 @@ class Binding:
         transformer_options: Options,
         **kwargs: object,
     ) -> Tensor:
-        """Tells the UNet's call at which noise levels effects act; the model around it knows how it is sampled."""
-        sampling = executor.class_obj.model_sampling
-        options = {**transformer_options, LEVELS: tuple(effect.levels(sampling) for effect in self.effects)}
-        return executor(x, timesteps, c_concat, c_crossattn, control, options, **kwargs)
+        """Tells the UNet's call what acts, at which noise levels: the model around it knows how it is sampled, and on
+        which card."""
+        sampling, cache = executor.class_obj.model_sampling, CallCache(made_once=transformer_options.get(ONCE))
+        key, patcher = (id(self), id(sampling)), executor.class_obj.current_patcher
+        effects = cache.once(("effects", *key), lambda: self.on(patcher))
+        levels = cache.once(("levels", *key), lambda: tuple(effect.levels(sampling) for effect in effects))
+        options = {**transformer_options, EFFECTS: effects, LEVELS: levels}
+        with uncompiled() if any(effect.strength for effect in self.effects) else nullcontext():
+            return executor(x, timesteps, c_concat, c_crossattn, control, options, **kwargs)
 
     def around_unet(
         self,
@@ -193,16 +208,14 @@ class Binding:
 
         The cache is asked for once a call, because it counts the calls.
         """
-        sigmas = transformer_options.get("sigmas")
-        sigma = float(sigmas.flatten()[0]) if sigmas is not None else None
         finished = finished_frames(transformer_options)
         shown = finished is not None and finished.keeps  # finished frames are seen as all effects make them
-        levels = transformer_options.get(LEVELS) or [NoiseLevels()] * len(self.effects)
+        effects = transformer_options.get(EFFECTS, self.effects)
+        levels = transformer_options.get(LEVELS) or [NoiseLevels()] * len(effects)
+        sigma = None if all(own == NoiseLevels() for own in levels) else sigma_of(transformer_options)
         acting = [
             (effect, clip_layout(rows, transformer_options, effect.frames_per_clip))
-            for effect, own in sorted(
-                zip(self.effects, levels, strict=True), key=lambda one: (one[0].place, one[0].node)
-            )
+            for effect, own in sorted(zip(effects, levels, strict=True), key=lambda one: (one[0].place, one[0].node))
             if effect.acts_at(sigma, own) or (shown and effect.strength)
         ]
         if not acting:
@@ -213,6 +226,26 @@ class Binding:
         for kind, of_kind in groupby(acting, key=lambda one: type(one[0])):
             parts += kind.parts(list(of_kind), cache)
         return parts
+
+
+def sigma_of(transformer_options: Options) -> float | None:
+    """The noise level of a call, None if the host does not say.  A GPU waits while it is read, so only if need be."""
+    sigmas = transformer_options.get("sigmas")
+    return None if sigmas is None else float(sigmas.flatten()[0])
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """The UNet runs as it stands, although ``torch.compile`` was set on the model.
+
+    Compiled code does not look whether modules have hooks, nor, as the host sets it, at a call's options: it would give
+    what another call has had.  Nothing is compiled before torch's compiler was imported, which takes seconds.
+    """
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def install(bound: ModelPatcher, binding: Binding) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..adaptor import CONTEXT_NOISE
-from ..frame_layout import FrameLayout
+from ..frame_layout import FrameLayout, indices
 from .causal_windows import Chunk, chunk_options, denoise_chunk, rows_for, windows_of
 from .frame_cache import OPTION, FrameCache
 from .versions import full_mask
@@ -297,7 +297,7 @@ class Progress:
             return
         batch = [self.samples.clone(), self.samples.clone()]
         for rows, own in zip(batch, (denoised, x), strict=True):
-            rows[self.chunk.index_list] = own.to(rows)
+            rows[indices(tuple(self.chunk.index_list), rows.device)] = own.to(rows)
         if done + 1 < self.total:
             batch = [rows.roll(-self.chunk.index_list[0], 0) for rows in batch]
         self.callback(done, *batch, self.total)

@@ -17,6 +17,7 @@ from comfy.context_windows import ContextHandlerABC, ContextWindowABC
 from comfy.model_base import BaseModel
 from torch import Tensor
 
+from ..frame_layout import indices
 from .frame_cache import OPTION, FrameCache
 
 logger = logging.getLogger(__name__)
@@ -36,11 +37,11 @@ class Chunk(ContextWindowABC):
 
     def get_tensor(self, full: Tensor) -> Tensor:
         """n ... -> f ...; one row for all stays one."""
-        return full if full.shape[0] == 1 else full[self.index_list]
+        return full if full.shape[0] == 1 else full[indices(tuple(self.index_list), full.device)]
 
     def add_window(self, full: Tensor, to_add: Tensor) -> Tensor:
         """Adds the chunk's frames to those of the batch."""
-        full[self.index_list] += to_add
+        full[indices(tuple(self.index_list), full.device)] += to_add
         return full
 
 
@@ -89,7 +90,7 @@ class CausalWindows(ContextHandlerABC):
                 rows = (chunk.get_tensor(x) for x in (x_in, timestep))
                 parts = denoise_chunk(calc_cond_batch, model, conds, *rows, chunk, model_options, cache)
                 for all_frames, part in zip(whole, parts, strict=True):
-                    all_frames[chunk.index_list] = part
+                    all_frames[indices(tuple(chunk.index_list), part.device)] = part
         finally:
             cache.clear()
         return whole
@@ -120,8 +121,7 @@ def denoise_chunk(
 ) -> list[Tensor]:
     """One denoising call for a chunk, ``f c h w`` for each conditioning; x and timestep are the chunk's own rows."""
     comfy.model_management.throw_exception_if_processing_interrupted()
-    cache.begin_chunk()
-    cache.sigma = float(timestep.flatten()[0])
+    cache.begin_chunk(timestep)
     own = [chunk_entries(entries, chunk) for entries in conds]
     return denoise(model, own, x, timestep, chunk_options(options, chunk, cache))
 
@@ -149,7 +149,7 @@ def rows_for(x: Tensor, places: Sequence[int]) -> Tensor:
 
     The host repeats a batch that is too short from its start, and cuts one that is too long.
     """
-    return x if x.shape[0] == 1 else x[[place % x.shape[0] for place in places]]
+    return x if x.shape[0] == 1 else x[indices(tuple(place % x.shape[0] for place in places), x.device)]
 
 
 def chunk_conditioning(conditioning: Conditioning, places: Sequence[int], frames: int) -> Conditioning:
@@ -161,7 +161,7 @@ def chunk_conditioning(conditioning: Conditioning, places: Sequence[int], frames
     cut = dict(conditioning)
     for name, value in conditioning.items():
         if isinstance(value, Tensor) and value.ndim > 0 and frames > 1 and value.shape[0] == frames:
-            cut[name] = value[list(places)]
+            cut[name] = rows_for(value, places)
     if "mask" in conditioning:
         cut["mask"] = rows_for(conditioning["mask"], places)
     model_conds = conditioning.get("model_conds", {})

@@ -97,6 +97,10 @@ class Effect:
     def attach(self, model: ModelPatcher) -> None:
         """Sets on the clone what it needs beside calls of the UNet: further models, functions behind guidance."""
 
+    def on(self: Self, patcher: ModelPatcher) -> Self:
+        """The effect with the tensors that belong to this copy of the model: the host makes one for each card."""
+        return self
+
     def before_sampling(self, transformer_options: Options) -> None:
         """Called once before the first step of sampling, to log what a person should know."""
 

@@ -1,7 +1,7 @@
-"""What a call of the UNet knows of the frames before: keys and values, and statistics, kept from chunk to chunk.
+"""What a call of the UNet finds of earlier calls: of the frames before, and of what is made once a sampling.
 
-An object of a class on purpose: the host copies the dicts of its options on the way to the UNet, so that each chunk
-would find an empty one.
+Objects of classes on purpose: the host copies the dicts of its options on the way to the UNet, so that each call would
+find empty ones.
 """
 
 from collections import Counter
@@ -10,39 +10,89 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..frame_layout import FrameLayout, KeptFrames
 
 Kind = TypeVar("Kind", bound=KeptFrames)
-# Asked by an effect in one call: (owner, site, layout, kind) -> one entry of that kind for each b of the layout's
-# batch, or none where nothing is kept.  The owner is the effect, by its ``id``.
-CallCache = Callable[..., Sequence[Any]]
-# Where the options of a call hold the cache.
-OPTION = "magicvideo_frames"
+Made = TypeVar("Made")
+# Where the options of a call hold the frames before, and what is made once a sampling.
+OPTION, ONCE = "magicvideo_frames", "magicvideo_once"
 
 
-def no_cache(owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kind]) -> Sequence[Kind]:
+class MadeOnce:
+    """What effects make once for all calls of a sampling, such as numbers copied to the device."""
+
+    def __init__(self) -> None:
+        self.made: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What was made under this key, made now if it was not.  Objects in a key are there by their ``id``."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+    def clear(self) -> None:
+        """Frees all of it."""
+        self.made.clear()
+
+
+def no_frames(owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kind]) -> Sequence[Kind]:
     """What a UNet call sees that knows of no frames before."""
     return ()
+
+
+class CallCache:
+    """What effects ask in one call: for what they have kept of the frames before, and for what was made already.
+
+    Without a ``made_once``, as in training, where weights change from step to step, all is made at each call.
+    """
+
+    def __init__(self, frames: Callable[..., Sequence[Any]] = no_frames, made_once: MadeOnce | None = None) -> None:
+        self.frames, self.made_once = frames, made_once
+
+    def __call__(self, owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kind]) -> Sequence[Kind]:
+        """One entry of ``kind`` for each b of the layout's batch, or none where nothing is kept.
+
+        ``owner`` is the effect, by its ``id``.
+        """
+        return self.frames(owner, site, layout, kind)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What ``make`` gives, which is called once a sampling for each key."""
+        return make() if self.made_once is None else self.made_once.get(key, make)
+
+
+no_cache = CallCache()
 
 
 class FrameCache:
     """What effects keep of earlier frames, by owner, site, conditioning and clip.
 
-    ``device`` is where it waits, None for in place.  ``keeps`` and ``sigma`` are those of the present call.
+    ``device`` is where it waits, None for in place.  ``keeps`` is whether frames of the present call are kept.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device
-        self.keeps, self.sigma = True, 0.0
+        self.keeps = True
+        self._sigmas: Tensor | None = None
+        self._sigma = 0.0
         self.entries: dict[Hashable, tuple[int, KeptFrames]] = {}
         self.calls: Counter[Hashable] = Counter()
 
-    def begin_chunk(self) -> None:
-        """Conditionings are counted anew."""
+    def begin_chunk(self, sigmas: Tensor | None = None) -> None:
+        """A call follows at these noise levels, n, which are all the same.  Conditionings are counted anew."""
         self.calls.clear()
+        self._sigmas = sigmas
 
-    def of_call(self, conditionings: Sequence[Hashable]) -> CallCache:
+    @property
+    def sigma(self) -> float:
+        """The noise level of the present call, read from the device once, when it is first asked for."""
+        if self._sigmas is not None:
+            self._sigma, self._sigmas = float(self._sigmas.flatten()[0]), None
+        return self._sigma
+
+    def of_call(self, conditionings: Sequence[Hashable], made_once: MadeOnce | None = None) -> CallCache:
         """What a UNet call with these conditionings sees.
 
         A conditioning that comes twice in a chunk, such as tile by tile, is told apart by its turn.
@@ -51,7 +101,7 @@ class FrameCache:
         for conditioning in conditionings:
             turns.append((conditioning, self.calls[conditioning]))
             self.calls[conditioning] += 1
-        return partial(self._entries, tuple(turns))
+        return CallCache(partial(self._entries, tuple(turns)), made_once)
 
     def clear(self) -> None:
         """Frees all of it."""
@@ -75,16 +125,18 @@ class FrameCache:
             self.entries[key] = (clip, kind(device=self.device))
         entry = self.entries[key][1]
         entry.keeps = self.keeps and not (entry.positions and entry.positions[-1] >= first)
-        entry.sigma = self.sigma
+        if entry.by_level:
+            entry.sigma = self.sigma
         return entry
 
 
 def cache_of_call(transformer_options: dict[str, Any]) -> CallCache:
-    """The frames before those of a call, as the call's conditionings have them.
+    """What a call finds of earlier ones; of the frames before its own, what belongs to its conditionings.
 
     A uuid alone does not name a conditioning: the host gives an area's to the part of the other side that it cuts out.
     """
-    cache = transformer_options.get(OPTION)
+    cache, made_once = transformer_options.get(OPTION), transformer_options.get(ONCE)
     if cache is None:
-        return no_cache
-    return cache.of_call(list(zip(transformer_options["uuids"], transformer_options["cond_or_uncond"], strict=True)))
+        return CallCache(made_once=made_once)
+    conditionings = list(zip(transformer_options["uuids"], transformer_options["cond_or_uncond"], strict=True))
+    return cache.of_call(conditionings, made_once)

@@ -1,5 +1,6 @@
 """Adaptors as the host holds them: a ModelPatcher, so that the host loads, offloads and frees one like any model."""
 
+import copy
 from functools import partial
 
 import comfy.model_management
@@ -20,11 +21,18 @@ def hosted(adaptor: VideoAdaptor) -> ModelPatcher:
     """
     layers, offload_device = comfy.ops.manual_cast, comfy.model_management.unet_offload_device()
     tensors = {name: tensor.to(offload_device) for name, tensor in adaptor.state_dict().items()}
-    return patcher_class()(
+    patcher = patcher_class()(
         with_tensors(adaptor.config, tensors, adaptor.metadata, layers),
         load_device=comfy.model_management.get_torch_device(),
         offload_device=offload_device,
     )
+    patcher.cached_patcher_init = (for_another_card, (patcher.model,))  # newer hosts split guidance over several cards
+    return patcher
+
+
+def for_another_card(adaptor: VideoAdaptor) -> ModelPatcher:
+    """A patcher around copies of the tensors."""
+    return hosted(copy.deepcopy(adaptor))
 
 
 def adaptor_for(model: ModelPatcher, init: Init = "spatial", seed: int = 0, **settings: object) -> VideoAdaptor:

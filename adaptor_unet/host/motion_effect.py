@@ -5,7 +5,7 @@ Axes: b clips or conditionings of one call, f frames of each, p positions, c cha
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal, get_args
 
@@ -24,6 +24,7 @@ from .causal_sampling import SamplingOrder
 from .effect import CallPart, Effect, HeldSelfAttention, Options, block_of
 from .frame_cache import CallCache
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
+from .versions import is_copy
 
 Order = Literal["auto", "together", "frame by frame"]
 # Tensors of a block's size that live at once beside the host's own: the block's input, its self-attention, and the
@@ -74,6 +75,13 @@ class Motion(Effect):
         others = [patcher for patcher in model.get_additional_models_with_key(KEY) if patcher.model is not self.adaptor]
         model.set_additional_models(KEY, [*others, self.patcher])
 
+    def on(self, patcher: ModelPatcher) -> "Motion":
+        """With the copy of the adaptor on the card of that copy of the model."""
+        for own in patcher.get_additional_models_with_key(KEY):
+            if is_copy(own, self.patcher) and own.model is not self.adaptor:
+                return replace(self, adaptor=own.model, patcher=own)
+        return self
+
     @property
     def rates(self) -> tuple[float, ...]:
         return self.fps if isinstance(self.fps, tuple) else (self.fps,)
@@ -112,7 +120,7 @@ class MotionCall:
         self.motions, self.cache = motions, cache
         self.sites = motions[0][0].adaptor.config
         self.transformers = {site.block: site.name for site in self.sites.transformers}
-        self.rows = [layout.adaptor_rows(motion.adaptor.config.frames) for motion, layout in motions]
+        self.key = tuple((id(motion), layout) for motion, layout in motions)
         self.self_attention = HeldSelfAttention()
         self.input: Tensor | None = None
 
@@ -132,13 +140,11 @@ class MotionCall:
 
     def add_fps(self, embedding: Tensor, model_channels: int, transformer_options: Options) -> Tensor:
         """n c -> n c"""
-        for motion, layout in self.motions:
-            if motion.adaptor.fps is not None:
-                added = motion.strength * motion.adaptor.fps(torch.tensor(motion.rates).to(embedding))
-                if len(added) > 1:
-                    added = repeat(added, "b c -> (b f) c", f=layout.frames)
-                embedding = embedding + added
-        return embedding
+        have = [one for one in self.motions if one[0].adaptor.fps is not None]
+        if not have:
+            return embedding
+        key = (self.key, "fps", embedding.dtype, embedding.device)
+        return embedding + self.cache.once(key, lambda: sum(fps_embedding(*one, embedding) for one in have))
 
     def before_attention(self, z: Tensor, k: Tensor, v: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:
         """Keeps the normalised input z, ``n p c``, which temporal attention reads too."""
@@ -147,8 +153,7 @@ class MotionCall:
 
     def behind_convolution(self, name: str, convolution: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
         """n c h w -> n c h w"""
-        gain, shift = (rearrange(x, "n c -> n c 1 1") for x in self._change("frame", name))
-        return apply_change(z, gain, shift)
+        return apply_change(z, *self._change("frame", name, z, "n c -> n c 1 1"))
 
     def behind_cross_attention(self, out: Tensor, options: Options) -> Tensor:
         """n p c -> n p c: ``S' S-Attn(z) + B' + T-Attn(z)``, where S-Attn = self-attention + out.
@@ -159,8 +164,8 @@ class MotionCall:
         name = self.transformers[block_of(options)]
         self_attention = self.self_attention.take(out)
         if self._have("spatial"):
-            gain, shift = (rearrange(x, "n c -> n 1 c") for x in self._change("spatial", name))
-            out = apply_change(out, gain, shift, beside=self_attention)
+            change = self._change("spatial", name, out, "n c -> n 1 c")
+            out = apply_change(out, *change, beside=self_attention)
         for motion, layout in self.motions:
             if "temporal" in motion.adaptor.config.parts:
                 past = self.cache(id(motion), name, layout, KvCache)
@@ -170,15 +175,29 @@ class MotionCall:
     def _have(self, part: str) -> bool:
         return any(part in motion.adaptor.config.parts for motion, _ in self.motions)
 
-    def _change(self, part: str, name: str) -> tuple[Tensor, Tensor]:
-        """Sum over the motions of ``s (S - 1)`` and ``s B`` at a site, ``n c`` each."""
-        changes = [
-            getattr(motion.adaptor, part)[name].change(rows, motion.strength)
-            for (motion, _), rows in zip(self.motions, self.rows, strict=True)
-            if part in motion.adaptor.config.parts
-        ]
-        gains, shifts = zip(*changes, strict=True)
-        return sum(gains), sum(shifts)
+    def _change(self, part: str, name: str, z: Tensor, shape: str) -> tuple[Tensor, Tensor]:
+        """Sum over the motions of ``s (S - 1)`` and ``s B`` at a site, of that ``shape``, where the features z are."""
+
+        def change() -> tuple[Tensor, Tensor]:
+            changes = []
+            for motion, layout in self.motions:
+                if part in motion.adaptor.config.parts:
+                    site = getattr(motion.adaptor, part)[name]
+                    rows = layout.adaptor_rows(motion.adaptor.config.frames, site.scale.device)
+                    changes.append(site.change(rows, motion.strength))
+            return tuple(rearrange(sum(x), shape).to(z.device) for x in zip(*changes, strict=True))
+
+        return self.cache.once((self.key, part, name, z.device), change)
+
+
+def fps_embedding(motion: Motion, layout: FrameLayout, like: Tensor) -> Tensor:
+    """``n c`` or, of one frame rate, ``1 c``: what a motion adds to the time embedding, for embeddings ``like`` these.
+
+    Rates stay in fp32 until after the sinusoid.
+    """
+    rates = torch.tensor(motion.rates).to(like.device)
+    added = motion.strength * motion.adaptor.fps(rates, like.dtype)
+    return added if len(added) == 1 else repeat(added, "b c -> (b f) c", f=layout.frames)
 
 
 def bind(model: ModelPatcher, adaptor: ModelPatcher, **settings: object) -> ModelPatcher:

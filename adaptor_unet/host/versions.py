@@ -23,6 +23,12 @@ def patcher_class() -> type[comfy.model_patcher.ModelPatcher]:
     return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
 
 
+def is_copy(one: comfy.model_patcher.ModelPatcher, other: comfy.model_patcher.ModelPatcher | None) -> bool:
+    """Whether a patcher was made of the other by the host, on another card too; older hosts know one card alone."""
+    origin = getattr(one, "clone_base_uuid", None)
+    return origin is not None and other is not None and origin == other.clone_base_uuid
+
+
 def window_frames(window: Any) -> list[int]:  # noqa: ANN401 - the host's window classes share no base with an index list
     """Frames of the whole batch that a context window of the host holds, in the order of its rows.
 

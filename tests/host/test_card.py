@@ -1,0 +1,90 @@
+"""On a card: a call of the UNet makes no copy and no read, however many sites there are.
+
+Tried without one, by fake tensors on ``cuda:0`` (``tests/support/fake_card.py``).
+"""
+
+import comfy.model_management
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from ways import Way, cross_frame, features, last_frames, latents, moved
+
+from fake_card import CARD, Waits, fake_card
+from magicvideo.adaptor_unet.host.causal_windows import Chunk
+from magicvideo.adaptor_unet.host.frame_cache import ONCE, OPTION, FrameCache, MadeOnce
+from magicvideo.adaptor_unet.host.motion_effect import bind
+
+FRAMES = 8
+
+
+@pytest.fixture(autouse=True)
+def free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host asks a card for it in attention."""
+
+    def free(device: object = None, torch_free_too: bool = False) -> int | tuple[int, int]:
+        return (2**34, 2**34) if torch_free_too else 2**34
+
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", free)
+
+
+def call(bound: ModelPatcher, frames: int = FRAMES, **options: object) -> Waits:
+    """One call of the UNet with both sides of guidance, as the host makes it while it samples."""
+    given = {
+        **bound.model_options["transformer_options"],
+        "wrappers": bound.wrappers,
+        "cond_or_uncond": [0, 1],
+        "uuids": ["wanted", "not wanted"],
+        "sigmas": torch.empty(1, device=CARD),
+        **options,
+    }
+    rows = 2 * frames
+    x, text = torch.empty(rows, 4, 16, 16, device=CARD), torch.empty(rows, 77, 32, device=CARD)
+    with Waits() as waits:
+        bound.model.diffusion_model(x, torch.empty(rows, device=CARD), context=text, transformer_options=given)
+    return waits
+
+
+def together(model: ModelPatcher, adaptor: ModelPatcher, *_: object) -> ModelPatcher:
+    """All of them on one model."""
+    return features(cross_frame(bind(model, adaptor, fps=23.976)))
+
+
+@pytest.mark.parametrize("way", [moved, cross_frame, last_frames, features, latents, together])
+def test_a_call_neither_copies_to_the_card_nor_reads_from_it(
+    model: ModelPatcher, adaptor: ModelPatcher, way: Way
+) -> None:
+    bound, once = way(model, adaptor), MadeOnce()
+    with fake_card(model, adaptor), torch.inference_mode():
+        call(bound, **{ONCE: once})
+        assert call(bound, **{ONCE: once}).found == {}
+
+
+@pytest.mark.parametrize("way", [moved, cross_frame, last_frames, together])
+def test_nor_does_a_chunk_of_a_longer_clip(model: ModelPatcher, adaptor: ModelPatcher, way: Way) -> None:
+    bound, once, total = way(model, adaptor), MadeOnce(), 3 * FRAMES
+    with fake_card(model, adaptor), torch.inference_mode():
+        for _ in range(2):
+            cache, found = FrameCache(), {}
+            for start in range(0, total, FRAMES):
+                cache.begin_chunk()  # without noise levels, which are read once a call where they are asked for
+                chunk = Chunk(range(start, start + FRAMES), total)
+                found |= call(bound, **{ONCE: once, OPTION: cache, "context_window": chunk}).found
+        assert found == {}
+
+
+def test_what_is_made_at_the_first_call_does_not_grow_with_the_sites(
+    model: ModelPatcher, adaptor: ModelPatcher
+) -> None:
+    with fake_card(model, adaptor), torch.inference_mode():
+        waits = call(together(model, adaptor), **{ONCE: MadeOnce()})
+        assert waits.found.total() < len(adaptor.model.config.convolutions)
+
+
+def test_without_what_is_made_once_a_copy_would_be_seen(
+    model: ModelPatcher, adaptor: ModelPatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MadeOnce, "get", lambda self, key, make: make())
+    bound, once = moved(model, adaptor), MadeOnce()
+    with fake_card(model, adaptor), torch.inference_mode():
+        call(bound, **{ONCE: once})
+        assert call(bound, **{ONCE: once}).found != {}

@@ -1,0 +1,37 @@
+"""Guidance split over several cards: the host copies model and adaptor for each, and a call uses those of its card."""
+
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from small_host import Sampler, build_model
+
+from magicvideo.adaptor_unet.host.motion_effect import bind
+
+pytestmark = pytest.mark.on_newest  # the oldest knows one card alone
+
+
+@pytest.fixture
+def bound(model: ModelPatcher, adaptor: ModelPatcher) -> ModelPatcher:
+    model.cached_patcher_init = (build_model, ())  # as the host's own loaders set it
+    return bind(model, adaptor)
+
+
+def test_a_model_with_an_adaptor_can_be_copied_for_another_card(
+    bound: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    expected = sample(bound, 4)
+    copied = bound.deepclone_multigpu(torch.device("cpu"))
+    (own,) = copied.get_additional_models_with_key("magicvideo")
+    assert own.model is not adaptor.model
+    assert torch.equal(sample(copied, 4), expected)
+
+
+def test_a_copy_uses_the_adaptor_of_its_own_card(bound: ModelPatcher, sample: Sampler) -> None:
+    expected = sample(bound, 4)
+    copied = bound.deepclone_multigpu(torch.device("cpu"))
+    (own,) = copied.get_additional_models_with_key("magicvideo")
+    with torch.no_grad():
+        for parameter in own.model.parameters():
+            parameter.mul_(0.5)
+    assert not torch.allclose(sample(copied, 4), expected)
+    assert torch.equal(sample(bound, 4), expected)

@@ -1,0 +1,84 @@
+"""A model on a card that is not there: weights are fake tensors on ``cuda:0``, so that copies and reads can be counted.
+
+Fake tensors have shape, dtype and device, and no numbers.  What mixes devices fails as it does on a card.
+"""
+
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from magicvideo.adaptor_unet import frame_layout, temporal_attention
+
+CARD = torch.device("cuda:0")
+CACHES = (
+    frame_layout.indices,
+    frame_layout.directed_mask,
+    temporal_attention.later_frames,
+    temporal_attention.rotation,
+)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the processor wait for a card, or the other way round: copies between the two, and reads.
+
+    ``found`` holds the lines of the pack, or of others where no line of the pack is near, with their counts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+        self.launches = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 - torch's own signature
+        out = func(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, FakeTensor):
+                x.constant = None  # or what is known of a small number would be copied to the card for real
+        tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor) and x.ndim > 0]
+        self.launches += any(x.device.type == "cuda" for x in tensors)
+        if len({x.device.type for x in tensors} - {"meta"}) > 1:
+            self.found[f"{line()}: {func}"] += 1
+        return out
+
+
+def line() -> str:
+    """The innermost line of the pack that is being run."""
+    stack = traceback.extract_stack()
+    ours = [frame for frame in stack if "/adaptor_unet/" in frame.filename]
+    frame = ours[-1] if ours else stack[-3]
+    return f"{frame.filename.rsplit('/adaptor_unet/', 1)[-1]}:{frame.lineno} {frame.line}"
+
+
+@contextmanager
+def fake_card(*models: ModelPatcher) -> Iterator[None]:
+    """The networks' weights are on a card that is not there, for as long as the context lasts."""
+    clear_caches()
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    kept = []
+    try:
+        with mode:
+            for network in (patcher.model for patcher in models):
+                for module in network.modules():
+                    kept += [(module, name, value) for name, value in module._parameters.items() if value is not None]
+            for module, name, value in kept:
+                fake = torch.empty(value.shape, dtype=value.dtype, device=CARD)
+                module._parameters[name] = nn.Parameter(fake, requires_grad=False)
+            yield
+    finally:
+        for module, name, value in kept:
+            module._parameters[name] = value
+        clear_caches()
+
+
+def clear_caches() -> None:
+    """Fake tensors must not outlast their mode."""
+    for cache in CACHES:
+        cache.cache_clear()
