@@ -18,6 +18,7 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider, Sampler
+from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
 from .causal_sampling import causal_sampling, finished_frames, with_kept_frames
@@ -78,6 +79,8 @@ class Binding:
         """
         model_options = executor.class_obj.model_options
         refuse_step_state(self.effects, len(noise), model_options)
+        if TORCH_COMPILE_KWARGS in model_options and self.acts(model_options):
+            logger.warning("The model is compiled, but runs uncompiled here: torch.compile sees none of its effects.")
         for effect in self.effects:
             check_batch(noise.shape[0], effect.frames_per_clip, effect.node)
             effect.before_sampling(model_options.get("transformer_options", {}))

@@ -5,6 +5,7 @@
     bash bin/run demo/measure/motion.py --adaptor narrow/adaptor.safetensors --narrow narrow/base.safetensors
     bash bin/run demo/measure/motion.py --adaptor ... --frames 64 --fps 32 --chunk 8      long clips, in causal windows
     bash bin/run demo/measure/motion.py --adaptor ... --frames 8 --fps 16 --extend-to 24  clips that are extended
+    bash bin/run demo/measure/motion.py --adaptor ... --frames 256 --still --count 4      whether long clips fade
 
 Each subject moves in all four directions, over backgrounds from which it can be told, at three frame rates in turn. The
 seeds are used for nothing else. The narrow network gives the same figures in a quarter of the time.
@@ -13,7 +14,7 @@ seeds are used for nothing else. The narrow network gives the same figures in a 
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
@@ -32,7 +33,17 @@ from magicvideo.adaptor_unet.expand_latent import expand_latent
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import Order, bind
-from magicvideo.demo.measure.motion_rule import JUMP, SMOOTH, Way, change_of_thing, turned_back, way, worst_step
+from magicvideo.demo.measure.motion_rule import (
+    JUMP,
+    SMOOTH,
+    Drift,
+    Way,
+    change_of_thing,
+    drift,
+    turned_back,
+    way,
+    worst_step,
+)
 from magicvideo.demo.measure.stock_sampling import StockModel, as_bytes, empty_latents
 from magicvideo.demo.model.demo_models import CFG, STEPS
 from magicvideo.demo.model.narrow_unet import narrow_model
@@ -54,11 +65,14 @@ class Asked:
     direction: str
     fps: float
     seed: int
+    still: bool = False
 
     @property
     def prompt(self) -> str:
+        """Of a still one, nothing is said of motion."""
         background = f"{article(self.background)} {self.background} background"
-        return f"{article(self.subject)} {self.subject} moving {self.direction} on {background}"
+        moving = "" if self.still else f"moving {self.direction} "
+        return f"{article(self.subject)} {self.subject} {moving}on {background}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,10 @@ class Judged:
     @cached_property
     def worst_step(self) -> float:
         return worst_step(self.frames)
+
+    @cached_property
+    def drift(self) -> Drift:
+        return drift(self.frames)
 
     @property
     def turned_back(self) -> float:
@@ -130,6 +148,7 @@ def sampled(
     model_for: Callable[[float, int], ModelPatcher],
     lengths: Lengths,
     beside: int = 1,
+    cfg: float = CFG,
 ) -> Iterator[Judged]:
     """Clip after clip of each frame rate, ``beside`` in a batch; ``model_for(fps, frames)`` gives the MODEL."""
     for fps in sorted({clip.fps for clip in asked}):
@@ -138,13 +157,13 @@ def sampled(
             clips = of_rate[first : first + beside]
             prompts, seeds = [clip.prompt for clip in clips], [clip.seed for clip in clips]
             start = empty_latents(lengths.frames * len(clips))
-            latents = stock.latents(prompts, seeds, start, STEPS, CFG, model_for(fps, lengths.frames))
+            latents = stock.latents(prompts, seeds, start, STEPS, cfg, model_for(fps, lengths.frames))
             given = 0
             if lengths.extended > lengths.frames:
                 given = lengths.frames
                 start = expand_latent({"samples": latents}, lengths.extended, given, keep_given=True)
                 seeds = [seed + 1 for seed in seeds]
-                latents = stock.latents(prompts, seeds, start, STEPS, CFG, model_for(fps, lengths.extended))
+                latents = stock.latents(prompts, seeds, start, STEPS, cfg, model_for(fps, lengths.extended))
             for clip, own in zip(clips, latents.chunk(len(clips)), strict=True):
                 yield Judged(clip, as_bytes(stock.decoded(own)), given)
 
@@ -168,6 +187,12 @@ def figures(clips: list[Judged]) -> dict[str, object]:
     by_rate = {fps: [clip for clip in clips if clip.asked.fps == fps] for fps in rates}
     steps = len(clips[0].frames) - 1
     added = {}
+    if steps >= 2 * FRAMES:
+        faded = [clip.drift for clip in clips]
+        added["sharpness of the last 16 frames, of the first ones', mean"] = round(fmean(x.sharpness for x in faded), 3)
+        added["sharpness of the last 16 frames, least"] = round(min(x.sharpness for x in faded), 3)
+        added["colours of the last 16 frames from the first ones', mean"] = round(fmean(x.colours for x in faded), 3)
+        added["colours of the last 16 frames, most"] = round(max(x.colours for x in faded), 3)
     if clips[0].given:
         added["travel of the added frames, pixels"] = round(fmean(clip.along_after for clip in clips), 1)
         added["clips that go on by a pixel or more"] = sum(clip.along_after >= 1 for clip in clips)
@@ -226,6 +251,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=demo, help="text encoder, autoencoder and image network")
     parser.add_argument("--adaptor", type=Path, help="without it, frames are sampled side by side")
     parser.add_argument("--narrow", type=Path, help="narrow weights in place of the checkpoint's image network")
+    parser.add_argument(
+        "--still", action="store_true", help="ask for no motion, so that long clips stay in the picture"
+    )
+    parser.add_argument("--cfg", type=float, default=CFG, help="guidance")
     parser.add_argument("--real", action="store_true", help="judge real clips through the autoencoder instead")
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
@@ -244,9 +273,10 @@ def main() -> None:
     image_model = narrow_model(load_file(options.narrow)) if options.narrow else stock.model
     sprites = load_sprites(options.sprites)
     asked = asked_clips(couples(sprites), options.count, options.fps, options.first_seed)
+    asked = [replace(clip, still=options.still) for clip in asked]
     lengths, clips = Lengths(options.frames, options.extend_to), []
     maker = model_maker(image_model, options.adaptor, options.chunk, order=options.order, chunk=options.at_once)
-    made = sampled(asked, stock, maker, lengths, options.beside)
+    made = sampled(asked, stock, maker, lengths, options.beside, options.cfg)
     for clip in real(asked, stock, Painter(sprites), options.frames) if options.real else made:
         clips.append(clip)
         found = f"{clip.way.x:+6.1f} {clip.way.y:+6.1f}, scatter {clip.way.scatter:.1f}" if clip.way else "nothing seen"

@@ -100,10 +100,35 @@ def change_of_thing(frames: np.ndarray) -> np.ndarray:
     Half the sum of the differences between the two colour histograms: 0 for the same, 1 for no colour in common, also
     where there is nothing to see.
     """
-    shown = thing(frames)
-    cells = (frames // (256 // LEVELS)).astype(int)
-    numbers = (cells * LEVELS ** np.arange(cells.shape[-1])).sum(axis=-1)
+    shown, numbers = thing(frames), colour_numbers(frames)
     histograms = [np.bincount(numbers[f][shown[f]], minlength=LEVELS**3) for f in range(len(frames))]
     shares = np.stack([counts / max(1, counts.sum()) for counts in histograms])
     distance = np.abs(shares - shares[0]).sum(axis=1) / 2
     return np.where(shares.sum(axis=1) > 0, distance, 1.0)
+
+
+def colour_numbers(frames: np.ndarray) -> np.ndarray:
+    """f h w c in 0..255 -> f h w: the bin of the colour histogram that each pixel falls into."""
+    cells = (frames // (256 // LEVELS)).astype(int)
+    return (cells * LEVELS ** np.arange(cells.shape[-1])).sum(axis=-1)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What the end of a long clip is beside its beginning.
+
+    ``sharpness``: root mean square of the differences of neighbouring pixels, as a ratio, 1 for as sharp (a soft edge
+    has the same sum of differences as a hard one, and a smaller sum of squares).  ``colours``: half the sum of the
+    differences between the colour histograms, 0 for the same, 1 for no colour in common.
+    """
+
+    sharpness: float
+    colours: float
+
+
+def drift(frames: np.ndarray, count: int = 16) -> Drift:
+    """f h w c in 0..255: the last ``count`` frames against the first."""
+    ends = frames[:count], frames[-count:]
+    energies = [sum(np.square(np.diff(end.astype(float), axis=axis)).mean() for axis in (1, 2)) for end in ends]
+    shares = [np.bincount(colour_numbers(end).ravel(), minlength=LEVELS**3) / end[..., 0].size for end in ends]
+    return Drift(float(np.sqrt(energies[1] / max(energies[0], 1e-6))), float(np.abs(shares[1] - shares[0]).sum() / 2))

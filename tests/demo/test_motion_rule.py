@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magicvideo.demo.measure.motion_rule import Way, change_of_thing, places, turned_back, way, worst_step
+from magicvideo.demo.measure.motion_rule import Drift, Way, change_of_thing, drift, places, turned_back, way, worst_step
 from magicvideo.demo.world.sprite_painter import Painter
 from magicvideo.demo.world.sprite_scene import FRAMES, SIDE, Scene
 from magicvideo.demo.world.subjects import DIRECTIONS, SUBJECTS
@@ -95,3 +95,15 @@ def test_a_thing_that_is_gone_for_a_frame_has_jumped(painter: Painter) -> None:
     frames = painter.clip(scene("right", 20)).copy()
     frames[5] = frames[5, 0, 0]
     assert worst_step(frames) == float("inf")
+
+
+def test_a_clip_that_stays_as_it_is_has_not_faded(painter: Painter) -> None:
+    frames = painter.clip(scene("right", 20))
+    assert drift(np.concatenate([frames, frames])) == Drift(1.0, 0.0)
+
+
+def test_a_blurred_or_tinted_end_is_told(painter: Painter) -> None:
+    frames = painter.clip(scene("right", 20))
+    blurred = (frames.astype(float) + np.roll(frames, 1, 1) + np.roll(frames, 2, 1) + np.roll(frames, 3, 1)) / 4
+    assert drift(np.concatenate([frames, blurred.astype(np.uint8)])).sharpness < 0.8
+    assert drift(np.concatenate([frames, 255 - frames])).colours > 0.5

@@ -3,7 +3,6 @@
 Tried without one, by fake tensors on ``cuda:0`` (``tests/support/fake_card.py``).
 """
 
-import comfy.model_management
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -15,16 +14,6 @@ from magicvideo.adaptor_unet.host.frame_cache import ONCE, OPTION, FrameCache, M
 from magicvideo.adaptor_unet.host.motion_effect import bind
 
 FRAMES = 8
-
-
-@pytest.fixture(autouse=True)
-def free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host asks a card for it in attention."""
-
-    def free(device: object = None, torch_free_too: bool = False) -> int | tuple[int, int]:
-        return (2**34, 2**34) if torch_free_too else 2**34
-
-    monkeypatch.setattr(comfy.model_management, "get_free_memory", free)
 
 
 def call(bound: ModelPatcher, frames: int = FRAMES, **options: object) -> Waits:

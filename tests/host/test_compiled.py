@@ -51,3 +51,12 @@ def test_a_compiled_model_gives_what_it_gives_uncompiled_whatever_came_before(
     for name, change, frames in changes:
         expected = sample(change(model), frames)
         assert relative(sample(change(compiled), frames), expected) <= CLOSE, name
+
+
+def test_a_compiled_model_says_that_it_runs_uncompiled(
+    compiled: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, caplog: pytest.LogCaptureFixture
+) -> None:
+    sample(bind(compiled, adaptor, strength=0.0), 2, steps=1)
+    assert "runs uncompiled" not in caplog.text
+    sample(bind(compiled, adaptor), 2, steps=1)
+    assert "runs uncompiled" in caplog.text

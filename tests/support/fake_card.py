@@ -7,7 +7,9 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
+import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
@@ -30,12 +32,13 @@ class Waits(TorchDispatchMode):
     """Counts what makes the processor wait for a card, or the other way round: copies between the two, and reads.
 
     ``found`` holds the lines of the pack, or of others where no line of the pack is near, with their counts.
+    ``kernels`` counts what runs on the card, where an operation of torch is one.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: Counter[str] = Counter()
-        self.launches = 0
+        self.kernels = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 - torch's own signature
         out = func(*args, **(kwargs or {}))
@@ -43,7 +46,7 @@ class Waits(TorchDispatchMode):
             if isinstance(x, FakeTensor):
                 x.constant = None  # or what is known of a small number would be copied to the card for real
         tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor) and x.ndim > 0]
-        self.launches += any(x.device.type == "cuda" for x in tensors)
+        self.kernels += not func.is_view and any(x.device.type == "cuda" for x in tensors)
         if len({x.device.type for x in tensors} - {"meta"}) > 1:
             self.found[f"{line()}: {func}"] += 1
         return out
@@ -61,10 +64,12 @@ def line() -> str:
 def fake_card(*models: ModelPatcher) -> Iterator[None]:
     """The networks' weights are on a card that is not there, for as long as the context lasts."""
     clear_caches()
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
     kept = []
     try:
-        with mode:
+        with (
+            FakeTensorMode(allow_non_fake_inputs=True),
+            mock.patch.object(comfy.model_management, "get_free_memory", free),
+        ):
             for network in (patcher.model for patcher in models):
                 for module in network.modules():
                     kept += [(module, name, value) for name, value in module._parameters.items() if value is not None]
@@ -76,6 +81,11 @@ def fake_card(*models: ModelPatcher) -> Iterator[None]:
         for module, name, value in kept:
             module._parameters[name] = value
         clear_caches()
+
+
+def free(device: object = None, torch_free_too: bool = False) -> int | tuple[int, int]:
+    """What the host asks a card for in attention: its free memory, in bytes."""
+    return (2**34, 2**34) if torch_free_too else 2**34
 
 
 def clear_caches() -> None:
