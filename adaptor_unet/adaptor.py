@@ -21,7 +21,7 @@ FrameNoiseLevels = Literal["one_a_clip", "one_a_frame", "clean_context", "finish
 # Sigma of Stable Diffusion's timestep 20, and of its timestep 500, where a frame is no longer nearly clean.
 CONTEXT_NOISE, MOST_CONTEXT_NOISE = 0.14, 1.6
 # Fields that files of before may lack.
-LATER = {"shared_noise", "frame_noise_levels", "context_noise"}
+LATER = {"shared_noise", "frame_noise_levels", "context_noise", "head_channels"}
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,12 @@ class AdaptorConfig:
     frames: trained clip length F.  rank: of the attention's projections, 0 for full.  rotary: relative position
     encoding in the attention.  parts: ``frame`` (S and B behind the convolutions), ``spatial`` (the second set, behind
     spatial attention), ``temporal`` (attention), ``fps``.  time_channels, embedding_channels: ends of the UNet's
-    timestep MLP.  base: the kind of image model.  shared_noise: how much of each frame's noise, as a share of its
+    timestep MLP.  base: the family of the image model.  shared_noise: how much of each frame's noise, as a share of its
     variance, was the first frame's in training, and therefore is when the adaptor is applied (``frame_noise``).
     frame_noise_levels: how frames of a training clip had their noise; unless it was one level a clip, the adaptor is
     meant to be sampled frame after frame.  context_noise: the sigma at which it is then shown finished frames.
+    head_channels: channels of each head of the attention, whose number then follows from the site's; 0 for ``heads``
+    heads at all sites.
     """
 
     sites: tuple[Site, ...]
@@ -49,9 +51,10 @@ class AdaptorConfig:
     shared_noise: float = 0.0
     frame_noise_levels: FrameNoiseLevels = "one_a_clip"
     context_noise: float = CONTEXT_NOISE
+    head_channels: int = 0
 
     def __post_init__(self) -> None:
-        whole = {"frames": (1, 1024), "heads": (1, 256), "rank": (0, 4096)}
+        whole = {"frames": (1, 1024), "heads": (1, 256), "rank": (0, 4096), "head_channels": (0, 4096)}
         whole |= {"time_channels": (2, 65_536), "embedding_channels": (1, 65_536)}
         for name, (least, most) in whole.items():
             value = getattr(self, name)
@@ -76,8 +79,13 @@ class AdaptorConfig:
         if not names or len(names) > 1024 or len(set(names)) != len(names):
             raise ValueError(f"sites must be 1 to 1024 different places of a UNet, found {len(names)}")
         for site in self.transformers:
-            if site.channels % (self.heads * (2 if self.rotary else 1)):
-                raise ValueError(f"{site.name}: {site.channels} channels cannot be shared by {self.heads} heads")
+            heads = self.heads_at(site)
+            if heads < 1 or site.channels % (heads * (2 if self.rotary else 1)):
+                raise ValueError(f"{site.name}: {site.channels} channels cannot be shared by {heads} heads")
+
+    def heads_at(self, site: Site) -> int:
+        """Heads of the attention at a site."""
+        return site.channels // self.head_channels if self.head_channels else self.heads
 
     @property
     def convolutions(self) -> tuple[Site, ...]:
@@ -154,7 +162,7 @@ class VideoAdaptor(nn.Module):
 
         def attention(site: Site) -> DirectedTemporalAttention:
             return DirectedTemporalAttention(
-                site.channels, config.heads, config.frames, config.rank, config.rotary, **made
+                site.channels, config.heads_at(site), config.frames, config.rank, config.rotary, **made
             )
 
         temporal = config.transformers if "temporal" in config.parts else ()

@@ -16,6 +16,12 @@ from .whole_file import save_tensors
 
 FORMAT, VERSION = "adaptor", "1"
 MOST_HEADER_BYTES = 4 * 2**20
+# ModelSpec's names of the families.
+ARCHITECTURES = {
+    "SD1.5": "stable-diffusion-v1",
+    "SD2": "stable-diffusion-v2",
+    "SDXL": "stable-diffusion-xl-v1-base",
+}
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 REMEDY = "Choose a file that Save MagicVideo Adaptor wrote."
 
@@ -75,7 +81,7 @@ def file_metadata(config: AdaptorConfig) -> dict[str, str]:
         "magicvideo.version": VERSION,
         "magicvideo.config": config.to_json(),
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-v1/magicvideo-adaptor",
+        "modelspec.architecture": f"{ARCHITECTURES.get(config.base, config.base)}/magicvideo-adaptor",
         "modelspec.implementation": "ComfyUI-MagicVideo",
         "modelspec.date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

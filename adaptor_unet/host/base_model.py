@@ -1,5 +1,7 @@
 """What the pack needs to know of the image model, and the refusal of models it cannot work with."""
 
+from collections import Counter
+
 import comfy.lora
 import comfy.supported_models
 import torch
@@ -7,48 +9,74 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..adaptor import AdaptorConfig
-from ..sites import find_sites
+from ..sites import Site, find_sites
 
-BASE = "SD1.5"
+SUPPORTED = "Stable Diffusion 1.x, 2.x and XL"
+# The host's classes of each family; derived ones, such as those with fewer blocks, come before what they derive from.
+FAMILIES: dict[str, tuple[type, ...]] = {
+    "SD1.5": (comfy.supported_models.SD15, comfy.supported_models.SD15_instructpix2pix),
+    "SD2": (comfy.supported_models.SD20,),
+    "SSD-1B": (comfy.supported_models.SSD1B,),
+    "Segmind Vega": (comfy.supported_models.Segmind_Vega,),
+    "KOALA": (comfy.supported_models.KOALA_700M, comfy.supported_models.KOALA_1B),
+    "SDXL": (comfy.supported_models.SDXL,),
+}
+# Channels of an attention head in the families that count them instead of heads.
+HEAD_CHANNELS = 64
+
+
+def family_of(model: ModelPatcher) -> str:
+    """The family of a model, as adaptor files name it.  Raises ValueError unless it has a UNet of Stable Diffusion."""
+    config = getattr(model.model, "model_config", None)
+    for family, kinds in FAMILIES.items():
+        if isinstance(config, kinds):
+            return family
+    raise ValueError(
+        f"MagicVideo works with {SUPPORTED} models, but this model is {type(config).__name__}. "
+        "Load a checkpoint of one of these families (a fine-tune of it, or one for inpainting, will do)."
+    )
 
 
 def unet_of(model: ModelPatcher) -> nn.Module:
-    """The UNet inside a model.  Raises ValueError unless the model is of the Stable Diffusion 1.5 family."""
-    config = getattr(model.model, "model_config", None)
-    if not isinstance(config, comfy.supported_models.SD15):
-        raise ValueError(
-            f"MagicVideo works with Stable Diffusion 1.5 models, but this model is {type(config).__name__}. "
-            "Load an SD1.5 checkpoint (a fine-tune of it, or one for inpainting, will do)."
-        )
+    """The UNet inside a model.  Raises ValueError unless the model is of the Stable Diffusion family."""
+    family_of(model)
     return model.model.diffusion_model
 
 
 def config_for(model: ModelPatcher, **settings: object) -> AdaptorConfig:
     """Settings of an adaptor that fits this model's UNet; ``settings`` are further fields of AdaptorConfig."""
-    unet = unet_of(model)
+    unet, family = unet_of(model), family_of(model)
     inner, outer = unet.time_embed[0], unet.time_embed[2]
-    ends = {"time_channels": inner.in_features, "embedding_channels": outer.out_features}
-    return AdaptorConfig(find_sites(unet), base=BASE, **ends, **settings)
+    own = {"time_channels": inner.in_features, "embedding_channels": outer.out_features, "base": family}
+    if family != "SD1.5" and "heads" not in settings:
+        own["head_channels"] = HEAD_CHANNELS
+    return AdaptorConfig(find_sites(unet), **own | settings)
 
 
 def check_fit(model: ModelPatcher, config: AdaptorConfig) -> None:
     """Raises ValueError when the adaptor was made for another UNet."""
-    own = config_for(model)
-    if config.base != BASE:
-        raise ValueError(f"This adaptor was made for {config.base}, but the model is {BASE}. Choose another adaptor.")
-    if (own.sites, own.time_channels, own.embedding_channels) != (
-        config.sites,
-        config.time_channels,
-        config.embedding_channels,
-    ):
+    family, unet = family_of(model), unet_of(model)
+    if config.base != family:
         raise ValueError(
-            f"This adaptor was made for a UNet with {describe(config)}, but this model's UNet has {describe(own)}. "
-            "Use the checkpoint it was trained on, or another adaptor."
+            f"This adaptor was made for {config.base}, but the model is {family}. Choose another adaptor, or a model "
+            f"that is {config.base}."
+        )
+    found = (find_sites(unet), unet.time_embed[0].in_features, unet.time_embed[2].out_features)
+    if found != (config.sites, config.time_channels, config.embedding_channels):
+        raise ValueError(
+            f"This adaptor was made for a UNet with {describe(config.sites)}, but this model's UNet has "
+            f"{describe(found[0])}. Use the checkpoint it was trained on, or another adaptor."
         )
 
 
 def check_trainable(model: ModelPatcher) -> None:
-    """Raises ValueError when the UNet takes more than noisy latents, as those for inpainting or editing do."""
+    """Raises ValueError when the UNet takes more than noisy latents and a text: inpainting, editing, SDXL."""
+    family = family_of(model)
+    if unet_of(model).num_classes is not None:
+        raise ValueError(
+            f"An adaptor is trained on Stable Diffusion 1.x or 2.x models, but this one is {family}, which is told the "
+            "picture's size and a summary of the text too: the trainer does not give it these yet."
+        )
     own, latents = unet_of(model).in_channels, model.model.latent_format.latent_channels
     if own != latents:
         raise ValueError(
@@ -63,15 +91,16 @@ def check_latents(model: ModelPatcher, channels: int, node: str) -> None:
     if channels != own:
         raise ValueError(
             f"{node} was given latents or an autoencoder of {channels} channels, but the model works with {own}. Use "
-            "the VAE of the checkpoint, or another one for Stable Diffusion 1.5."
+            "the VAE of the checkpoint, or another one for its family."
         )
 
 
-def describe(config: AdaptorConfig) -> str:
+def describe(sites: tuple[Site, ...]) -> str:
     """A UNet's layout in words, for an error message."""
-    widths = sorted({site.channels for site in config.sites})
+    widths = sorted({site.channels for site in sites})
+    kinds = Counter(site.kind for site in sites)
     return (
-        f"{len(config.convolutions)} convolutions and {len(config.transformers)} transformers "
+        f"{kinds['convolution']} convolutions and {kinds['transformer']} transformers "
         f"({', '.join(map(str, widths))} channels)"
     )
 

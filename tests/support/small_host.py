@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import comfy.model_base
 import comfy.model_patcher
 import comfy.sample
 import comfy.supported_models
@@ -31,6 +30,26 @@ SMALL = {
 }
 
 
+# What is different in the other families: transformers a block, heads by their channels, a vector beside the timestep.
+SMALL_SD2 = {"use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 16}
+SMALL_SDXL = SMALL_SD2 | {
+    "transformer_depth": [0, 2],
+    "transformer_depth_output": [2, 2, 0, 0],
+    "transformer_depth_middle": 2,
+    "adm_in_channels": 2816,
+    "num_classes": "sequential",
+}
+FAMILIES = {
+    "SD1.5": (comfy.supported_models.SD15, {}),
+    "SD1.5 for inpainting": (comfy.supported_models.SD15, {"in_channels": 9}),
+    "SD2": (comfy.supported_models.SD20, SMALL_SD2),
+    "SDXL": (comfy.supported_models.SDXL, SMALL_SDXL),
+    "SDXL for editing": (comfy.supported_models.SDXL_instructpix2pix, SMALL_SDXL | {"in_channels": 8}),
+    "SSD-1B": (comfy.supported_models.SSD1B, SMALL_SDXL | {"transformer_depth_middle": -1}),
+    "Segmind Vega": (comfy.supported_models.Segmind_Vega, SMALL_SDXL | {"transformer_depth_output": [1, 2, 0, 0]}),
+}
+
+
 def build_model(
     kind: type = comfy.supported_models.SD15, dtype: torch.dtype = torch.float32, **changes: object
 ) -> ModelPatcher:
@@ -40,10 +59,8 @@ def build_model(
     config.unet_config = settings
     config.manual_cast_dtype = None if dtype in (torch.float32,) else torch.float32
     torch.manual_seed(0)
-    model = comfy.model_base.BaseModel(config, device="cpu")
+    model = config.get_model({}, device="cpu")
     with_all_weights(model.diffusion_model)
-    if settings["in_channels"] == 9:
-        model.set_inpaint()
     with torch.no_grad():
         for name, parameter in model.diffusion_model.named_parameters():
             values = torch.randn(parameter.shape) * (0.3 / max(1, parameter[0].numel()) ** 0.5)
@@ -52,6 +69,13 @@ def build_model(
             parameter.requires_grad_(False)
     device = torch.device("cpu")
     return getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)(model, device, device)
+
+
+def other_family(name: str) -> ModelPatcher:
+    """A model whose configuration is that of a family that the pack does not know; its UNet does not matter."""
+    model = build_model()
+    model.model.model_config.__class__ = getattr(comfy.supported_models, name)
+    return model
 
 
 def with_all_weights(network: nn.Module) -> nn.Module:
@@ -78,7 +102,8 @@ def trained(adaptor: ModelPatcher, seed: int = 1, size: float = 0.3) -> ModelPat
 
 def conditioning(seed: int = 0, tokens: int = 77, batch: int = 1, **extra: object) -> list:
     generator = torch.Generator().manual_seed(seed)
-    return [[torch.randn(batch, tokens, SMALL["context_dim"], generator=generator), dict(extra)]]
+    text = torch.randn(batch, tokens, SMALL["context_dim"], generator=generator)
+    return [[text, {"pooled_output": torch.randn(batch, 1280, generator=generator), **extra}]]
 
 
 Sampler = Callable[..., torch.Tensor]

@@ -1,0 +1,105 @@
+"""What the pack promises holds for every family of Stable Diffusion: 1.x, 2.x, XL and those made of it, with the
+inputs that models for inpainting and editing take beside the latents."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from small_host import FAMILIES, Sampler, build_model, conditioning, trained
+from ways import UNTRAINED, Way, features, moved, untrained
+
+from magicvideo.adaptor_unet.checkpoint import load, save
+from magicvideo.adaptor_unet.host.base_model import family_of
+from magicvideo.adaptor_unet.host.binding import with_causal_windows
+from magicvideo.adaptor_unet.host.calibrate import calibrated_adaptor
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor, hosted
+from magicvideo.adaptor_unet.host.motion_effect import bind
+from measures import relative
+
+FRAMES = 6
+CLOSE = 1e-4
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(family: str) -> ModelPatcher:
+    kind, changes = FAMILIES[family]
+    return build_model(kind, **changes)
+
+
+def noise(frames: int = FRAMES, seed: int = 0) -> torch.Tensor:
+    return torch.randn(frames, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_model_is_known_by_its_family(model: ModelPatcher, family: str) -> None:
+    assert family_of(model) == family.split(" for ")[0]
+
+
+@pytest.mark.parametrize("way", [moved, untrained])
+def test_strength_zero_is_the_image_model_and_strength_one_is_not(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way
+) -> None:
+    plain = sample(model, FRAMES)
+    assert torch.equal(sample(way(model, adaptor, strength=0.0), FRAMES), plain)
+    assert not torch.equal(sample(way(model, adaptor), FRAMES), plain)
+    assert torch.equal(sample(model, FRAMES), plain), "the model stays clean"
+
+
+def test_an_untrained_adaptor_changes_nothing(model: ModelPatcher, sample: Sampler) -> None:
+    assert torch.equal(sample(bind(model, fresh_adaptor(model)), FRAMES), sample(model, FRAMES))
+
+
+@pytest.mark.parametrize("way", [moved, *UNTRAINED])
+def test_later_noise_leaves_earlier_frames_bit_for_bit(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way
+) -> None:
+    bound, one = way(model, adaptor), noise()
+    other = torch.cat([one[:3], noise(seed=5)[3:]])
+    before, after = sample(bound, noise=one, frames=FRAMES), sample(bound, noise=other, frames=FRAMES)
+    assert torch.equal(before[:3], after[:3])
+    assert not torch.equal(before[3:], after[3:])
+
+
+@pytest.mark.parametrize("way", [moved, features])
+def test_chunks_equal_the_whole(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way) -> None:
+    bound = way(model, adaptor)
+    assert relative(sample(with_causal_windows(bound, 2), FRAMES), sample(bound, FRAMES)) <= CLOSE
+
+
+def test_frame_by_frame_the_first_frame_is_that_of_any_clip(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    bound = bind(model, adaptor, order="frame by frame")
+    assert torch.equal(sample(bound, 3, noise=noise(3))[0], sample(bound, 1, noise=noise(1))[0])
+
+
+def test_an_adaptor_comes_back_from_its_file_and_fits(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, tmp_path: Path
+) -> None:
+    again = hosted(load(save(adaptor.model, tmp_path / "adaptor.safetensors")))
+    assert again.model.config.base == family_of(model)
+    assert torch.equal(sample(bind(model, again), FRAMES), sample(bind(model, adaptor), FRAMES))
+
+
+def test_an_adaptor_can_be_calibrated(model: ModelPatcher, sample: Sampler) -> None:
+    made = calibrated_adaptor(model, {"samples": noise()}, conditioning(1), steps=2)
+    assert not torch.equal(sample(bind(model, made), FRAMES), sample(model, FRAMES))
+
+
+def test_heads_are_as_wide_as_the_familys_own(adaptor: ModelPatcher, family: str) -> None:
+    config = adaptor.model.config
+    heads = {config.heads_at(site) for site in config.transformers}
+    assert heads == ({8} if family.startswith("SD1.5") else {1}), "of 64 channels"
+
+
+@pytest.mark.parametrize(("made_for", "other"), [("SD1.5", "SD2"), ("SDXL", "SSD-1B"), ("SD2", "SDXL")])
+def test_an_adaptor_of_another_family_is_refused_with_both_names(made_for: str, other: str) -> None:
+    (kind, changes), (other_kind, other_changes) = FAMILIES[made_for], FAMILIES[other]
+    adaptor = trained(fresh_adaptor(build_model(kind, **changes)))
+    with pytest.raises(ValueError, match=rf"made for {made_for}, but the model is {other}\."):
+        bind(build_model(other_kind, **other_changes), adaptor)
