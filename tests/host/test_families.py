@@ -3,10 +3,13 @@ inputs that models for inpainting and editing take beside the latents."""
 
 from pathlib import Path
 
+import comfy.ops
+import comfy.sd
 import pytest
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
-from small_host import FAMILIES, Sampler, build_model, conditioning, trained
+from small_host import FAMILIES, SMALL, Sampler, build_model, conditioning, trained, with_all_weights
 from ways import UNTRAINED, Way, features, moved, untrained
 
 from magicvideo.adaptor_unet.checkpoint import load, save
@@ -103,3 +106,33 @@ def test_an_adaptor_of_another_family_is_refused_with_both_names(made_for: str, 
     adaptor = trained(fresh_adaptor(build_model(kind, **changes)))
     with pytest.raises(ValueError, match=rf"made for {made_for}, but the model is {other}\."):
         bind(build_model(other_kind, **other_changes), adaptor)
+
+
+# Blocks of the real networks, each level 320 channels wide, as the host's loader tells families apart.
+WIDE = {"in_channels": 4, "out_channels": 4, "num_res_blocks": [2, 2, 2], "channel_mult": (1, 1, 1)}
+FULL_SIZE = {
+    "SD2": {
+        "num_res_blocks": [2, 2, 2, 2],
+        "channel_mult": (1, 1, 1, 1),
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1] * 9 + [0] * 3,
+        "transformer_depth_middle": 1,
+    },
+    "Segmind Vega": {"transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2], "transformer_depth_middle": -1},
+    "SDXL": {"transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "transformer_depth_middle": 10},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_a_network_from_the_stock_loader_is_known_and_takes_an_adaptor(name: str, sample: Sampler) -> None:
+    kind = FAMILIES[name][0]
+    settings = SMALL | FAMILIES[name][1] | kind.unet_config | kind.unet_extra_config | WIDE | FULL_SIZE[name]
+    network = with_all_weights(UNetModel(**settings, dtype=torch.float32, operations=comfy.ops.disable_weight_init))
+    weights = {key: torch.full_like(value, 1e-3) for key, value in network.state_dict().items()}
+    model = comfy.sd.load_diffusion_model_state_dict(weights)
+    assert family_of(model) == name
+    adaptor = trained(fresh_adaptor(model, rank=4, init="random"))
+    text = conditioning(1, channels=kind.unet_config["context_dim"])
+    given = {"frames": 2, "steps": 1, "positive": text, "negative": text}
+    assert not torch.equal(sample(bind(model, adaptor), **given), sample(model, **given))

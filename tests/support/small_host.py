@@ -100,9 +100,11 @@ def trained(adaptor: ModelPatcher, seed: int = 1, size: float = 0.3) -> ModelPat
     return adaptor
 
 
-def conditioning(seed: int = 0, tokens: int = 77, batch: int = 1, **extra: object) -> list:
+def conditioning(
+    seed: int = 0, tokens: int = 77, batch: int = 1, channels: int = SMALL["context_dim"], **extra: object
+) -> list:
     generator = torch.Generator().manual_seed(seed)
-    text = torch.randn(batch, tokens, SMALL["context_dim"], generator=generator)
+    text = torch.randn(batch, tokens, channels, generator=generator)
     return [[text, {"pooled_output": torch.randn(batch, 1280, generator=generator), **extra}]]
 
 
