@@ -30,6 +30,7 @@ from ..adaptor_unet.training.loop import accelerator
 from ..adaptor_unet.training.progress_pictures import loss_plot, progress_picture
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.settings import RunSettings
+from ..adaptor_unet.training.training_error import enough_memory
 from ..adaptor_unet.training.watchers import Record, Watcher
 from ..adaptor_unet.whole_file import writing
 from .motion_training import MotionTraining, Output
@@ -148,7 +149,11 @@ class GraphTraining:
             preview.raise_if_stopped()
         if not output.adaptor.exists():  # of a finished run, taken away since
             training.run.save(final=True)
-        frames = preview.last_clip if preview.last_clip is not None else training.sample_averaged()
+        frames = preview.last_clip
+        if frames is None:
+            kept = f"The adaptor is saved as {output.adaptor.name}: Load MagicVideo Adaptor gives it."
+            with enough_memory("the sample clip is made", kept):
+                frames = training.sample_averaged()
         return hosted(load(output.adaptor)), as_image(loss_plot(record.records)), frames
 
     def _clips(self) -> TrainingClips:

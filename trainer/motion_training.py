@@ -20,6 +20,7 @@ from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.loop import TrainingRun
 from ..adaptor_unet.training.settings import TrainingSettings
 from ..adaptor_unet.training.trainables import BaseLora, Trainables
+from ..adaptor_unet.training.training_error import enough_memory
 from ..adaptor_unet.training.watchers import Watcher, Watchers
 from ..adaptor_unet.whole_file import save_tensors
 
@@ -51,7 +52,7 @@ class MotionTraining:
     writing the usual files.  ``memory_format`` is that of the copied UNet's weights.
 
     Must be made and used outside inference mode.  Raises ValueError when adaptor, model, clips or saved state do not
-    fit, and when a new run would write over a finished file.
+    fit, and when a new run would write over a finished file; OutOfMemoryError when there is no room for the copy.
     """
 
     def __init__(
@@ -76,9 +77,12 @@ class MotionTraining:
         self.encoders, self.used, self._export = encoders, used or {}, export
         dtype = training_dtype(settings.precision)
         weights = torch.float32 if settings.base_tuning == "full" else dtype
-        self.denoiser = TrainingUnet(model, accelerator.device, weights, settings.checkpointing)
-        self.denoiser.unet.to(memory_format=memory_format)
-        self.adaptor = adaptor.to(accelerator.device, torch.float32)
+        with enough_memory(
+            "the model is copied to train with", "Close what else uses the memory, or take precision bf16."
+        ):
+            self.denoiser = TrainingUnet(model, accelerator.device, weights, settings.checkpointing)
+            self.denoiser.unet.to(memory_format=memory_format)
+            self.adaptor = adaptor.to(accelerator.device, torch.float32)
         self.trainables = Trainables(self.adaptor, self.denoiser.unet, settings)
         self.run = TrainingRun(
             self.denoiser,

@@ -25,6 +25,7 @@ from ..adaptor_unet.training.data.prepare import spread
 from ..adaptor_unet.training.data.sub_clips import UnfitClipError, draw_sub_clips
 from ..adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
 from ..adaptor_unet.training.settings_text import parse_toml
+from ..adaptor_unet.training.training_error import enough_memory
 
 # Settings that are inputs of the node itself, by name.
 INPUTS = {
@@ -54,7 +55,8 @@ class WiredClips:
         for place, (frames, fps) in enumerate(self._frames):
             (text, caption), random = texts[place % len(texts)], Random(f"{data.seed} {place}")
             for chosen, rate in sub_clips(frames, fps, data, random, place):
-                latents = self._latents(chosen, data, random, encoders)
+                with enough_memory(f"clip {place + 1} is encoded", "Lower width or height."):
+                    latents = self._latents(chosen, data, random, encoders)
                 check_values(latents, text, place)
                 clips.append(LatentClip(latents, rate, text, caption))
         train = MemoryClips(tuple(clips))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,14 @@ from torch import Tensor
 from ..adaptor import VideoAdaptor
 from ..content_name import content_name
 from ..frame_noise import clip_noise
+from .data.data_settings import LATENT_PIXELS
 from .data.latent_clip import STILL_FPS, TrainingClips
 from .objective import Denoiser, NoisyFrames, Objective
 from .run_state import RunState, go_on
 from .settings import TrainingSettings
 from .step_plan import PlannedClip, StepKind, StepPlan, draw_context, draw_timesteps, plan_step
 from .trainables import MovingAverage, Trainables, set_rates
+from .training_error import MAY_BE_MEMORY, OutOfMemoryError, TrainingError, free_memory, is_out_of_memory
 from .validation import validation_loss
 from .watchers import Watcher
 
@@ -51,9 +54,10 @@ LASTING = (
     "context_timesteps",
 )
 
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on: names the step, what happened and what to do."""
+# The parts of a run that a setting leaves out.
+LEFT_OUT = {"validation": "validate_every", "the sample clip": "sample_every"}
+# How long one process waits for another: the first encodes all clips before the others read them.
+WAITS = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -112,21 +116,45 @@ class TrainingRun:
         run_identity |= {"adaptor": adaptor.config.to_json()} | contents
         run_identity |= self.run_identity
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
+        self.doing, self.whole = "", True  # what the run does now; False while a step changes its tensors
 
     def resume(self) -> bool:
         """Goes on from the last sound state in the run's folder, if there is one."""
         return go_on(self.state, self.folder)
 
     def train(self) -> bool:
-        """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
+        """Trains to the last step; False when a watcher stopped it before.  Either way all is saved.
+
+        Raises OutOfMemoryError when memory is too short, after what was learnt until then is saved.
+        """
         try:
             finished = self._all_steps()
         except self.watcher.stop_errors as error:
             # In the middle of a step too: its tensors are changed only once all of it is computed.
             self.watcher.stopped(error)
             finished = False
+        except MAY_BE_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._out_of_memory(error) from error
         self.save(final=True)
         return finished
+
+    def _out_of_memory(self, error: BaseException) -> OutOfMemoryError:
+        """To be raised: what memory was too short for, what to lower, and what is kept, once that is saved."""
+        free_memory(error)
+        settings, latents = self.settings, self.clips.train[0].latents
+        size = f"{len(latents)} frames of {latents.shape[-1] * LATENT_PIXELS}x{latents.shape[-2] * LATENT_PIXELS}"
+        kept = "Nothing was learnt yet."
+        if self.state.step and self.whole and self.accelerator.is_main_process:
+            try:
+                self._write(final=False)
+                kept = f"What was learnt in {self.state.step} steps is saved."
+            except MAY_BE_MEMORY:  # TrainingError is one of them
+                self.whole = False
+        if self.state.step and not self.whole:
+            kept = "What was saved before is intact."
+        return OutOfMemoryError(f"Out of memory during {self.doing} ({size}). {lower(self.doing, settings)} {kept}")
 
     def _all_steps(self) -> bool:
         """All steps that are left and the looks at them; False when a watcher asked to stop between two."""
@@ -152,6 +180,7 @@ class TrainingRun:
         return torch.autocast(self.accelerator.device.type, self.dtype if half else None, enabled=half)
 
     def _step(self, step: int) -> dict[str, float]:
+        self.doing = f"step {step + 1} of {self.settings.steps}"
         plan = plan_step(step, self.settings, tuple(self.clips.train.groups))
         set_rates(self.optimiser, step, self.settings)
         self.optimiser.zero_grad(set_to_none=True)
@@ -168,8 +197,10 @@ class TrainingRun:
                 f"The loss of step {step + 1} is {float(total)} and its gradient {float(norm)}, which are no finite "
                 "numbers. What was saved last is sound: go on from it with a lower learning_rate, or precision fp32."
             )
+        self.whole = False
         self.optimiser.step()
         self.averages.update(step)
+        self.whole = True
         return {"loss": float(total), "gradient": float(norm), "rate": self.optimiser.param_groups[0]["lr"]}
 
     def _micro_batches(self, plan: StepPlan) -> Iterator[list[Example]]:
@@ -251,10 +282,12 @@ class TrainingRun:
         at_end = step in (0, settings.steps)
         with self.averages.in_place():
             if settings.validate_every and (at_end or step % settings.validate_every == 0) and self.clips.held_out:
+                self.doing = "validation"
                 with self.autocast():
                     values = validation_loss(self.objective, self.clips.held_out, self.trainables.adaptor)
                 self.watcher.numbers(step, settings.steps, values)
             if self.sample and settings.sample_every and (at_end or step % settings.sample_every == 0):
+                self.doing = "the sample clip"
                 with self.autocast():
                     frames = self.sample()
                 self.watcher.clip(step, f"step-{step:08}", frames)
@@ -262,16 +295,33 @@ class TrainingRun:
     def save(self, final: bool) -> None:
         """Writes the state, and exports.  Raises TrainingError when it cannot be written."""
         if self.accelerator.is_main_process:
-            try:
-                self.state.save(self.folder, self.settings.keep)
-                with self.averages.in_place():
-                    self.export(self.state.step, final)
-            except (OSError, SafetensorError) as error:
-                raise TrainingError(
-                    f"Step {self.state.step} could not be saved in {self.folder} ({error}). What was saved before is "
-                    f"intact: {remedy(error)} and resume."
-                ) from error
+            self._write(final)
         self.accelerator.wait_for_everyone()
+
+    def _write(self, final: bool) -> None:
+        try:
+            self.state.save(self.folder, self.settings.keep)
+            with self.averages.in_place():
+                self.export(self.state.step, final)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"Step {self.state.step} could not be saved in {self.folder} ({error}). What was saved before is "
+                f"intact: {remedy(error)} and resume."
+            ) from error
+
+
+def lower(doing: str, settings: TrainingSettings) -> str:
+    """What to lower when memory is too short for a part of a run; first what a run can be resumed with."""
+    if doing in LEFT_OUT:
+        return f"Go on with {LEFT_OUT[doing]} = 0, which leaves it out."
+    if settings.clips_at_once > 1:
+        return f"Go on with clips_at_once below {settings.clips_at_once}."
+    if not settings.checkpointing:
+        return "Go on with checkpointing, which takes far less."
+    less = "frames, width or height"
+    if settings.base_tuning == "full":
+        less += ", or take base_tuning lora or frozen"
+    return f"Lower {less}, in a new run; start may name the adaptor of this one."
 
 
 def remedy(error: Exception) -> str:
@@ -285,9 +335,10 @@ def accelerator(cpu: bool) -> "Accelerator":
     """This process's place among all of them.  Raises ImportError with a sentence when Accelerate is not installed."""
     try:
         from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
     except ImportError as error:
         raise ImportError("Training needs accelerate: run `pip install accelerate` in ComfyUI's Python.") from error
-    return Accelerator(cpu=cpu)
+    return Accelerator(cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=WAITS)])
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ...whole_file import save_tensors
+from ..training_error import enough_memory
 from .cache_files import (
     ContentHashes,
     contents,
@@ -48,6 +49,8 @@ STORED = torch.float16
 # Bounds the memory that encoding takes.
 FRAMES_AT_ONCE = 8
 NAMED_AT_MOST = 5
+# What to do when memory is too short for that.
+LOWER = "Lower width or height, or close what else uses the memory; clips that are encoded stay in the cache."
 
 
 class Encoders(Protocol):
@@ -121,7 +124,7 @@ def build_cache(
     build; the others then find everything.
 
     Files that cannot be used are skipped, named in the log and in ``skipped`` of the result.  Raises ValueError when no
-    clip is left, or when the autoencoder gives values that are not finite.
+    clip is left, or when the autoencoder gives values that are not finite; OutOfMemoryError when memory is too short.
     """
     wanted = [clip for clip in clips if settings.stills or clip.kind != "still"]
     if not wanted:
@@ -133,7 +136,8 @@ def build_cache(
         for done, clip in enumerate(wanted):
             progress(done, len(wanted), clip.path.name)
             try:
-                found.append((*latents.clip(clip), settings.captioned(clip.caption)))
+                with enough_memory(f"{clip.path.name} is encoded", LOWER):
+                    found.append((*latents.clip(clip), settings.captioned(clip.caption)))
             except ClipFileError as error:
                 logger.warning("Skipped %s: it %s.", clip.path, error.reason)
                 skipped.append((clip.path, error.reason))
@@ -147,7 +151,8 @@ def build_cache(
         raise ValueError(f"None of the {len(wanted)} clips can be used: {reasons}{more}.")
     texts = {}
     for caption in sorted({"", *(caption for _, _, caption in found)}):
-        texts[caption] = latents.text(caption, lambda: progress(len(wanted), len(wanted), "captions"))
+        with enough_memory("captions are encoded", "Close what else uses the memory."):
+            texts[caption] = latents.text(caption, lambda: progress(len(wanted), len(wanted), "captions"))
     cached = [CachedClip(path, fps, texts[caption], caption) for path, fps, caption in found]
     return FolderClips(cached, read_tensor(texts[""], "text"), skipped)
 
