@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ from ..adaptor_unet.checkpoint import save
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.training_files import HostEncoders, decode, write_checkpoint
 from ..adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents, training_dtype
+from ..adaptor_unet.training.data.cache_files import read_metadata
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.loop import TrainingRun
+from ..adaptor_unet.training.run_state import last_step
 from ..adaptor_unet.training.settings import TrainingSettings
 from ..adaptor_unet.training.trainables import BaseLora, Trainables
 from ..adaptor_unet.training.training_error import enough_memory
-from ..adaptor_unet.training.watchers import Watcher, Watchers
+from ..adaptor_unet.training.watchers import DECODING, SAMPLE, Watcher, Watchers
 from ..adaptor_unet.whole_file import save_tensors
 
 if TYPE_CHECKING:
@@ -96,6 +99,7 @@ class MotionTraining:
             self.sample if encoders else None,
             dtype,
             run_identity or {},
+            foretells=True,
         )
         resumed = resume and self.run.resume()
         if not resumed and export is None:
@@ -122,7 +126,9 @@ class MotionTraining:
             self.settings.sample_cfg,
             seed=0,
         )
-        latents = sample_latents(self.denoiser, self.adaptor, clip.text, self.clips.empty_text, how)
+        told = partial(self.run.watcher.phase, SAMPLE)
+        latents = sample_latents(self.denoiser, self.adaptor, clip.text, self.clips.empty_text, how, told)
+        self.run.watcher.phase(DECODING, 0, 0)
         return decode(self.model, self.encoders().vae, latents)
 
     def sample_averaged(self) -> Tensor:
@@ -143,6 +149,18 @@ class MotionTraining:
         elif self.settings.base_tuning == "full" and final:
             encoders = self.encoders()
             write_checkpoint(self.output.base, self.model, self.denoiser.unet, encoders.clip, encoders.vae, told)
+
+
+def is_finished(output: Output, settings: TrainingSettings, run_identity: dict[str, Any]) -> bool:
+    """Whether a run has done all of its steps and its files are there; the model is not needed to tell.
+
+    Raises StateError when the folder is that of a run with another identity.
+    """
+    step = last_step(output.folder, run_identity)
+    if step is None or step < settings.steps:
+        return False
+    written = (read_metadata(output.adaptor) or {}).get("ss_steps") == str(step)
+    return written and (settings.base_tuning == "frozen" or output.base.exists())
 
 
 def refuse_finished(output: Output, settings: TrainingSettings) -> None:

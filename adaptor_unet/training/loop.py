@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,12 @@ from einops import rearrange, reduce, repeat
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..adaptor import VideoAdaptor
+from ..adaptor import AdaptorConfig, VideoAdaptor
 from ..content_name import content_name
 from ..frame_noise import clip_noise
 from .data.data_settings import LATENT_PIXELS
 from .data.latent_clip import STILL_FPS, TrainingClips
+from .estimate import Work, pass_time
 from .objective import Denoiser, NoisyFrames, Objective
 from .run_state import RunState, go_on
 from .settings import TrainingSettings
@@ -32,7 +34,7 @@ from .step_plan import PlannedClip, StepKind, StepPlan, draw_context, draw_times
 from .trainables import MovingAverage, Trainables, set_rates
 from .training_error import MAY_BE_MEMORY, OutOfMemoryError, TrainingError, free_memory, is_out_of_memory
 from .validation import validation_loss
-from .watchers import Watcher
+from .watchers import SAMPLE, SAVING, TIMING, TRAINING, VALIDATION, Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -55,7 +57,7 @@ LASTING = (
 )
 
 # The parts of a run that a setting leaves out.
-LEFT_OUT = {"validation": "validate_every", "the sample clip": "sample_every"}
+LEFT_OUT = {VALIDATION: "validate_every", SAMPLE: "sample_every"}
 # How long one process waits for another: the first encodes all clips before the others read them.
 WAITS = timedelta(days=7)
 
@@ -86,7 +88,8 @@ class TrainingRun:
 
     ``export(step, final)`` writes the files that a user keeps, ``sample`` renders a clip ``f h w 3``; both are called
     while the averaged weights stand in the modules.  ``run_identity``: what else a resumed run must share with the one
-    before.  Raises ValueError when the settings do not fit the processes.
+    before.  ``foretells``: who watches is told first how long it will take.  Raises ValueError when the settings do not
+    fit the processes.
     """
 
     denoiser: Denoiser
@@ -100,21 +103,17 @@ class TrainingRun:
     sample: Callable[[], Tensor] | None = None
     dtype: torch.dtype = torch.float32
     run_identity: dict[str, Any] = field(default_factory=dict)
+    foretells: bool = False
 
     def __post_init__(self) -> None:
-        settings, processes = self.settings, self.accelerator.num_processes
+        settings = self.settings
         adaptor = self.trainables.adaptor
-        adaptor.config = replace(adaptor.config, frame_noise_levels=settings.frame_noise_levels)
-        if settings.batch < processes:
-            raise ValueError(f"batch is {settings.batch}, but there are {processes} processes, and each needs a clip.")
+        adaptor.config = trained_config(settings, adaptor.config)
+        check_processes(settings, self.accelerator.num_processes)
         self.objective = Objective(self.denoiser, settings)
         self.optimiser = self.trainables.optimiser(settings.rate(len(self.clips.train)))
         self.averages = MovingAverage(self.trainables.parameters, settings.ema)
-        run_identity = {name: getattr(settings, name) for name in LASTING}
-        empty = content_name([("empty", self.clips.empty_text)])
-        contents = {"clips": list(self.clips.train.groups), "clip_contents": [self.clips.train.content, empty]}
-        run_identity |= {"adaptor": adaptor.config.to_json()} | contents
-        run_identity |= self.run_identity
+        run_identity = identity_of(settings, adaptor.config, self.clips) | self.run_identity
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
         self.doing, self.whole = "", True  # what the run does now; False while a step changes its tensors
 
@@ -145,6 +144,7 @@ class TrainingRun:
         free_memory(error)
         settings, latents = self.settings, self.clips.train[0].latents
         size = f"{len(latents)} frames of {latents.shape[-1] * LATENT_PIXELS}x{latents.shape[-2] * LATENT_PIXELS}"
+        doing, step = self.doing, self.state.step + (self.doing == TRAINING)
         kept = "Nothing was learnt yet."
         if self.state.step and self.whole and self.accelerator.is_main_process:
             try:
@@ -154,10 +154,13 @@ class TrainingRun:
                 self.whole = False
         if self.state.step and not self.whole:
             kept = "What was saved before is intact."
-        return OutOfMemoryError(f"Out of memory during {self.doing} ({size}). {lower(self.doing, settings)} {kept}")
+        place = f"step {step} of {settings.steps}, {size}"
+        return OutOfMemoryError(f"Out of memory during {doing} ({place}). {lower(doing, settings)} {kept}")
 
     def _all_steps(self) -> bool:
         """All steps that are left and the looks at them; False when a watcher asked to stop between two."""
+        if self.foretells and self.accelerator.is_main_process:
+            self._foretell()
         if self.state.step == 0:
             self._look()
         while self.state.step < self.settings.steps:
@@ -174,13 +177,33 @@ class TrainingRun:
             self._look()
         return True
 
+    def _foretell(self) -> None:
+        """Times a few passes, and tells how long the run will take."""
+        settings, done, clip = self.settings, self.state.step, self.clips.train[0]
+        self._phase(TIMING, 0, 0)
+        with self.autocast():
+            took = pass_time(self.denoiser, clip.latents, self.clips.empty_text)
+        left = range(done + bool(done), settings.steps + 1)
+        validations, samples = (
+            sum(is_due(every, step, settings.steps) for step in left)
+            for every in (settings.validate_every, settings.sample_every if self.sample else 0)
+        )
+        work = Work(settings, len(clip.latents), len(self.clips.held_out), settings.steps - done, validations, samples)
+        self.watcher.note(work.told(took, tuple(clip.latents.shape[-2:])))
+
+    def _phase(self, doing: str, done: int, total: int) -> None:
+        """Who watches is told what is done now."""
+        self.doing = doing
+        if self.accelerator.is_main_process:
+            self.watcher.phase(doing, done, total)
+
     def autocast(self) -> torch.autocast:
         """Mixed precision.  Not Accelerate's, which a process can choose only once."""
         half = self.dtype is not torch.float32
         return torch.autocast(self.accelerator.device.type, self.dtype if half else None, enabled=half)
 
     def _step(self, step: int) -> dict[str, float]:
-        self.doing = f"step {step + 1} of {self.settings.steps}"
+        self._phase(TRAINING, step, self.settings.steps)
         plan = plan_step(step, self.settings, tuple(self.clips.train.groups))
         set_rates(self.optimiser, step, self.settings)
         self.optimiser.zero_grad(set_to_none=True)
@@ -221,6 +244,11 @@ class TrainingRun:
             raise TrainingError(
                 f"Item {planned.item + 1} of the clips, with the caption {clip.caption!r:.80}, has values that are not "
                 "finite numbers. Take it out, or encode it again in 32 bits."
+            )
+        if not clip.latents.any():
+            raise TrainingError(
+                f"Item {planned.item + 1} of the clips, with the caption {clip.caption!r:.80}, is empty: its latents "
+                "are all zeros, and nothing can be learnt from them. Take it out, or encode it again."
             )
         levels, frames = len(self.denoiser.sigmas), len(clip.latents)
         shape, shared = tuple(clip.latents.shape), self.trainables.adaptor.config.shared_noise
@@ -275,19 +303,18 @@ class TrainingRun:
         return bool(self.accelerator.reduce(torch.tensor(float(asked), device=self.accelerator.device), "sum") > 0)
 
     def _look(self) -> None:
-        """Validation loss and sample clip, when their time has come; both at the start and at the end."""
+        """Validation loss and sample clip, when their time has come."""
         settings, step = self.settings, self.state.step
         if not self.accelerator.is_main_process:
             return
-        at_end = step in (0, settings.steps)
         with self.averages.in_place():
-            if settings.validate_every and (at_end or step % settings.validate_every == 0) and self.clips.held_out:
-                self.doing = "validation"
+            if is_due(settings.validate_every, step, settings.steps) and self.clips.held_out:
                 with self.autocast():
-                    values = validation_loss(self.objective, self.clips.held_out, self.trainables.adaptor)
+                    progress = partial(self._phase, VALIDATION)
+                    values = validation_loss(self.objective, self.clips.held_out, self.trainables.adaptor, progress)
                 self.watcher.numbers(step, settings.steps, values)
-            if self.sample and settings.sample_every and (at_end or step % settings.sample_every == 0):
-                self.doing = "the sample clip"
+            if self.sample and is_due(settings.sample_every, step, settings.steps):
+                self._phase(SAMPLE, 0, 0)
                 with self.autocast():
                     frames = self.sample()
                 self.watcher.clip(step, f"step-{step:08}", frames)
@@ -299,6 +326,7 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()
 
     def _write(self, final: bool) -> None:
+        self._phase(SAVING, 0, 0)
         try:
             self.state.save(self.folder, self.settings.keep)
             with self.averages.in_place():
@@ -308,6 +336,33 @@ class TrainingRun:
                 f"Step {self.state.step} could not be saved in {self.folder} ({error}). What was saved before is "
                 f"intact: {remedy(error)} and resume."
             ) from error
+
+
+def check_processes(settings: TrainingSettings, processes: int) -> None:
+    """Raises ValueError when there are not enough clips in a step for all processes."""
+    if settings.batch < processes:
+        raise ValueError(f"batch is {settings.batch}, but there are {processes} processes, and each needs a clip.")
+
+
+def is_due(every: int, step: int, steps: int) -> bool:
+    """Whether a look is to be taken behind a step: every so often, and at the start and the end of a run.
+
+    Never in a run that is shorter than that, where a look would take longer than the steps.
+    """
+    return 0 < every <= steps and (step in (0, steps) or step % every == 0)
+
+
+def trained_config(settings: TrainingSettings, config: AdaptorConfig) -> AdaptorConfig:
+    """What an adaptor says of itself once it is trained so."""
+    return replace(config, frame_noise_levels=settings.frame_noise_levels)
+
+
+def identity_of(settings: TrainingSettings, config: AdaptorConfig, clips: TrainingClips) -> dict[str, Any]:
+    """What a resumed run must share with the one before."""
+    empty = content_name([("empty", clips.empty_text)])
+    contents = {"clips": list(clips.train.groups), "clip_contents": [clips.train.content, empty]}
+    lasting = {name: getattr(settings, name) for name in LASTING}
+    return lasting | {"adaptor": trained_config(settings, config).to_json()} | contents
 
 
 def lower(doing: str, settings: TrainingSettings) -> str:
