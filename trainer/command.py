@@ -14,13 +14,14 @@ from ..adaptor_unet.checkpoint import load
 from ..adaptor_unet.host.base_model import check_fit, check_text, check_trainable
 from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
-from ..adaptor_unet.host.training_unet import training_device
+from ..adaptor_unet.host.training_unet import make_room, training_device
 from ..adaptor_unet.training.data.cache_files import read_hash
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, fitting_size
 from ..adaptor_unet.training.data.shards import check_new, write_shards
 from ..adaptor_unet.training.live_bar import LiveBar, preparing
-from ..adaptor_unet.training.loop import check_processes, identity_of, processes
+from ..adaptor_unet.training.loop import check_processes, processes
+from ..adaptor_unet.training.run_identity import identity_of
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.run_state import states
 from ..adaptor_unet.training.settings import RunSettings
@@ -139,6 +140,7 @@ class TrainCommand:
                     logger.info(FINISHED, output.adaptor, settings.training.steps)
                 return True
         bar.phase("copying the model")
+        make_room()  # the encoders have done their work
 
         def watchers(done: int) -> list[Watcher]:
             bar.close()

@@ -16,7 +16,7 @@ from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import save
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.training_files import HostEncoders, decode, write_checkpoint
-from ..adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents, training_dtype
+from ..adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, make_room, sample_latents, training_dtype
 from ..adaptor_unet.training.data.cache_files import read_metadata
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.loop import TrainingRun
@@ -129,7 +129,9 @@ class MotionTraining:
         told = partial(self.run.watcher.phase, SAMPLE)
         latents = sample_latents(self.denoiser, self.adaptor, clip.text, self.clips.empty_text, how, told)
         self.run.watcher.phase(DECODING, 0, 0)
-        return decode(self.model, self.encoders().vae, latents)
+        frames = decode(self.model, self.encoders().vae, latents)
+        make_room()  # training needs what the autoencoder has taken
+        return frames
 
     def sample_averaged(self) -> Tensor:
         """f h w 3: such a clip by the averaged weights, outside the loop."""

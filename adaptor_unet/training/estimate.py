@@ -63,12 +63,16 @@ def pass_time(denoiser: Denoiser, latents: Tensor, text: Tensor) -> PassTime:
 
 @dataclass(frozen=True)
 class Work:
-    """What is left of a run: its looks and steps.  ``frames`` of a clip, ``held_out`` clips that are looked at."""
+    """What is left of a run: its steps, of ``clips`` each on one process, and its looks.
+
+    ``frames`` of a clip, ``held_out`` clips that are looked at.
+    """
 
     settings: TrainingSettings
     frames: int
     held_out: int
     steps: int
+    clips: int
     validations: int
     samples: int
 
@@ -76,7 +80,7 @@ class Work:
         """Seconds of all steps, of clips of ``area`` times the size."""
         rows = self.frames * (2 if self.settings.frame_noise_levels == "finished_frames" else 1)
         factor = STEP_COMPUTED_AGAIN if self.settings.checkpointing else STEP
-        return self.steps * self.settings.batch * factor * took.seconds(rows, area)
+        return self.steps * self.clips * factor * took.seconds(rows, area)
 
     def validation(self, took: PassTime, area: float = 1.0) -> float:
         """Seconds of all looks at the validation loss: each frame alone, and given finished ones."""

@@ -21,18 +21,18 @@ from einops import rearrange, reduce, repeat
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..adaptor import AdaptorConfig, VideoAdaptor
-from ..content_name import content_name
+from ..adaptor import VideoAdaptor
 from ..frame_noise import clip_noise
 from .data.data_settings import LATENT_PIXELS
 from .data.latent_clip import STILL_FPS, TrainingClips
 from .estimate import Work, pass_time
 from .objective import Denoiser, NoisyFrames, Objective
+from .run_identity import identity_of, trained_config
 from .run_state import RunState, go_on
 from .settings import TrainingSettings
 from .step_plan import PlannedClip, StepKind, StepPlan, draw_context, draw_timesteps, plan_step
 from .trainables import MovingAverage, Trainables, set_rates
-from .training_error import MAY_BE_MEMORY, OutOfMemoryError, TrainingError, free_memory, is_out_of_memory
+from .training_error import MAY_BE_MEMORY, OutOfMemoryError, TrainingError, free_memory, is_out_of_memory, lower
 from .validation import validation_loss
 from .watchers import SAMPLE, SAVING, TIMING, TRAINING, VALIDATION, Watcher
 
@@ -41,23 +41,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Settings that a resumed run must share with the one before: they decide what a step sees and what is trained.
-LASTING = (
-    "seed",
-    "batch",
-    "base_tuning",
-    "base_rank",
-    "still_share",
-    "base_still_share",
-    "caption_dropout",
-    "high_noise_share",
-    "frame_noise_levels",
-    "clean_context_share",
-    "context_timesteps",
-)
-
-# The parts of a run that a setting leaves out.
-LEFT_OUT = {VALIDATION: "validate_every", SAMPLE: "sample_every"}
 # How long one process waits for another: the first encodes all clips before the others read them.
 WAITS = timedelta(days=7)
 
@@ -188,7 +171,10 @@ class TrainingRun:
             sum(is_due(every, step, settings.steps) for step in left)
             for every in (settings.validate_every, settings.sample_every if self.sample else 0)
         )
-        work = Work(settings, len(clip.latents), len(self.clips.held_out), settings.steps - done, validations, samples)
+        clips = math.ceil(settings.batch / self.accelerator.num_processes)
+        work = Work(
+            settings, len(clip.latents), len(self.clips.held_out), settings.steps - done, clips, validations, samples
+        )
         self.watcher.note(work.told(took, tuple(clip.latents.shape[-2:])))
 
     def _phase(self, doing: str, done: int, total: int) -> None:
@@ -350,33 +336,6 @@ def is_due(every: int, step: int, steps: int) -> bool:
     Never in a run that is shorter than that, where a look would take longer than the steps.
     """
     return 0 < every <= steps and (step in (0, steps) or step % every == 0)
-
-
-def trained_config(settings: TrainingSettings, config: AdaptorConfig) -> AdaptorConfig:
-    """What an adaptor says of itself once it is trained so."""
-    return replace(config, frame_noise_levels=settings.frame_noise_levels)
-
-
-def identity_of(settings: TrainingSettings, config: AdaptorConfig, clips: TrainingClips) -> dict[str, Any]:
-    """What a resumed run must share with the one before."""
-    empty = content_name([("empty", clips.empty_text)])
-    contents = {"clips": list(clips.train.groups), "clip_contents": [clips.train.content, empty]}
-    lasting = {name: getattr(settings, name) for name in LASTING}
-    return lasting | {"adaptor": trained_config(settings, config).to_json()} | contents
-
-
-def lower(doing: str, settings: TrainingSettings) -> str:
-    """What to lower when memory is too short for a part of a run; first what a run can be resumed with."""
-    if doing in LEFT_OUT:
-        return f"Go on with {LEFT_OUT[doing]} = 0, which leaves it out."
-    if settings.clips_at_once > 1:
-        return f"Go on with clips_at_once below {settings.clips_at_once}."
-    if not settings.checkpointing:
-        return "Go on with checkpointing, which takes far less."
-    less = "frames, width or height"
-    if settings.base_tuning == "full":
-        less += ", or take base_tuning lora or frozen"
-    return f"Lower {less}, in a new run; start may name the adaptor of this one."
 
 
 def remedy(error: Exception) -> str:

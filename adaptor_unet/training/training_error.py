@@ -6,10 +6,16 @@ from contextlib import contextmanager
 
 from torch.utils.checkpoint import CheckpointError
 
+from .settings import TrainingSettings
+from .watchers import SAMPLE, VALIDATION
+
 # What all of the errors are that may mean it; ``is_out_of_memory`` tells.
 MAY_BE_MEMORY = (RuntimeError, MemoryError)
 # Of the allocators of processors, GPUs and their libraries.
 WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+# The parts of a run that a setting leaves out.
+LEFT_OUT = {VALIDATION: "validate_every", SAMPLE: "sample_every"}
 
 
 class TrainingError(RuntimeError):
@@ -51,3 +57,17 @@ def enough_memory(doing: str, lower: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(f"Out of memory while {doing}. {lower}") from error
+
+
+def lower(doing: str, settings: TrainingSettings) -> str:
+    """What to lower when memory is too short for a part of a run; first what a run can be resumed with."""
+    if doing in LEFT_OUT:
+        return f"Go on with {LEFT_OUT[doing]} = 0, which leaves it out."
+    if settings.clips_at_once > 1:
+        return f"Go on with clips_at_once below {settings.clips_at_once}."
+    if not settings.checkpointing:
+        return "Go on with checkpointing, which takes far less."
+    less = "frames, width or height"
+    if settings.base_tuning == "full":
+        less += ", or take base_tuning lora or frozen"
+    return f"Lower {less}, in a new run; start may name the adaptor of this one."

@@ -13,7 +13,7 @@ from magicvideo.adaptor_unet.training.loop import is_due
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(steps=100, batch=2, sample_steps=20, checkpointing=False)
-WORK = Work(SETTINGS, frames=16, held_out=3, steps=100, validations=3, samples=2)
+WORK = Work(SETTINGS, frames=16, held_out=3, steps=100, clips=2, validations=3, samples=2)
 
 
 def test_a_pass_takes_time_for_itself_and_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_what_is_left_of_a_run_by_hand() -> None:
 def test_it_says_what_would_be_shorter() -> None:
     told = WORK.told(PassTime(0.0, 0.1), (64, 64))
     assert told == (
-        "About 33 min for 100 steps; at 256x256 about 8 min; validate_every 0 saves about 3 min; "
+        "About 30 min for 100 steps; at 256x256 about 7 min; validate_every 0 saves about 3 min; "
         "sample_every 0 saves about 2 min."
     )
     assert WORK.told(PassTime(0.0, 0.0001), (32, 32)) == "Less than a minute for 100 steps."
