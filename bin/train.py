@@ -5,6 +5,9 @@
 A clip's caption stands in a text file of the same name, or in caption.txt of its folder. Beside the adaptor, the folder
 waves.run gets the state to resume from, the loss plot, sample clips and all numbers. Ctrl-C saves and stops; the same
 command with --resume goes on.
+
+Width and height that are not given follow from the clips, and on a processor the steps are a few, to try things.
+bash bin/train --help-all lists every option.
 """
 
 import argparse
@@ -15,25 +18,53 @@ from pathlib import Path
 
 import pack  # noqa: F401 - makes the pack importable
 
+# The options that matter first.
+FIRST = ("base", "clips", "output", "resume", "steps", "width", "height", "learning_rate")
 
-def parser() -> argparse.ArgumentParser:
+
+class HelpAll(argparse.Action):
+    """Shows the help of every option, and ends."""
+
+    def __init__(self, option_strings: list[str], dest: str, **how: object) -> None:
+        super().__init__(option_strings, dest, nargs=0, **how)
+
+    def __call__(self, *_: object) -> None:
+        made = parser(every=True)
+        made.print_help()
+        made.exit()
+
+
+def parser(every: bool = False) -> argparse.ArgumentParser:
+    """Reads all options; its help shows those of ``FIRST``, or ``every`` one."""
     from magicvideo.adaptor_unet.training.settings_text import add_settings
 
     made = argparse.ArgumentParser(
-        "bin/train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "bin/train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=None if every else "bin/train --base FILE --clips FOLDER --output FILE [OPTIONS]",
     )
+    made.add_argument("--help-all", action=HelpAll, default=argparse.SUPPRESS, help="show every option and exit")
     files = made.add_argument_group("files")
+
+    def rare(text: str) -> str:
+        return text if every else argparse.SUPPRESS
+
     files.add_argument("--base", required=True, type=Path, metavar="FILE", help="SD1.5 checkpoint to train for")
     source = files.add_mutually_exclusive_group(required=True)
     source.add_argument("--clips", type=Path, metavar="FOLDER", help="clips: video files, gif, webp, folders of images")
-    source.add_argument("--shards", type=Path, metavar="FOLDER", help="shards written by --write-shards")
+    text = rare("shards written by --write-shards, in place of --clips")
+    source.add_argument("--shards", type=Path, metavar="FOLDER", help=text)
     files.add_argument("--output", type=Path, metavar="FILE", help="adaptor file to write")
-    files.add_argument("--settings", type=Path, metavar="FILE", help="TOML file of settings; options come before it")
-    files.add_argument("--cache", type=Path, metavar="FOLDER", help="encoded clips (default: cache beside the output)")
-    files.add_argument("--write-shards", type=Path, metavar="FOLDER", help="encode the clips, write shards, and end")
     files.add_argument("--resume", action="store_true", help="go on from the last saved state, if there is one")
-    files.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files too")
-    add_settings(made)
+    text = rare("TOML file of settings; options come before it")
+    files.add_argument("--settings", type=Path, metavar="FILE", help=text)
+    text = rare("encoded clips (default: cache beside the output)")
+    files.add_argument("--cache", type=Path, metavar="FOLDER", help=text)
+    text = rare("encode the clips, write shards, and end")
+    files.add_argument("--write-shards", type=Path, metavar="FOLDER", help=text)
+    files.add_argument("--tensorboard", action="store_true", help=rare("write TensorBoard's files too"))
+    add_settings(made, None if every else FIRST)
     return made
 
 
@@ -61,9 +92,12 @@ def main() -> int:
 
 
 def run() -> int:
-    from magicvideo.adaptor_unet.training.loop import TrainingError
-    from magicvideo.adaptor_unet.training.settings import RunSettings
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from magicvideo.adaptor_unet.training.live_bar import preparing
+    from magicvideo.adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
     from magicvideo.adaptor_unet.training.settings_text import read_toml
+    from magicvideo.adaptor_unet.training.training_error import TrainingError
     from magicvideo.tools.host_in_process import start_host
 
     given = parser()
@@ -77,12 +111,15 @@ def run() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("magicvideo").setLevel(logging.INFO)
     try:
-        settings = RunSettings.from_values((read_toml(file) if file else {}) | chosen)
+        values = (read_toml(file) if file else {}) | chosen
+        settings = RunSettings.from_values(values)
         check_files(files)
-        start_host()
-        from magicvideo.trainer.command import TrainCommand
-
-        return 0 if TrainCommand(**files).train(settings) else 130
+        with preparing("starting ComfyUI"):
+            start_host()
+            from magicvideo.trainer.command import TrainCommand
+        with logging_redirect_tqdm():
+            finished = TrainCommand(**files).train(settings, left_open=ALL_SETTINGS.keys() - values.keys())
+        return 0 if finished else 130
     except (ValueError, TrainingError, ImportError) as error:
         print(f"bin/train: {error}", file=sys.stderr)
         return 2

@@ -18,6 +18,8 @@ def of_setting(name: str, **limits: float) -> io.Input:
         return io.Combo.Input(name, options=list(setting.choices), **told)
     if setting.multiple > 1:
         told["step"] = setting.multiple
+    if setting.most is not None:
+        told["max"] = setting.kind(setting.most)
     kind = io.Int if setting.kind is int else io.Float
     return kind.Input(name, **{"min": setting.kind(setting.least)} | told | limits)
 
@@ -53,8 +55,8 @@ class TrainAdaptor(io.ComfyNode):
                 ),
                 of_setting("steps", max=10_000_000),
                 of_setting("frames", max=1024),
-                of_setting("width", min=64, max=4096),
-                of_setting("height", min=64, max=4096),
+                of_setting("width", min=64),
+                of_setting("height", min=64),
                 of_setting("learning_rate", max=1.0, step=1e-6),
                 of_setting("base_tuning"),
                 of_setting("seed", max=0xFFFFFFFFFFFFF, control_after_generate=False),

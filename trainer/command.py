@@ -2,32 +2,33 @@
 
 import logging
 import os
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import load
-from ..adaptor_unet.host.base_model import check_fit
+from ..adaptor_unet.host.base_model import check_fit, check_text, check_trainable
 from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
-from ..adaptor_unet.host.training_unet import training_device
+from ..adaptor_unet.host.training_unet import make_room, training_device
 from ..adaptor_unet.training.data.cache_files import read_hash
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
-from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards
+from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, fitting_size
 from ..adaptor_unet.training.data.shards import check_new, write_shards
-from ..adaptor_unet.training.loop import processes
+from ..adaptor_unet.training.live_bar import LiveBar, preparing
+from ..adaptor_unet.training.loop import check_processes, processes
+from ..adaptor_unet.training.run_identity import identity_of
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.run_state import states
 from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.terminal import Terminal
-from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher
+from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher, summary_writer
 from ..adaptor_unet.whole_file import check_writable
-from .motion_training import MotionTraining, Output
+from .motion_training import MotionTraining, Output, is_finished
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENDING = ".safetensors"
+# What a processor trains where nobody has chosen: a graphics card takes more in less time.
+CPU_SIZE, CPU_STEPS = 256, 10
+TRIAL = "There is no graphics card, so these are %d steps, to try things; --steps %d trains."
+FINISHED = "%s is finished: all %d steps were done before, and nothing was trained now. Raise --steps to go on."
 GRAPH = """
 A graph that uses it: put {name} into ComfyUI's models/magicvideo, then
 
@@ -59,25 +64,56 @@ class TrainCommand:
     resume: bool = False
     tensorboard: bool = False
 
-    def train(self, settings: RunSettings) -> bool:
-        """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence."""
+    def train(self, settings: RunSettings, left_open: Collection[str] = ()) -> bool:
+        """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence.
+
+        ``left_open`` names settings that nobody has chosen: width, height and steps then follow from clips and device.
+        """
         output = self._output()
-        base = BaseCheckpoint(self.base)
-        # All that can be refused is refused before clips are encoded.
-        if self.write_shards:
-            check_new(self.write_shards)
-            adaptor = None
-        else:
-            adaptor = self._adaptor(settings, base)
-            check_fit(base.model, adaptor.config)
-        with processes(cpu=training_device().type == "cpu") as place, self._alone(output, place):
-            clips = self._clips(settings, base, place)
+        with (
+            processes(cpu=training_device().type == "cpu") as place,
+            self._alone(output, place),
+            preparing(f"loading {self.base.name}", quiet=not place.is_main_process) as bar,
+        ):
+            base = BaseCheckpoint(self.base)
+            adaptor = self._refused_early(settings, base, place)
+            settings = self._chosen(settings, left_open, bar)
+            clips = self._clips(settings, base, place, bar)
             if self.write_shards:
                 if place.is_main_process:
                     index = write_shards(clips.train, self.write_shards, clips.empty_text)
                     logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
                 return True
-            return self._train(settings, base, adaptor, clips, output, place)
+            check_text(base.model, clips.empty_text.shape[1])
+            return self._train(settings, base, adaptor, clips, output, place, bar)
+
+    def _refused_early(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator") -> VideoAdaptor | None:
+        """The adaptor to train; all that can be refused is refused here, before a clip is encoded."""
+        check_trainable(base.model)
+        if self.write_shards:
+            check_new(self.write_shards)
+            return None
+        check_processes(settings.training, place.num_processes)
+        if self.tensorboard:
+            summary_writer()
+        adaptor = self._adaptor(settings, base)
+        check_fit(base.model, adaptor.config)
+        return adaptor
+
+    def _chosen(self, settings: RunSettings, left_open: Collection[str], bar: LiveBar) -> RunSettings:
+        """The settings with what nobody has chosen: a size no larger than the clips, few steps on a processor."""
+        cpu = training_device().type == "cpu"
+        if {"width", "height"} <= set(left_open) and self.clips:
+            bar.phase("looking at the sizes of clips")
+            size, smallest = fitting_size(self.clips, CPU_SIZE if cpu else settings.clips.width)
+            if size != settings.clips.width:
+                reason = f"{smallest.name} is no larger" if smallest else "there is no graphics card"
+                logger.info("Trained at %dx%d, because %s; --width and --height choose otherwise.", size, size, reason)
+                settings = replace(settings, clips=replace(settings.clips, width=size, height=size))
+        if "steps" in left_open and cpu and not self.write_shards:
+            logger.info(TRIAL, CPU_STEPS, settings.training.steps)
+            settings = replace(settings, training=replace(settings.training, steps=CPU_STEPS))
+        return settings
 
     def _alone(self, output: Output, place: "Accelerator") -> AbstractContextManager[None]:
         """Keeps other trainings out of the output; only the first process writes there."""
@@ -92,8 +128,24 @@ class TrainCommand:
         clips: TrainingClips,
         output: Output,
         place: "Accelerator",
+        bar: LiveBar,
     ) -> bool:
+        bar.phase("comparing with what was saved")
         used = asdict(settings) | {"base_model": base.fingerprint}
+        run_identity = {"base_model": base.fingerprint} | self._start(settings)
+        if self.resume:
+            whole = identity_of(settings.training, adaptor.config, clips) | run_identity
+            if is_finished(output, settings.training, whole):
+                if place.is_main_process:
+                    logger.info(FINISHED, output.adaptor, settings.training.steps)
+                return True
+        bar.phase("copying the model")
+        make_room()  # the encoders have done their work
+
+        def watchers(done: int) -> list[Watcher]:
+            bar.close()
+            return self._watchers(settings.training.steps, clips.sample_fps, output.folder, place, done)
+
         training = MotionTraining(
             base.model,
             adaptor,
@@ -101,11 +153,11 @@ class TrainCommand:
             settings.training,
             output,
             place,
-            partial(self._watchers, settings.training.steps, clips.sample_fps, output.folder, place),
+            watchers,
             resume=self.resume,
             encoders=lambda: base.encoders,
             used=used,
-            run_identity={"base_model": base.fingerprint} | self._start(settings),
+            run_identity=run_identity,
         )
         finished = training.train()
         if place.is_main_process:
@@ -139,12 +191,12 @@ class TrainCommand:
             check_writable(folder / "metrics.jsonl")
         return Output(path, path.with_name(f"{name}_base{ENDING}"), folder)
 
-    def _clips(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator") -> TrainingClips:
+    def _clips(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator", bar: LiveBar) -> TrainingClips:
         """On the first process first, which fills the cache."""
+        bar.phase("reading clips")
         if self.shards:
             return clips_of_shards(self.shards, settings.training.validation_clips)
         with place.main_process_first():
-            bar = tqdm(unit="clip", disable=not place.is_main_process, dynamic_ncols=True)
             return clips_of_folder(
                 self.clips,
                 settings.clips,
@@ -167,13 +219,12 @@ class TrainCommand:
 
     def _tell(self, finished: bool, settings: RunSettings, clips: TrainingClips, adaptor: Path) -> None:
         logger.info("%s %s.", "Wrote" if finished else "Stopped; saved what there is in", adaptor)
-        told = {"name": adaptor.name, "base": self.base.name, "fps": clips.sample_fps}
+        told = {"name": adaptor.name, "base": self.base.name, "fps": clips.usual_fps}
         told["caption"] = clips.held_out[0].caption
         size = {"width": settings.clips.width, "height": settings.clips.height, "frames": settings.clips.frames}
         logger.info(GRAPH.format(**told, **size))
 
 
-def show(bar: tqdm, done: int, total: int, name: str) -> None:
-    """Which clip is being encoded, so that a stall has a name."""
-    bar.total, bar.n = total, done
-    bar.set_description_str(f"encoding {name}", refresh=True)
+def show(bar: LiveBar, done: int, total: int, doing: str) -> None:
+    """Which clip is read or encoded, so that a stall has a name."""
+    bar.phase(f"clip {done + 1} of {total}: {doing}" if done < total else doing)

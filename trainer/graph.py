@@ -20,25 +20,30 @@ from ..adaptor_unet.content_name import content_name
 from ..adaptor_unet.file_names import why_no_name
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.folders import training_folders
-from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
+from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped, say_on_node
 from ..adaptor_unet.host.hosted import adaptor_for, hosted
 from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
 from ..adaptor_unet.host.training_unet import make_room, training_device
+from ..adaptor_unet.training.data.cache_files import read_tensor
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder
 from ..adaptor_unet.training.loop import accelerator
 from ..adaptor_unet.training.progress_pictures import loss_plot, progress_picture
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.settings import RunSettings
-from ..adaptor_unet.training.watchers import Record, Watcher
-from ..adaptor_unet.whole_file import writing
-from .motion_training import MotionTraining, Output
+from ..adaptor_unet.training.training_error import enough_memory
+from ..adaptor_unet.training.watchers import Record, Watcher, read_records
+from ..adaptor_unet.whole_file import save_tensors, writing
+from .motion_training import MotionTraining, Output, is_finished
 from .node_inputs import WiredClips
 
 logger = logging.getLogger(__name__)
 
 # Where a run's folder says which run it is.
 RUN = "run.json"
+# The last sample clip, which a run that is finished gives again: frames ``f h w 3`` in uint8.
+SAMPLE = "sample.safetensors"
+FINISHED = "%s is finished: nothing is trained. Change an input to begin another run."
 # Drawing takes a moment, and steps of a small model are quick.
 SECONDS_BETWEEN_LOOKS = 5.0
 
@@ -102,10 +107,18 @@ class GraphTraining:
     def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor]:
         adaptor = self._adaptor()  # first, because what does not fit must be refused before clips are encoded
         check_fit(self.model, adaptor.config)
-        clips = self._clips()
+        # What is wired is known before it is encoded; a folder is known from its cache.
+        clips = None if isinstance(self.clips, WiredClips) else self._clips()
         run_identity = self._run_identity(clips)
-        raise_if_stopped()  # before anything of a run is there
         output, known = run_files(self.name, run_identity, self.settings.training.base_tuning)
+        if known and is_finished(output, self.settings.training, {}):
+            frames = last_sample(output)
+            if frames is not None:
+                logger.info(FINISHED, output.adaptor.name)
+                records = read_records(output.folder / "metrics.jsonl")
+                return hosted(load(output.adaptor)), as_image(loss_plot(records)), frames
+        clips = clips or self._clips()
+        raise_if_stopped()  # before anything of a run is there
         with run_lock(output.folder):
             return self._run(adaptor, clips, run_identity, output, known)
 
@@ -118,6 +131,7 @@ class GraphTraining:
         known: bool,
     ) -> tuple[ModelPatcher, Tensor, Tensor]:
         settings = self.settings.training
+        say_on_node("copying the model")
         make_room()
 
         def watchers(done: int) -> tuple[Record, PreviewWatch]:
@@ -140,21 +154,25 @@ class GraphTraining:
         with writing(output.folder / RUN):
             (output.folder / RUN).write_text(json.dumps(run_identity), encoding="utf-8")
         if training.run.state.step >= settings.steps:
-            logger.info(
-                "%s is finished: nothing is trained. Change an input to begin another run.", output.adaptor.name
-            )
+            logger.info(FINISHED, output.adaptor.name)
         else:
             training.train()
             preview.raise_if_stopped()
         if not output.adaptor.exists():  # of a finished run, taken away since
             training.run.save(final=True)
-        frames = preview.last_clip if preview.last_clip is not None else training.sample_averaged()
+        frames = preview.last_clip
+        if frames is None:
+            kept = f"The adaptor is saved as {output.adaptor.name}: Load MagicVideo Adaptor gives it."
+            with enough_memory("the sample clip is made", kept):
+                frames = training.sample_averaged()
+            record.clip(training.run.state.step, f"step-{training.run.state.step:08}", frames)
+        save_tensors(output.folder / SAMPLE, {"frames": (frames * 255).round().to(torch.uint8)})
         return hosted(load(output.adaptor)), as_image(loss_plot(record.records)), frames
 
     def _clips(self) -> TrainingClips:
-        if isinstance(self.clips, WiredClips):
-            return self.clips.encoded(self.settings.clips, self.encoders)
         watch = GraphWatch(1)
+        if isinstance(self.clips, WiredClips):
+            return self.clips.encoded(self.settings.clips, self.encoders, partial(told, watch))
         return clips_of_folder(
             self.clips,
             self.settings.clips,
@@ -170,14 +188,21 @@ class GraphTraining:
             return adaptor_for(self.model, **self.settings.adaptor_settings)
         return fp32_copy(self.start.model)
 
-    def _run_identity(self, clips: TrainingClips) -> dict[str, Any]:
+    def _run_identity(self, clips: TrainingClips | None) -> dict[str, Any]:
         """Everything that decides what comes out of the run."""
         start = content_of_adaptor(self.start.model) if self.start is not None else ""
         made = {"model": model_fingerprint(self.model), "encoders": self.encoders.fingerprint, "start": start}
         # What came over wires is named before it is encoded, which may differ in the last digit.
-        wired = isinstance(self.clips, WiredClips)
-        made["clips"] = content_name(self.clips.given()) if wired else clips.train.content
+        made["clips"] = content_name(self.clips.given()) if clips is None else clips.train.content
         return json.loads(json.dumps(asdict(self.settings) | made))
+
+
+def last_sample(output: Output) -> Tensor | None:
+    """f h w 3: the sample clip that a finished run gave, or None when it is not there or cannot be read."""
+    try:
+        return read_tensor(output.folder / SAMPLE, "frames").float() / 255
+    except ValueError:
+        return None
 
 
 def run_files(name: str, run_identity: dict[str, Any], tuning: str) -> tuple[Output, bool]:
@@ -205,8 +230,9 @@ def content_of_adaptor(adaptor: VideoAdaptor) -> str:
     return content_name([(adaptor.config.to_json(), torch.zeros(0)), *sorted(adaptor.state_dict().items())])
 
 
-def told(watch: GraphWatch, done: int, total: int, name: str) -> None:
+def told(watch: GraphWatch, done: int, total: int, doing: str) -> None:
     """While clips are encoded the bar counts them, and the stop button works between two."""
+    watch.phase(f"clip {done + 1} of {total}: {doing}" if done < total else doing, 0, 0)
     watch.numbers(done, total, {})
     raise_if_stopped()
 

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,15 @@ from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import save
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.training_files import HostEncoders, decode, write_checkpoint
-from ..adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents, training_dtype
+from ..adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, make_room, sample_latents, training_dtype
+from ..adaptor_unet.training.data.cache_files import read_metadata
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.loop import TrainingRun
+from ..adaptor_unet.training.run_state import last_step
 from ..adaptor_unet.training.settings import TrainingSettings
 from ..adaptor_unet.training.trainables import BaseLora, Trainables
-from ..adaptor_unet.training.watchers import Watcher, Watchers
+from ..adaptor_unet.training.training_error import enough_memory
+from ..adaptor_unet.training.watchers import DECODING, SAMPLE, Watcher, Watchers
 from ..adaptor_unet.whole_file import save_tensors
 
 if TYPE_CHECKING:
@@ -51,7 +55,7 @@ class MotionTraining:
     writing the usual files.  ``memory_format`` is that of the copied UNet's weights.
 
     Must be made and used outside inference mode.  Raises ValueError when adaptor, model, clips or saved state do not
-    fit, and when a new run would write over a finished file.
+    fit, and when a new run would write over a finished file; OutOfMemoryError when there is no room for the copy.
     """
 
     def __init__(
@@ -76,9 +80,12 @@ class MotionTraining:
         self.encoders, self.used, self._export = encoders, used or {}, export
         dtype = training_dtype(settings.precision)
         weights = torch.float32 if settings.base_tuning == "full" else dtype
-        self.denoiser = TrainingUnet(model, accelerator.device, weights, settings.checkpointing)
-        self.denoiser.unet.to(memory_format=memory_format)
-        self.adaptor = adaptor.to(accelerator.device, torch.float32)
+        with enough_memory(
+            "the model is copied to train with", "Close what else uses the memory, or take precision bf16."
+        ):
+            self.denoiser = TrainingUnet(model, accelerator.device, weights, settings.checkpointing)
+            self.denoiser.unet.to(memory_format=memory_format)
+            self.adaptor = adaptor.to(accelerator.device, torch.float32)
         self.trainables = Trainables(self.adaptor, self.denoiser.unet, settings)
         self.run = TrainingRun(
             self.denoiser,
@@ -92,6 +99,7 @@ class MotionTraining:
             self.sample if encoders else None,
             dtype,
             run_identity or {},
+            foretells=True,
         )
         resumed = resume and self.run.resume()
         if not resumed and export is None:
@@ -118,8 +126,12 @@ class MotionTraining:
             self.settings.sample_cfg,
             seed=0,
         )
-        latents = sample_latents(self.denoiser, self.adaptor, clip.text, self.clips.empty_text, how)
-        return decode(self.model, self.encoders().vae, latents)
+        told = partial(self.run.watcher.phase, SAMPLE)
+        latents = sample_latents(self.denoiser, self.adaptor, clip.text, self.clips.empty_text, how, told)
+        self.run.watcher.phase(DECODING, 0, 0)
+        frames = decode(self.model, self.encoders().vae, latents)
+        make_room()  # training needs what the autoencoder has taken
+        return frames
 
     def sample_averaged(self) -> Tensor:
         """f h w 3: such a clip by the averaged weights, outside the loop."""
@@ -139,6 +151,18 @@ class MotionTraining:
         elif self.settings.base_tuning == "full" and final:
             encoders = self.encoders()
             write_checkpoint(self.output.base, self.model, self.denoiser.unet, encoders.clip, encoders.vae, told)
+
+
+def is_finished(output: Output, settings: TrainingSettings, run_identity: dict[str, Any]) -> bool:
+    """Whether a run has done all of its steps and its files are there; the model is not needed to tell.
+
+    Raises StateError when the folder is that of a run with another identity.
+    """
+    step = last_step(output.folder, run_identity)
+    if step is None or step < settings.steps:
+        return False
+    written = (read_metadata(output.adaptor) or {}).get("ss_steps") == str(step)
+    return written and (settings.base_tuning == "frozen" or output.base.exists())
 
 
 def refuse_finished(output: Output, settings: TrainingSettings) -> None:

@@ -4,7 +4,7 @@ Every input is a list, because clips may come as lists.
 Axes: f frames, h w of a picture or latent, c channels, n tokens, d text channels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -25,6 +25,7 @@ from ..adaptor_unet.training.data.prepare import spread
 from ..adaptor_unet.training.data.sub_clips import UnfitClipError, draw_sub_clips
 from ..adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
 from ..adaptor_unet.training.settings_text import parse_toml
+from ..adaptor_unet.training.training_error import enough_memory
 
 # Settings that are inputs of the node itself, by name.
 INPUTS = {
@@ -46,15 +47,20 @@ class WiredClips:
     conditionings: Sequence[list] = ()
     fps: float = 8.0
 
-    def encoded(self, data: DataSettings, encoders: HostEncoders) -> TrainingClips:
-        """Sub-clips of all, encoded and in memory."""
+    def encoded(
+        self, data: DataSettings, encoders: HostEncoders, progress: Callable[[int, int, str], None]
+    ) -> TrainingClips:
+        """Sub-clips of all, encoded and in memory.  ``progress`` is told how many clips are done, of how many."""
+        progress(0, len(self._frames), "encoding captions")
         empty = encoders.text("")
         texts = self._texts(data, encoders)
         clips: list[LatentClip] = []
         for place, (frames, fps) in enumerate(self._frames):
             (text, caption), random = texts[place % len(texts)], Random(f"{data.seed} {place}")
             for chosen, rate in sub_clips(frames, fps, data, random, place):
-                latents = self._latents(chosen, data, random, encoders)
+                progress(place, len(self._frames), "encoding")
+                with enough_memory(f"clip {place + 1} is encoded", "Lower width or height."):
+                    latents = self._latents(chosen, data, random, encoders)
                 check_values(latents, text, place)
                 clips.append(LatentClip(latents, rate, text, caption))
         train = MemoryClips(tuple(clips))

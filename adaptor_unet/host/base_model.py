@@ -95,6 +95,16 @@ def check_latents(model: ModelPatcher, channels: int, node: str) -> None:
         )
 
 
+def check_text(model: ModelPatcher, channels: int) -> None:
+    """Raises ValueError when captions were encoded for another kind of model."""
+    own = model.model.model_config.unet_config["context_dim"]
+    if channels != own:
+        raise ValueError(
+            f"The captions are encoded with {channels} channels, but the model reads {own}. Encode them with the text "
+            "encoder of its own family."
+        )
+
+
 def describe(sites: tuple[Site, ...]) -> str:
     """A UNet's layout in words, for an error message."""
     widths = sorted({site.channels for site in sites})

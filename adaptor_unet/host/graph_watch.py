@@ -1,12 +1,17 @@
 """A training run seen from a graph: the host's progress bar with its preview, and the host's stop button."""
 
+import time
+
 import comfy.model_management
 import comfy.utils
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 from torch import Tensor
 
 # Longest side of a preview: words in it can still be read.
 PREVIEW = 960
+# The page can follow no more.
+SECONDS_BETWEEN_WORDS = 0.5
 
 
 class GraphWatch:
@@ -24,6 +29,17 @@ class GraphWatch:
         self.done = 0
         self.stopped_by: BaseException | None = None
         self.last_clip: Tensor | None = None
+        self.doing, self.noted, self.next_words = "", "", 0.0
+
+    def phase(self, doing: str, done: int, total: int) -> None:
+        """What is done now stands on the node; how much of it is not said at every turn."""
+        if doing != self.doing or time.monotonic() >= self.next_words:
+            told = f"{doing}, {done} of {total}" if total else doing
+            say_on_node(f"{told}\n{self.noted}".strip())
+            self.doing, self.next_words = doing, time.monotonic() + SECONDS_BETWEEN_WORDS
+
+    def note(self, sentence: str) -> None:
+        self.noted = sentence
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         self.done = done
@@ -47,6 +63,16 @@ class GraphWatch:
         if self.stopped_by is not None:
             raise self.stopped_by
         raise_if_stopped()
+
+
+def say_on_node(words: str) -> None:
+    """Shows words on the node that is executed, as long as it is; does nothing outside of a graph."""
+    context = get_executing_context()
+    if context is None:
+        return
+    from server import PromptServer  # the host's own, which runs where a node is executed
+
+    PromptServer.instance.send_progress_text(words, context.node_id)
 
 
 def raise_if_stopped() -> None:

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import comfy.k_diffusion.sampling
@@ -166,12 +167,18 @@ class SampleSettings:
 
 @torch.no_grad()
 def sample_latents(
-    denoiser: TrainingUnet, adaptor: VideoAdaptor | None, text: Tensor, empty_text: Tensor, settings: SampleSettings
+    denoiser: TrainingUnet,
+    adaptor: VideoAdaptor | None,
+    text: Tensor,
+    empty_text: Tensor,
+    settings: SampleSettings,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
     """A clip of the weights as they are in training, f c h w: Euler steps on the host's normal schedule.
 
     All frames together, or one after the other where the adaptor is trained for that; without an adaptor they are
-    stills.  Text and empty text are ``n d`` and are repeated to one length.
+    stills.  Text and empty text are ``n d`` and are repeated to one length.  ``progress`` is told which of the passes
+    is next, and how many there are.
     """
     device, sampling = denoiser.sigmas.device, denoiser.sampling
     tokens = max(len(text), len(empty_text))
@@ -180,6 +187,7 @@ def sample_latents(
 
     def model(x: Tensor, sigma: Tensor, layout: FrameLayout, **_: object) -> Tensor:
         """f c h w -> f c h w, with guidance"""
+        progress(next(passes), total)
         cache.begin_chunk()
         twice, levels = repeat(x, "f c h w -> (b f) c h w", b=2), repeat(sigma, "f -> (b f)", b=2)
         out = denoiser.predict(twice, levels, both, (settings.fps,) * 2, adaptor, layout, cache.of_call((0, 1)))
@@ -202,8 +210,10 @@ def sample_latents(
     generator = torch.Generator().manual_seed(settings.seed)
     shared_noise = adaptor.config.shared_noise if adaptor is not None else 0.0
     noise = clip_noise(settings.shape, generator, shared_noise).to(device)
+    together = adaptor is None or adaptor.config.frame_noise_levels == "one_a_clip"
+    passes, total = count(1), settings.steps if together else (settings.steps + 1) * len(noise)
     try:
-        if adaptor is None or adaptor.config.frame_noise_levels == "one_a_clip":
+        if together:
             return sampled(noise, FrameLayout.whole(2, len(noise)))
         frames = []
         for place, own in enumerate(noise.split(1)):

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,40 +22,27 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..adaptor import VideoAdaptor
-from ..content_name import content_name
 from ..frame_noise import clip_noise
+from .data.data_settings import LATENT_PIXELS
 from .data.latent_clip import STILL_FPS, TrainingClips
+from .estimate import Work, pass_time
 from .objective import Denoiser, NoisyFrames, Objective
+from .run_identity import identity_of, trained_config
 from .run_state import RunState, go_on
 from .settings import TrainingSettings
 from .step_plan import PlannedClip, StepKind, StepPlan, draw_context, draw_timesteps, plan_step
 from .trainables import MovingAverage, Trainables, set_rates
+from .training_error import MAY_BE_MEMORY, OutOfMemoryError, TrainingError, free_memory, is_out_of_memory, lower
 from .validation import validation_loss
-from .watchers import Watcher
+from .watchers import SAMPLE, SAVING, TIMING, TRAINING, VALIDATION, Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
-# Settings that a resumed run must share with the one before: they decide what a step sees and what is trained.
-LASTING = (
-    "seed",
-    "batch",
-    "base_tuning",
-    "base_rank",
-    "still_share",
-    "base_still_share",
-    "caption_dropout",
-    "high_noise_share",
-    "frame_noise_levels",
-    "clean_context_share",
-    "context_timesteps",
-)
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on: names the step, what happened and what to do."""
+# How long one process waits for another: the first encodes all clips before the others read them.
+WAITS = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -82,7 +71,8 @@ class TrainingRun:
 
     ``export(step, final)`` writes the files that a user keeps, ``sample`` renders a clip ``f h w 3``; both are called
     while the averaged weights stand in the modules.  ``run_identity``: what else a resumed run must share with the one
-    before.  Raises ValueError when the settings do not fit the processes.
+    before.  ``foretells``: who watches is told first how long it will take.  Raises ValueError when the settings do not
+    fit the processes.
     """
 
     denoiser: Denoiser
@@ -96,40 +86,64 @@ class TrainingRun:
     sample: Callable[[], Tensor] | None = None
     dtype: torch.dtype = torch.float32
     run_identity: dict[str, Any] = field(default_factory=dict)
+    foretells: bool = False
 
     def __post_init__(self) -> None:
-        settings, processes = self.settings, self.accelerator.num_processes
+        settings = self.settings
         adaptor = self.trainables.adaptor
-        adaptor.config = replace(adaptor.config, frame_noise_levels=settings.frame_noise_levels)
-        if settings.batch < processes:
-            raise ValueError(f"batch is {settings.batch}, but there are {processes} processes, and each needs a clip.")
+        adaptor.config = trained_config(settings, adaptor.config)
+        check_processes(settings, self.accelerator.num_processes)
         self.objective = Objective(self.denoiser, settings)
         self.optimiser = self.trainables.optimiser(settings.rate(len(self.clips.train)))
         self.averages = MovingAverage(self.trainables.parameters, settings.ema)
-        run_identity = {name: getattr(settings, name) for name in LASTING}
-        empty = content_name([("empty", self.clips.empty_text)])
-        contents = {"clips": list(self.clips.train.groups), "clip_contents": [self.clips.train.content, empty]}
-        run_identity |= {"adaptor": adaptor.config.to_json()} | contents
-        run_identity |= self.run_identity
+        run_identity = identity_of(settings, adaptor.config, self.clips) | self.run_identity
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
+        self.doing, self.whole = "", True  # what the run does now; False while a step changes its tensors
 
     def resume(self) -> bool:
         """Goes on from the last sound state in the run's folder, if there is one."""
         return go_on(self.state, self.folder)
 
     def train(self) -> bool:
-        """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
+        """Trains to the last step; False when a watcher stopped it before.  Either way all is saved.
+
+        Raises OutOfMemoryError when memory is too short, after what was learnt until then is saved.
+        """
         try:
             finished = self._all_steps()
         except self.watcher.stop_errors as error:
             # In the middle of a step too: its tensors are changed only once all of it is computed.
             self.watcher.stopped(error)
             finished = False
+        except MAY_BE_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._out_of_memory(error) from error
         self.save(final=True)
         return finished
 
+    def _out_of_memory(self, error: BaseException) -> OutOfMemoryError:
+        """To be raised: what memory was too short for, what to lower, and what is kept, once that is saved."""
+        free_memory(error)
+        settings, latents = self.settings, self.clips.train[0].latents
+        size = f"{len(latents)} frames of {latents.shape[-1] * LATENT_PIXELS}x{latents.shape[-2] * LATENT_PIXELS}"
+        doing, step = self.doing, self.state.step + (self.doing == TRAINING)
+        kept = "Nothing was learnt yet."
+        if self.state.step and self.whole and self.accelerator.is_main_process:
+            try:
+                self._write(final=False)
+                kept = f"What was learnt in {self.state.step} steps is saved."
+            except MAY_BE_MEMORY:  # TrainingError is one of them
+                self.whole = False
+        if self.state.step and not self.whole:
+            kept = "What was saved before is intact."
+        place = f"step {step} of {settings.steps}, {size}"
+        return OutOfMemoryError(f"Out of memory during {doing} ({place}). {lower(doing, settings)} {kept}")
+
     def _all_steps(self) -> bool:
         """All steps that are left and the looks at them; False when a watcher asked to stop between two."""
+        if self.foretells and self.accelerator.is_main_process:
+            self._foretell()
         if self.state.step == 0:
             self._look()
         while self.state.step < self.settings.steps:
@@ -146,12 +160,36 @@ class TrainingRun:
             self._look()
         return True
 
+    def _foretell(self) -> None:
+        """Times a few passes, and tells how long the run will take."""
+        settings, done, clip = self.settings, self.state.step, self.clips.train[0]
+        self._phase(TIMING, 0, 0)
+        with self.autocast():
+            took = pass_time(self.denoiser, clip.latents, self.clips.empty_text)
+        left = range(done + bool(done), settings.steps + 1)
+        validations, samples = (
+            sum(is_due(every, step, settings.steps) for step in left)
+            for every in (settings.validate_every, settings.sample_every if self.sample else 0)
+        )
+        clips = math.ceil(settings.batch / self.accelerator.num_processes)
+        work = Work(
+            settings, len(clip.latents), len(self.clips.held_out), settings.steps - done, clips, validations, samples
+        )
+        self.watcher.note(work.told(took, tuple(clip.latents.shape[-2:])))
+
+    def _phase(self, doing: str, done: int, total: int) -> None:
+        """Who watches is told what is done now."""
+        self.doing = doing
+        if self.accelerator.is_main_process:
+            self.watcher.phase(doing, done, total)
+
     def autocast(self) -> torch.autocast:
         """Mixed precision.  Not Accelerate's, which a process can choose only once."""
         half = self.dtype is not torch.float32
         return torch.autocast(self.accelerator.device.type, self.dtype if half else None, enabled=half)
 
     def _step(self, step: int) -> dict[str, float]:
+        self._phase(TRAINING, step, self.settings.steps)
         plan = plan_step(step, self.settings, tuple(self.clips.train.groups))
         set_rates(self.optimiser, step, self.settings)
         self.optimiser.zero_grad(set_to_none=True)
@@ -168,8 +206,10 @@ class TrainingRun:
                 f"The loss of step {step + 1} is {float(total)} and its gradient {float(norm)}, which are no finite "
                 "numbers. What was saved last is sound: go on from it with a lower learning_rate, or precision fp32."
             )
+        self.whole = False
         self.optimiser.step()
         self.averages.update(step)
+        self.whole = True
         return {"loss": float(total), "gradient": float(norm), "rate": self.optimiser.param_groups[0]["lr"]}
 
     def _micro_batches(self, plan: StepPlan) -> Iterator[list[Example]]:
@@ -190,6 +230,11 @@ class TrainingRun:
             raise TrainingError(
                 f"Item {planned.item + 1} of the clips, with the caption {clip.caption!r:.80}, has values that are not "
                 "finite numbers. Take it out, or encode it again in 32 bits."
+            )
+        if not clip.latents.any():
+            raise TrainingError(
+                f"Item {planned.item + 1} of the clips, with the caption {clip.caption!r:.80}, is empty: its latents "
+                "are all zeros, and nothing can be learnt from them. Take it out, or encode it again."
             )
         levels, frames = len(self.denoiser.sigmas), len(clip.latents)
         shape, shared = tuple(clip.latents.shape), self.trainables.adaptor.config.shared_noise
@@ -244,17 +289,18 @@ class TrainingRun:
         return bool(self.accelerator.reduce(torch.tensor(float(asked), device=self.accelerator.device), "sum") > 0)
 
     def _look(self) -> None:
-        """Validation loss and sample clip, when their time has come; both at the start and at the end."""
+        """Validation loss and sample clip, when their time has come."""
         settings, step = self.settings, self.state.step
         if not self.accelerator.is_main_process:
             return
-        at_end = step in (0, settings.steps)
         with self.averages.in_place():
-            if settings.validate_every and (at_end or step % settings.validate_every == 0) and self.clips.held_out:
+            if is_due(settings.validate_every, step, settings.steps) and self.clips.held_out:
                 with self.autocast():
-                    values = validation_loss(self.objective, self.clips.held_out, self.trainables.adaptor)
+                    progress = partial(self._phase, VALIDATION)
+                    values = validation_loss(self.objective, self.clips.held_out, self.trainables.adaptor, progress)
                 self.watcher.numbers(step, settings.steps, values)
-            if self.sample and settings.sample_every and (at_end or step % settings.sample_every == 0):
+            if self.sample and is_due(settings.sample_every, step, settings.steps):
+                self._phase(SAMPLE, 0, 0)
                 with self.autocast():
                     frames = self.sample()
                 self.watcher.clip(step, f"step-{step:08}", frames)
@@ -262,16 +308,34 @@ class TrainingRun:
     def save(self, final: bool) -> None:
         """Writes the state, and exports.  Raises TrainingError when it cannot be written."""
         if self.accelerator.is_main_process:
-            try:
-                self.state.save(self.folder, self.settings.keep)
-                with self.averages.in_place():
-                    self.export(self.state.step, final)
-            except (OSError, SafetensorError) as error:
-                raise TrainingError(
-                    f"Step {self.state.step} could not be saved in {self.folder} ({error}). What was saved before is "
-                    f"intact: {remedy(error)} and resume."
-                ) from error
+            self._write(final)
         self.accelerator.wait_for_everyone()
+
+    def _write(self, final: bool) -> None:
+        self._phase(SAVING, 0, 0)
+        try:
+            self.state.save(self.folder, self.settings.keep)
+            with self.averages.in_place():
+                self.export(self.state.step, final)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"Step {self.state.step} could not be saved in {self.folder} ({error}). What was saved before is "
+                f"intact: {remedy(error)} and resume."
+            ) from error
+
+
+def check_processes(settings: TrainingSettings, processes: int) -> None:
+    """Raises ValueError when there are not enough clips in a step for all processes."""
+    if settings.batch < processes:
+        raise ValueError(f"batch is {settings.batch}, but there are {processes} processes, and each needs a clip.")
+
+
+def is_due(every: int, step: int, steps: int) -> bool:
+    """Whether a look is to be taken behind a step: every so often, and at the start and the end of a run.
+
+    Never in a run that is shorter than that, where a look would take longer than the steps.
+    """
+    return 0 < every <= steps and (step in (0, steps) or step % every == 0)
 
 
 def remedy(error: Exception) -> str:
@@ -285,9 +349,10 @@ def accelerator(cpu: bool) -> "Accelerator":
     """This process's place among all of them.  Raises ImportError with a sentence when Accelerate is not installed."""
     try:
         from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
     except ImportError as error:
         raise ImportError("Training needs accelerate: run `pip install accelerate` in ComfyUI's Python.") from error
-    return Accelerator(cpu=cpu)
+    return Accelerator(cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=WAITS)])
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..whole_file import written_whole
 
-WIDTH, PANEL, MARGIN, LEFT = 960, 300, 46, 84
+# A node shows a picture at a third of its width, and the words in it are to be read there.
+WIDTH, PANEL, MARGIN, LEFT, WORDS, NUMBERS = 960, 360, 64, 132, 36, 32
 INK, GRID, PALE = "#333333", "#dddddd", "#b9cde4"
 COLOURS = {
     "loss": "#1f5fa8",
@@ -24,12 +25,14 @@ COLOURS = {
     "val_given_low": "#0f766e",
 }
 NAMES = {
-    "loss": "training loss (weighted; pale: each step, dark: running mean)",
-    "val_high": "validation loss, frames together, high noise: layout and motion",
-    "val_low": "validation loss, frames together, low noise: detail",
-    "val_given_high": "validation loss, given finished frames, high noise",
-    "val_given_low": "validation loss, given finished frames, low noise",
+    "loss": "training loss",
+    "val_high": "validation, high noise",
+    "val_low": "validation, low noise",
+    "val_given_high": "given finished frames, high noise",
+    "val_given_low": "given finished frames, low noise",
 }
+# While a run goes on there is room for two panels: the loss, and the first of these that there is.
+TO_WATCH = ("val_given_high", "val_high")
 # Small pictures are enlarged to about this.
 LEAST_SIDE = 256
 Points = list[tuple[float, float]]
@@ -48,21 +51,24 @@ class Smoothed:
         return self.value / self.weight if self.weight else math.nan
 
 
-def loss_plot(records: Sequence[dict[str, float]]) -> Image.Image:
-    """A panel for the training loss and one for each validation loss that ``records`` hold, over the steps."""
+def loss_plot(records: Sequence[dict[str, float]], names: Sequence[str] = tuple(NAMES)) -> Image.Image:
+    """A panel for the training loss and one for each validation loss that ``records`` hold, over the steps.
+
+    The training loss is pale, its running mean dark.  ``names`` are those that may be shown.
+    """
     series: dict[str, Points] = {
-        name: [(r["step"], r[name]) for r in records if name in r and math.isfinite(r[name])] for name in NAMES
+        name: [(r["step"], r[name]) for r in records if name in r and math.isfinite(r[name])] for name in names
     }
-    shown = [name for name in NAMES if series[name]] or ["loss"]
+    shown = [name for name in names if series[name]] or ["loss"]
     picture = Image.new("RGB", (WIDTH, PANEL * len(shown)), "white")
     last = max([1, *(points[-1][0] for points in series.values() if points)])
     for place, name in enumerate(shown):
-        draw_panel(ImageDraw.Draw(picture), place * PANEL, name, series[name], last)
+        draw_panel(ImageDraw.Draw(picture), place * PANEL, name, series.get(name, []), last)
     return picture
 
 
 def draw_panel(draw: ImageDraw.ImageDraw, top: int, name: str, points: Points, last: float) -> None:
-    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    font, small = ImageFont.load_default(WORDS), ImageFont.load_default(NUMBERS)
     low, high = span([y for _, y in points])
     left, right, up, down = LEFT, WIDTH - MARGIN, top + MARGIN, top + PANEL - MARGIN
 
@@ -70,26 +76,25 @@ def draw_panel(draw: ImageDraw.ImageDraw, top: int, name: str, points: Points, l
         y = min(max(y, low), high)
         return left + (right - left) * x / last, down - (down - up) * (y - low) / (high - low)
 
-    draw.text((left, top + 14), NAMES[name], fill=INK, font=font)
+    draw.text((left, up - 10), NAMES[name], fill=INK, font=font, anchor="lb")
     for tick in ticks(low, high):
         y = at(0, tick)[1]
         draw.line([(left, y), (right, y)], fill=GRID)
-        draw.text((left - 8, y), f"{tick:.4g}", fill=INK, font=small, anchor="rm")
+        draw.text((left - 12, y), f"{tick:.4g}", fill=INK, font=small, anchor="rm")
     for tick in ticks(0, last):
         x = at(tick, low)[0]
-        draw.text((x, down + 6), f"{tick:.0f}", fill=INK, font=small, anchor="mt")
-    draw.text((right, down + 24), "step", fill=INK, font=small, anchor="rt")
+        draw.text((x, down + 12), f"{tick:.0f}", fill=INK, font=small, anchor="mt")
     draw.line([(left, up), (left, down), (right, down)], fill=INK)
     if name == "loss":
         mean = Smoothed(0.95)
-        draw.line([at(*point) for point in points], fill=PALE)
+        draw.line([at(*point) for point in points], fill=PALE, width=2)
         points = [(x, mean.add(y)) for x, y in points]
     if len(points) > 1:
-        draw.line([at(*point) for point in points], fill=COLOURS[name], width=3)
+        draw.line([at(*point) for point in points], fill=COLOURS[name], width=6)
     for x, y in map(lambda point: at(*point), points if name != "loss" else points[-1:]):
-        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=COLOURS[name])
+        draw.ellipse([x - 6, y - 6, x + 6, y + 6], fill=COLOURS[name])
     if points:
-        draw.text((right, up - 6), f"now {points[-1][1]:.4g}", fill=COLOURS[name], font=small, anchor="rb")
+        draw.text((right, up - 10), f"{points[-1][1]:.3g}", fill=COLOURS[name], font=font, anchor="rb")
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:
@@ -101,7 +106,7 @@ def span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """About five round numbers between the two."""
+    """A few round numbers between the two, of which wide ones have room beside each other."""
     step = 10 ** math.floor(math.log10((high - low) / 5))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= 6)
     return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
@@ -138,8 +143,12 @@ def save_clip(frames: Tensor, fps: float, path: Path) -> None:
 
 
 def progress_picture(records: Sequence[dict[str, float]], frames: Tensor | None) -> Image.Image:
-    """The loss plot of ``records``; with ``frames``, f h w 3, all of them below it, as wide as it is."""
-    plot = loss_plot(records)
+    """The losses of ``records`` that are to be watched; with ``frames``, f h w 3, all below them, as wide as they are.
+
+    No more than that, so that a node, which shows it all at once, can show it large.
+    """
+    watched = next((name for name in TO_WATCH if any(name in record for record in records)), None)
+    plot = loss_plot(records, ("loss", watched) if watched else ("loss",))
     if frames is None:
         return plot
     sheet = picture(contact_sheet(frames))

@@ -64,7 +64,7 @@ class RunState:
             found, step, tensors = read_state(path)
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise damaged(path, error) from error
-        self._check(path, found)
+        check_identity(path, found, self.run_identity)
         missing = [name for name in self.parameters if f"trained.{name}" not in tensors]
         if missing:
             raise StateError(f"{path} lacks {missing[0]}. Begin a new run, with another output.")
@@ -86,16 +86,6 @@ class RunState:
                 }
         self.step = step
 
-    def _check(self, path: Path, found: dict[str, Any]) -> None:
-        for name, value in self.run_identity.items():
-            if name in ADDED_LATER and name not in found:
-                logger.warning("%s is of an earlier version, which did not note %s: not compared.", path.name, name)
-            elif found.get(name) != value:
-                raise StateError(
-                    f"{path} belongs to a run with {difference(name, found.get(name), value)}. "
-                    "Set it back, or begin a new run with another output."
-                )
-
     def _tensors(self) -> dict[str, Tensor]:
         found = {}
         for name, parameter in self.parameters.items():
@@ -106,21 +96,55 @@ class RunState:
         return found
 
 
+def check_identity(path: Path, found: dict[str, Any], run_identity: dict[str, Any]) -> None:
+    """Raises StateError when a state is of a run with another identity."""
+    for name, value in run_identity.items():
+        if name in ADDED_LATER and name not in found:
+            logger.warning("%s is of an earlier version, which did not note %s: not compared.", path.name, name)
+        elif found.get(name) != value:
+            raise StateError(
+                f"{path} belongs to a run with {difference(name, found.get(name), value)}. "
+                "Set it back, or begin a new run with another output."
+            )
+
+
 def read_state(path: Path) -> tuple[dict[str, Any], int, dict[str, Tensor]]:
     """Identity, step and tensors of a state file.  Raises ValueError or what the readers raise for a damaged one."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-        identity = json.loads(metadata.get("identity", "{}"))
-        step = int(metadata.get("step", "-1"))
-        if not isinstance(identity, dict):
-            raise ValueError("it does not say of which run it is")
-        named = NAME.fullmatch(path.name)
-        if step < 0 or (named and int(named[1]) != step):
-            raise ValueError(f"it says that it is of step {step}"[:80])
+        identity, step = read_told(path, metadata)
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         if metadata.get("content") not in (None, content_name(sorted(tensors.items()))):
             raise ValueError("its values are not those that were written")
         return identity, step, tensors
+
+
+def read_told(path: Path, metadata: dict[str, str]) -> tuple[dict[str, Any], int]:
+    """Identity and step, as a state's metadata say them.  Raises ValueError for a damaged one."""
+    identity = json.loads(metadata.get("identity", "{}"))
+    step = int(metadata.get("step", "-1"))
+    if not isinstance(identity, dict):
+        raise ValueError("it does not say of which run it is")
+    named = NAME.fullmatch(path.name)
+    if step < 0 or (named and int(named[1]) != step):
+        raise ValueError(f"it says that it is of step {step}"[:80])
+    return identity, step
+
+
+def last_step(folder: Path, run_identity: dict[str, Any]) -> int | None:
+    """The step of the last state of a run, of which no tensor is read; None when there is none, or it is damaged.
+
+    Raises StateError when it is of a run with another identity.
+    """
+    for path in states(folder)[-1:]:
+        try:
+            with safe_open(path, framework="pt") as file:
+                identity, step = read_told(path, file.metadata() or {})
+        except (SafetensorError, OSError, ValueError, RecursionError):
+            return None
+        check_identity(path, identity, run_identity)
+        return step
+    return None
 
 
 def check_tensors(name: str, shape: torch.Size, tensors: dict[str, Tensor]) -> None:

@@ -1,6 +1,7 @@
 """Settings as text: options of a command line, a TOML file, and the table of the guide; each under its own name."""
 
 import argparse
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ from .settings import SETTING_GROUPS
 METAVAR = {int: "N", float: "X", str: "NAME"}
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """An option for each setting, as ``--learning-rate``; those left out keep what the file or the default says."""
+def add_settings(parser: argparse.ArgumentParser, shown: Container[str] | None = None) -> None:
+    """An option for each setting, as ``--learning-rate``; those left out keep what the file or the default says.
+
+    The help shows those named in ``shown``, or all.
+    """
     for title, declared in own_settings().items():
         group = parser.add_argument_group(title)
         for one in declared:
-            add_setting(group, one)
+            add_setting(group, one, shown is None or one.name in shown)
 
 
 def own_settings() -> dict[str, list[Setting]]:
@@ -28,13 +32,15 @@ def own_settings() -> dict[str, list[Setting]]:
     return found
 
 
-def add_setting(group: argparse._ArgumentGroup, one: Setting) -> None:
+def add_setting(group: argparse._ArgumentGroup, one: Setting, shown: bool = True) -> None:
     text = one.help.rstrip(".")
     if one.choices:
         text += f": {', '.join(one.choices)}"
     if one.default != "":
         text += f" (default: {shown_default(one)})"
     how: dict[str, Any] = {"dest": one.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+    if not shown:
+        how["help"] = argparse.SUPPRESS
     if one.kind is bool:
         how["action"] = argparse.BooleanOptionalAction
     elif one.kind is tuple:

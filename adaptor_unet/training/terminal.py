@@ -4,10 +4,10 @@ import signal
 from types import FrameType
 
 from torch import Tensor
-from tqdm import tqdm
 
+from .live_bar import LiveBar
 from .progress_pictures import Smoothed
-from .watchers import Watcher
+from .watchers import TRAINING, Watcher
 
 VALIDATION = {"val": "frames together", "val_given": "given finished frames"}
 
@@ -16,9 +16,16 @@ class Terminal(Watcher):
     """A second Ctrl-C stops at once, as usual.  ``quiet``: listens only, as all processes but the first do."""
 
     def __init__(self, steps: int, done: int, quiet: bool = False) -> None:
-        self.bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, disable=quiet)
+        self.bar = LiveBar(total=steps, initial=done, unit="step", disable=quiet)
         self.mean, self.told, self.asked = Smoothed(), {}, False
         self.before = signal.signal(signal.SIGINT, self._interrupt)
+
+    def phase(self, doing: str, done: int, total: int) -> None:
+        # The bar itself counts the steps of training.
+        self.bar.phase(doing, *(() if doing == TRAINING else (done, total)))
+
+    def note(self, sentence: str) -> None:
+        self.bar.write(sentence)
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         if "loss" in values:

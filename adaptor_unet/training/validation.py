@@ -3,7 +3,7 @@
 The high-noise half is told apart: layout and motion are decided there, and the total hides it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
@@ -22,12 +22,16 @@ FINISHED = 20
 
 @torch.no_grad()
 def validation_loss(
-    objective: Objective, clips: Sequence[LatentClip], adaptor: VideoAdaptor | None
+    objective: Objective,
+    clips: Sequence[LatentClip],
+    adaptor: VideoAdaptor | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Unweighted error, each figure in all, at high noise (the later half of the timesteps) and at low noise.
 
     ``val``: all frames at one noise level, as they are sampled together.  ``val_given``: each frame given the finished
-    ones before it, as they are sampled frame after frame; only with an adaptor.
+    ones before it, as they are sampled frame after frame; only with an adaptor.  ``progress`` is told which of the
+    passes is next, and how many there are.
     """
     device = objective.denoiser.sigmas.device
     timesteps = len(objective.denoiser.sigmas)
@@ -43,6 +47,8 @@ def validation_loss(
             return NoisyFrames(latents, rearrange(noise.to(device), "f c h w -> 1 f c h w"), levels)
 
         for level in range(LEVELS):
+            if progress is not None:
+                progress(place * LEVELS + level + 1, len(clips) * LEVELS)
             generator = torch.Generator().manual_seed(seed_from("validation", place, level))
             at = timesteps * (2 * level + 1) // (2 * LEVELS)
             noised = noisy(clip_noise(shape, generator, shared), at)

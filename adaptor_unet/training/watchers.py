@@ -16,6 +16,10 @@ from .progress_pictures import save_clip, save_loss_plot
 
 logger = logging.getLogger(__name__)
 
+# Phases of a run.
+TIMING, TRAINING, VALIDATION = "timing a pass", "training", "validation"
+SAMPLE, DECODING, SAVING = "sample clip", "decoding the sample clip", "saving"
+
 
 class Watcher:
     """Told of everything, on the first process only; ``stop`` is asked on every process before each step.
@@ -26,6 +30,12 @@ class Watcher:
     """
 
     stop_errors: tuple[type[BaseException], ...] = ()
+
+    def phase(self, doing: str, done: int, total: int) -> None:
+        """What is being done now, and how much of it: "validation", 3 of 16; ``total`` is 0 where nobody can say."""
+
+    def note(self, sentence: str) -> None:
+        """A sentence for whoever waits."""
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         """After a step: loss, gradient, rate, seconds; now and then the validation loss too."""
@@ -50,6 +60,14 @@ class Watchers(Watcher):
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self.watchers = tuple(watchers)
         self.stop_errors = tuple(error for watcher in self.watchers for error in watcher.stop_errors)
+
+    def phase(self, doing: str, done: int, total: int) -> None:
+        for watcher in self.watchers:
+            watcher.phase(doing, done, total)
+
+    def note(self, sentence: str) -> None:
+        for watcher in self.watchers:
+            watcher.note(sentence)
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         for watcher in self.watchers:
@@ -106,12 +124,8 @@ class TensorBoard(Watcher):
     """
 
     def __init__(self, folder: Path, fps: float) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ImportError("TensorBoard is not installed: pip install tensorboard, or leave it out.") from error
         self.fps = fps
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        self.writer = summary_writer()(str(folder / "tensorboard"))
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -125,6 +139,15 @@ class TensorBoard(Watcher):
 
     def close(self) -> None:
         self.writer.close()
+
+
+def summary_writer() -> type:
+    """TensorBoard's writer.  Raises ImportError with a sentence when TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("TensorBoard is not installed: pip install tensorboard, or leave it out.") from error
+    return SummaryWriter
 
 
 def read_records(path: Path) -> list[dict[str, float]]:

@@ -31,7 +31,7 @@ def command(tmp_path: Path) -> TrainCommand:
 
 @pytest.mark.slow
 def test_a_second_start_needs_no_autoencoder_and_no_text_encoder(
-    command: TrainCommand, monkeypatch: pytest.MonkeyPatch
+    command: TrainCommand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     loaded = []
     real = BaseCheckpoint._load
@@ -46,6 +46,12 @@ def test_a_second_start_needs_no_autoencoder_and_no_text_encoder(
     loaded.clear()
     assert command.train(small(steps=2))
     assert loaded == ["model"]
+    with monkeypatch.context() as patch, caplog.at_level("INFO"):
+        patch.setattr("magicvideo.trainer.command.MotionTraining", pytest.fail)
+        assert command.train(small(steps=2))
+    assert "all 2 steps were done before, and nothing was trained now" in caplog.text
+    with pytest.raises(ValueError, match="belongs to a run with seed 0, this one has 1"):
+        command.train(small(steps=2, seed=1, draws_per_clip=1))
 
 
 @pytest.mark.slow

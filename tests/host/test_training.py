@@ -17,7 +17,7 @@ from small_host import SMALL, build_model, conditioning, sample
 from toy import Told
 
 from magicvideo.adaptor_unet.checkpoint import load
-from magicvideo.adaptor_unet.host.base_model import config_for, unet_weight
+from magicvideo.adaptor_unet.host.base_model import check_text, config_for, unet_weight
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.training_files import HostEncoders
@@ -347,3 +347,9 @@ def test_an_autoencoder_of_another_kind_of_model_is_refused_before_a_clip_is_enc
         HostEncoders(build_model(), None, SimpleNamespace(latent_channels=16), "")
     with pytest.raises(ValueError, match="takes 4 channels, but this one takes 9"):
         HostEncoders(build_model(in_channels=9), None, SimpleNamespace(latent_channels=4), "")
+
+
+def test_captions_of_another_kind_of_model_are_refused() -> None:
+    check_text(build_model(), SMALL["context_dim"])
+    with pytest.raises(ValueError, match=f"encoded with 1024 channels, but the model reads {SMALL['context_dim']}"):
+        check_text(build_model(), 1024)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from small_clips import write_clip
 
 from magicvideo.adaptor_unet.checkpoint import load
+from magicvideo.adaptor_unet.training.settings import ALL_SETTINGS
 from magicvideo.tools.host_server import PACK
 from magicvideo.tools.make_random_checkpoint import write_random
 
@@ -139,10 +140,44 @@ def test_an_output_that_is_there_is_not_overwritten(folder: Path) -> None:
     assert (folder / "out" / "wave.safetensors").read_bytes() == b"precious"
 
 
-def test_help_speaks_of_every_setting_and_needs_no_host() -> None:
-    environment = os.environ | {"COMFYUI_PATH": "/nowhere"}
-    done = subprocess.run(
-        [sys.executable, str(PACK / "bin" / "train.py"), "--help"], capture_output=True, text=True, env=environment
-    )
+def shown(*options: str) -> str:
+    environment = os.environ | {"COMFYUI_PATH": "/nowhere", "COLUMNS": "200"}
+    command = [sys.executable, str(PACK / "bin" / "train.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0
-    assert "--learning-rate" in done.stdout and "Ctrl-C saves and stops" in done.stdout
+    return done.stdout
+
+
+def test_help_shows_what_matters_first_and_help_all_every_setting_without_a_host() -> None:
+    first, every = shown("--help"), shown("--help-all")
+    options = re.compile(r"^  (--[a-z-]+)", re.MULTILINE)
+    shown_first = {"--base", "--clips", "--output", "--resume", "--steps", "--width", "--height", "--learning-rate"}
+    assert set(options.findall(first)) - {"--help-all"} == shown_first
+    assert {f"--{name.replace('_', '-')}" for name in ALL_SETTINGS} <= set(options.findall(every))
+    assert "--write-shards" in every and "Ctrl-C saves and stops" in first
+
+
+@pytest.mark.slow
+@pytest.mark.on_newest
+def test_with_no_options_but_the_paths_it_fits_the_clips_and_always_says_what_it_does(tmp_path: Path) -> None:
+    for place in range(3):
+        write_clip(tmp_path / "clips" / f"{place}.mp4", frames=16, shift=place)
+    base, output = PACK / ".demo" / "models" / "checkpoints" / CHECKPOINT, tmp_path / "out.safetensors"
+    files = ["--base", str(base), "--clips", str(tmp_path / "clips"), "--output", str(output)]
+    process = subprocess.Popen(
+        [sys.executable, str(PACK / "bin" / "train.py"), *files], stderr=subprocess.PIPE, text=True
+    )
+    told, silent, last = "", [], time.monotonic()
+    for line in process.stderr:
+        silent.append(time.monotonic() - last)
+        told, last = told + line, time.monotonic()
+    assert process.wait() == 0, told
+    # The first line comes once torch is loaded; the bound is for a machine that does much else.
+    assert max(silent[1:]) < 20
+    assert "Trained at 64x64, because 0.mp4 is no larger" in told
+    assert "these are 10 steps, to try things; --steps 500 trains" in told
+    for phase in ("starting ComfyUI", f"loading {CHECKPOINT}", "reading clips", "copying the model"):
+        assert f"{phase} [" in told
+    assert "training:" in told
+    assert "clip 2 of 3: encoding 1.mp4, sub-clip 1 of" in told
+    assert load(output).metadata["ss_steps"] == "10"

@@ -275,6 +275,22 @@ def test_values_of_a_clip_that_are_not_finite_are_named_and_no_rate_is_blamed(pa
     assert "learning_rate" not in str(caught.value)
 
 
+def test_an_empty_latent_is_named_and_not_learnt(tmp_path: Path) -> None:
+    clip = toy_clips(1)[0]
+    data = TrainingClips(MemoryClips((replace(clip, latents=clip.latents * 0, caption="a storm"),)), (clip,), clip.text)
+    with pytest.raises(TrainingError, match="Item 1 of the clips, with the caption 'a storm', is empty"):
+        toy_run(TrainingSettings(steps=1, **FAST), tmp_path, clips=data).train()
+
+
+def test_the_usual_rate_is_that_of_most_clips_and_no_stills() -> None:
+    clip = toy_clips(1)[0]
+    rated = [replace(clip, fps=rate) for rate in (0.0, 0.0, 0.0, 12.0, 4.0, 6.0)]
+    assert TrainingClips(MemoryClips(tuple(rated)), tuple(rated[3:4]), clip.text).usual_fps == 6.0
+    many = MemoryClips((*[rated[3]] * 5000, *[rated[4]] * 4000))
+    assert TrainingClips(many, (), clip.text).usual_fps == 12.0
+    assert TrainingClips(MemoryClips(tuple(rated[:3])), (), clip.text).usual_fps == 8.0
+
+
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "make room there"), (errno.EROFS, "put that right")])
 def test_a_save_that_fails_says_why(number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:

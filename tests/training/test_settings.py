@@ -135,6 +135,14 @@ def test_a_broken_toml_file_is_named(tmp_path: Path, content: bytes) -> None:
         read_toml(path)
 
 
+def test_help_may_show_a_few_settings_and_take_all() -> None:
+    made = argparse.ArgumentParser()
+    add_settings(made, ("steps", "width"))
+    assert "--steps N" in made.format_help() and "--width" in made.format_help()
+    assert "--height" not in made.format_help() and "adaptor" not in made.format_help()
+    assert vars(made.parse_args(["--rank", "8"])) == {"rank": 8}
+
+
 def test_every_default_may_be_said_again() -> None:
     for kind in SETTING_GROUPS.values():
         assert kind(**{field.name: field.default for field in fields(kind)}) == kind()

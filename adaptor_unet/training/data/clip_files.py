@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .caption_table import TABLES, plain, read_tables
 from .picture_door import DAMAGE, open_picture
 
 logger = logging.getLogger(__name__)
@@ -47,33 +48,40 @@ class ClipFile:
     kind: str
 
 
-def find_clips(folder: Path) -> list[ClipFile]:
+def find_clips(folder: Path, quietly: bool = False) -> list[ClipFile]:
     """All clips in ``folder`` and the folders below it, in the order of their names, the same on every system.
 
     A sub-folder that holds two pictures or more, no video and no caption for a single picture is one clip whose
     frames are its pictures.  Any other picture is a still.  A clip's caption is the text file of the same name, so
-    that several files of one name share it; else the ``caption.txt`` of its folder or of the nearest folder above, up
-    to ``folder``; else empty.  Hidden files are left out, links are followed, and a folder that was seen already is
-    not entered again.
+    that several files of one name share it; else its row in a ``metadata.jsonl`` or ``metadata.csv`` of its folder or
+    one above; else the ``caption.txt`` of its folder or of the nearest folder above, up to ``folder``; else empty.
+    Hidden files are left out, links are followed, and a folder that was seen already is not entered again.
 
-    What has another ending is passed over, and named in one line of the log.
+    What has another ending is passed over, and named in one line of the log unless that is to be ``quietly``.
 
-    Raises ValueError when there is no such folder, no clip in it, a folder that cannot be read, or a caption that is no
-    text.
+    Raises ValueError when there is no such folder, no clip in it, a folder or table that cannot be read, or a caption
+    that is no text.
     """
     folder = Path(folder)
     if not os.path.isdir(folder):
         raise ValueError(f"{folder} is not a folder. Give the folder that holds the clips.")
     unreadable: list[Path] = []
     passed_over: list[Path] = []
+    table: dict[Path, str] = {}
+    clips: list[ClipFile] = []
     try:
-        clips = [clip for inner in folders(folder, set()) for clip in clips_of(inner, folder, unreadable, passed_over)]
+        for inner in folders(folder, set()):
+            table |= read_tables(inner)
+            clips += clips_of(inner, folder, table, unreadable, passed_over)
     except OSError as error:
         raise ValueError(f"{error.filename or folder} cannot be read ({error.strerror or error}).") from error
-    if passed_over:
+    if passed_over and not quietly:
         names = ", ".join(path.name for path in passed_over[:NAMED_AT_MOST])
         more = f" and {len(passed_over) - NAMED_AT_MOST} more" if len(passed_over) > NAMED_AT_MOST else ""
         logger.warning("Passed over %d files that are no clips by their endings: %s%s.", len(passed_over), names, more)
+    without = sorted(table.keys() - {plain(clip.path) for clip in clips})
+    if without and not quietly:
+        logger.warning("%d rows of caption tables name no clip, the first is %s.", len(without), without[0])
     if unreadable:
         names = ", ".join(str(path) for path in unreadable[:NAMED_AT_MOST])
         raise ValueError(f"{len(unreadable)} captions are no UTF-8 text: {names}. Save them as UTF-8.")
@@ -96,20 +104,33 @@ def folders(folder: Path, seen: set[str]) -> Iterator[Path]:
             yield from folders(path, seen)
 
 
-def clips_of(folder: Path, root: Path, unreadable: list[Path], passed_over: list[Path]) -> Iterator[ClipFile]:
+def clips_of(
+    folder: Path, root: Path, table: dict[Path, str], unreadable: list[Path], passed_over: list[Path]
+) -> Iterator[ClipFile]:
     """The clips that lie directly in ``folder``, or the one clip that it is; other files join ``passed_over``."""
     files = [path for path in in_order(folder) if path.is_file()]
     captions = {same_name(path): path for path in files if path.suffix.lower() == ".txt"}
     kinds = {path: kind_of(path) for path in files if path.suffix.lower() in (*VIDEOS, *ANIMATIONS, *PICTURES)}
-    passed_over += [path for path in files if path not in kinds and path.suffix.lower() != ".txt"]
-    captioned = any(same_name(path) in captions for path in kinds)
+    passed_over += [
+        path for path in files if path not in kinds and path.suffix.lower() != ".txt" and path.name not in TABLES
+    ]
+    captioned = any(same_name(path) in captions or plain(path) in table for path in kinds)
     if folder != root and len(kinds) >= 2 and set(kinds.values()) == {"still"} and not captioned:
-        text = caption_beside(folder) or folder_caption(folder, root)
-        yield ClipFile(folder, read_caption(text, unreadable), "pictures")
+        text = caption_of(folder, caption_beside(folder), table, folder_caption(folder, root), unreadable)
+        yield ClipFile(folder, text, "pictures")
         return
     for path, kind in kinds.items():
-        text = captions.get(same_name(path)) or folder_caption(folder, root)
-        yield ClipFile(path, read_caption(text, unreadable), kind)
+        text = caption_of(path, captions.get(same_name(path)), table, folder_caption(folder, root), unreadable)
+        yield ClipFile(path, text, kind)
+
+
+def caption_of(
+    clip: Path, own: Path | None, table: dict[Path, str], of_folder: Path | None, unreadable: list[Path]
+) -> str:
+    """A clip's caption: of its own text file, of a table's row, or of its folder."""
+    if own is None and plain(clip) in table:
+        return table[plain(clip)]
+    return read_caption(own or of_folder, unreadable)
 
 
 def kind_of(path: Path) -> str:

@@ -10,6 +10,8 @@ Crop = Literal["centre", "random"]
 RATES = ("fps_min", "fps_max", "image_fps")
 # The autoencoder of SD1.5 makes one latent of 8 by 8 pixels.
 LATENT_PIXELS = 8
+# Of frames that are trained; far beyond what any card has memory for.
+MOST_SIDE = 4096
 # What these say does not reach the latents, so changing them keeps the cache.
 NOT_IN_LATENTS = ("stills", "caption_prefix")
 
@@ -23,8 +25,8 @@ class DataSettings:
     """
 
     frames: int = setting(16, "Frames of a training clip. Longer clips can still be made with the adaptor.", least=1)
-    width: int = setting(512, "Width of the training frames.", least=8, multiple=LATENT_PIXELS)
-    height: int = setting(512, "Height of the training frames.", least=8, multiple=LATENT_PIXELS)
+    width: int = setting(512, "Width of the training frames.", least=8, most=MOST_SIDE, multiple=LATENT_PIXELS)
+    height: int = setting(512, "Height of the training frames.", least=8, most=MOST_SIDE, multiple=LATENT_PIXELS)
     bucket_sizes: bool = setting(
         False,
         "Keep each clip's own shape at about the same area, instead of cropping all to one size. A batch then needs "
@@ -41,6 +43,7 @@ class DataSettings:
     draws_per_clip: int = setting(
         8, "Random sub-clips taken from each clip, one from each of as many equal stretches.", least=1
     )
+    within_shots: bool = setting(True, "Look for cuts in the clips, and let no sub-clip cross one.")
     stills: bool = setting(True, "Take pictures that lie beside the clips as clips of one frame.")
     caption_prefix: str = setting("", "Put before every caption, such as a word that names the motion.")
     seed: int = setting(0, "Seed of everything that chance decides. The same inputs give the same adaptor.")

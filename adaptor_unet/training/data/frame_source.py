@@ -9,10 +9,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .clip_files import ClipFile, pictures_in
+from .clip_files import ClipFile, ClipFileError, pictures_in
 from .framing import MOST_PIXELS
-from .picture_file import AnimatedPicture, PictureSequence
-from .video_file import VideoFile
+from .picture_file import AnimatedPicture, PictureSequence, opened
+from .video_file import VideoFile, video_size
 
 
 class FrameSource(Protocol):
@@ -32,6 +32,10 @@ class FrameSource(Protocol):
         """
         ...
 
+    def cuts(self) -> tuple[int, ...]:
+        """Places among ``times`` of the frames with which a new shot begins, the first apart; decodes all of them."""
+        ...
+
 
 def open_clip(clip: ClipFile, image_fps: float, most_pixels: int = MOST_PIXELS) -> FrameSource:
     """The frames of a clip; pictures in a folder are ``image_fps`` to a second.
@@ -44,6 +48,17 @@ def open_clip(clip: ClipFile, image_fps: float, most_pixels: int = MOST_PIXELS) 
     if clip.kind == "animation":
         return AnimatedPicture(clip.path, most_pixels)
     return PictureSequence(content_files(clip), image_fps, most_pixels)
+
+
+def size_of(clip: ClipFile) -> tuple[int, int] | None:
+    """Width and height of a clip's frames as the file says them, decoding nothing; None when it cannot be read."""
+    try:
+        if clip.kind == "video":
+            return video_size(clip.path)
+        with opened(content_files(clip)[0], MOST_PIXELS) as picture:
+            return picture.size
+    except ClipFileError:
+        return None
 
 
 def content_files(clip: ClipFile) -> list[Path]:

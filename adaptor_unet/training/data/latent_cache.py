@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ...whole_file import save_tensors
+from ..training_error import enough_memory
 from .cache_files import (
     ContentHashes,
     contents,
@@ -34,7 +35,8 @@ from .data_settings import DataSettings
 from .frame_source import FrameSource, content_files, open_clip
 from .framing import Framing, draw_framing, frame_size, framed, most_pixels
 from .latent_clip import JoinedClips, LatentClip, sound_clip
-from .sub_clips import SubClip, UnfitClipError, draw_sub_clips
+from .shot_cuts import shots_of
+from .sub_clips import SubClip, UnfitClipError, draw_within_shots
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ STORED = torch.float16
 # Bounds the memory that encoding takes.
 FRAMES_AT_ONCE = 8
 NAMED_AT_MOST = 5
+# What to do when memory is too short for that.
+LOWER = "Lower width or height, or close what else uses the memory; clips that are encoded stay in the cache."
 
 
 class Encoders(Protocol):
@@ -79,7 +83,8 @@ class CachedClip:
         try:
             return sound_clip(latents, self.fps[sub_clip], text, self.caption)
         except ValueError as error:
-            raise ValueError(f"{self.latents} of the cache is damaged: {error}. Delete it and start again.") from error
+            both = f"{self.latents} or {self.text}"
+            raise ValueError(f"{both} of the cache is damaged: {error}. Delete them and start again.") from error
 
 
 class FolderClips(JoinedClips):
@@ -115,13 +120,13 @@ def build_cache(
 
     First all pictures are encoded, then all captions, so that a small graphics card holds one encoder at a time.
     ``fingerprint`` stands for the weights of both encoders: other weights, other latents.  ``encoders`` is called
-    once, and only when something is missing.  ``progress`` is told, before each clip, how many are done, how many
-    there are and the clip's name; before each caption that is missing, that all are done, and "captions".  Every
+    once, and only when something is missing.  ``progress`` is told how many clips are done, how many there are and what
+    comes next: a clip is read, a sub-clip that is missing is encoded, or a caption.  Every
     finished clip stays in the cache when a later one fails or the work is stopped.  With several processes let one
     build; the others then find everything.
 
     Files that cannot be used are skipped, named in the log and in ``skipped`` of the result.  Raises ValueError when no
-    clip is left, or when the autoencoder gives values that are not finite.
+    clip is left, or when the autoencoder gives values that are not finite; OutOfMemoryError when memory is too short.
     """
     wanted = [clip for clip in clips if settings.stills or clip.kind != "still"]
     if not wanted:
@@ -131,9 +136,11 @@ def build_cache(
     skipped: list[tuple[Path, str]] = []
     try:
         for done, clip in enumerate(wanted):
-            progress(done, len(wanted), clip.path.name)
+            progress(done, len(wanted), f"reading {clip.path.name}")
+            encoding = partial(progress, done, len(wanted))
             try:
-                found.append((*latents.clip(clip), settings.captioned(clip.caption)))
+                with enough_memory(f"{clip.path.name} is encoded", LOWER):
+                    found.append((*latents.clip(clip, encoding), settings.captioned(clip.caption)))
             except ClipFileError as error:
                 logger.warning("Skipped %s: it %s.", clip.path, error.reason)
                 skipped.append((clip.path, error.reason))
@@ -147,7 +154,8 @@ def build_cache(
         raise ValueError(f"None of the {len(wanted)} clips can be used: {reasons}{more}.")
     texts = {}
     for caption in sorted({"", *(caption for _, _, caption in found)}):
-        texts[caption] = latents.text(caption, lambda: progress(len(wanted), len(wanted), "captions"))
+        with enough_memory("captions are encoded", "Close what else uses the memory."):
+            texts[caption] = latents.text(caption, lambda: progress(len(wanted), len(wanted), "encoding captions"))
     cached = [CachedClip(path, fps, texts[caption], caption) for path, fps, caption in found]
     return FolderClips(cached, read_tensor(texts[""], "text"), skipped)
 
@@ -162,13 +170,16 @@ class LatentCache:
         self.contents = ContentHashes(folder / "contents.json")
         self._encoders = cache(encoders)
 
-    def clip(self, clip: ClipFile) -> tuple[Path, tuple[float, ...]]:
-        """The file of a clip's latents, written if need be, and the rate of each sub-clip.  Raises ClipFileError."""
+    def clip(self, clip: ClipFile, encoding: Callable[[str], None]) -> tuple[Path, tuple[float, ...]]:
+        """The file of a clip's latents, written if need be, and the rate of each sub-clip.  Raises ClipFileError.
+
+        ``encoding`` is told of what is encoded before it is.
+        """
         content = self.contents.of(content_files(clip))
         name = hash_of(VERSION, content, clip.kind, self.settings.latents_depend_on(), self.fingerprint)
         path = self.folder / "clips" / f"{name}.safetensors"
         rates = read_rates(path)
-        return path, self._filled(clip, content, path) if rates is None else rates
+        return path, self._filled(clip, content, path, encoding) if rates is None else rates
 
     def text(self, caption: str, missing: Callable[[], None]) -> Path:
         """The file that holds the embedding of a caption; ``missing`` is called before it is written."""
@@ -185,7 +196,7 @@ class LatentCache:
             save_tensors(path, {"text": text}, {MADE_OF: made_of} | contents({"text": text}))
         return path
 
-    def _filled(self, clip: ClipFile, content: str, path: Path) -> tuple[float, ...]:
+    def _filled(self, clip: ClipFile, content: str, path: Path, encoding: Callable[[str], None]) -> tuple[float, ...]:
         """Encodes a clip into ``path``, and returns the rate of each sub-clip.
 
         One that cannot be used is remembered: the next start needs no encoder.
@@ -197,8 +208,16 @@ class LatentCache:
             raise ClipFileError(clip.path, str(reason))
         try:
             source = open_clip(clip, self.settings.image_fps, most_pixels(self.settings))
-            drawn = framed_sub_clips(clip, source, self.settings, Random(f"{self.settings.seed} {content}"))
-            tensors = {str(index): self._encoded(clip, source, *one) for index, one in enumerate(drawn)}
+            cuts: tuple[int, ...] = ()
+            if self.settings.within_shots and self.settings.frames > 1 and clip.kind != "still":
+                encoding(f"looking for cuts in {clip.path.name}")
+                cuts = source.cuts()
+            random = Random(f"{self.settings.seed} {content}")
+            drawn = framed_sub_clips(clip, shots_of(source.times, source.end, cuts), self.settings, random)
+            tensors = {}
+            for index, one in enumerate(drawn):
+                encoding(f"encoding {clip.path.name}, sub-clip {index + 1} of {len(drawn)}")
+                tensors[str(index)] = self._encoded(clip, source, *one)
         except ClipFileError as error:
             if self.contents.of(content_files(clip)) == content:
                 save_json(refused, {"reason": error.reason})
@@ -233,18 +252,20 @@ class LatentCache:
                 f"The autoencoder gave values for {clip.path.name} that are not finite. "
                 "Let it work in 32 bits and start again."
             )
+        if not latents.any():
+            raise ClipFileError(clip.path, "is empty for the autoencoder, which gave nothing but zeros")
         return latents
 
 
 def framed_sub_clips(
-    clip: ClipFile, source: FrameSource, settings: DataSettings, random: Random
+    clip: ClipFile, shots: Sequence[tuple[Sequence[float], float]], settings: DataSettings, random: Random
 ) -> list[tuple[SubClip, Framing]]:
-    """The sub-clips of a clip and how each is framed, none twice: a clip no longer than one of them gives one."""
+    """The sub-clips of a clip's shots and how each is framed, none twice: a shot as long as one of them gives one."""
     if clip.kind == "still":
         settings = replace(settings, frames=1)
     found: list[tuple[SubClip, Framing]] = []
     try:
-        for sub_clip in draw_sub_clips(source.times, source.end, settings, random):
+        for sub_clip in draw_within_shots(shots, settings, random):
             drawn = sub_clip, draw_framing(settings, random)
             if drawn not in found:
                 found.append(drawn)

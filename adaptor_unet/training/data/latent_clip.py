@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
+from statistics import median_low
 from typing import Protocol
 
 from torch import Tensor
@@ -12,6 +13,8 @@ from ...content_name import content_name
 
 # A still has no frame rate (0 here); it gets the one that graphs begin with.
 STILL_FPS = 8.0
+# So many clips tell the rate that is usual.
+LOOKED_AT = 64
 # Of the autoencoder of SD1.5.
 LATENT_CHANNELS = 4
 
@@ -73,6 +76,13 @@ class TrainingClips:
     def sample_fps(self) -> float:
         """The rate of sample clips, which are made like the first held-out clip."""
         return self.held_out[0].fps or STILL_FPS
+
+    @property
+    def usual_fps(self) -> float:
+        """The middle one of the rates at which the clips are learnt, stills apart; of a large set, of a part of it."""
+        count = min(len(self.train), LOOKED_AT)
+        rates = [self.train[place * len(self.train) // count].fps for place in range(count)]
+        return median_low(filter(None, rates)) if any(rates) else STILL_FPS
 
 
 class ClipRow(Protocol):

@@ -16,6 +16,7 @@ from torch import Tensor
 from .clip_files import ClipFileError
 from .framing import MOST_PIXELS
 from .picture_door import DAMAGE, LargePictureError, check_pixels, open_picture
+from .shot_cuts import as_video, cuts_of
 
 # What browsers do with an animation whose delay is missing.
 SECONDS_WITHOUT_DELAY = 0.1
@@ -36,6 +37,10 @@ class PictureSequence:
             with opened(paths[time], self.most_pixels) as picture:
                 frame = rgb(picture)
             yield from (frame for _ in same)
+
+    def cuts(self) -> tuple[int, ...]:
+        """The places among ``times`` with which a new shot begins."""
+        return cuts_of(as_video(self.read(self.times)))
 
 
 class AnimatedPicture:
@@ -62,6 +67,10 @@ class AnimatedPicture:
                 picture.seek(places[time])
                 frame = rgb(picture)
                 yield from (frame for _ in same)
+
+    def cuts(self) -> tuple[int, ...]:
+        """The places among ``times`` with which a new shot begins."""
+        return cuts_of(as_video(self.read(self.times)))
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 from ...whole_file import OutputError
 from ..step_plan import seed_from
 from .clip_files import ClipFile, find_clips
-from .data_settings import DataSettings
+from .data_settings import LATENT_PIXELS, DataSettings
+from .frame_source import size_of
 from .latent_cache import Encoders, build_cache
 from .latent_clip import ClipSet, LatentClip, TrainingClips
 from .shards import ShardClips
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # One clip in so many may be held out.
 HELD_OUT_OF = 5
+# Pixels to a side of the coarsest features of the image model.
+SIZE_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def clips_of_folder(
     """Encodes what is not in the cache yet, and holds out up to ``validation_clips`` clips.
 
     With too few clips to hold any out, or none that can be used, the validation loss is that of the training clips.
-    Raises ValueError when no clip can be used to train on.
+    Raises ValueError when no clip can be used to train on.  ``progress`` as for ``build_cache``.
     """
     found = find_clips(folder)
     held, kept = held_out(found, min(validation_clips, len(found) // HELD_OUT_OF))
@@ -65,6 +68,20 @@ def clips_of_folder(
         except ValueError as error:
             logger.warning("%s They were to be held out: the validation loss is that of the training clips.", error)
     return TrainingClips(train, spread(apart, max(1, validation_clips)), train.empty_text)
+
+
+def fitting_size(folder: Path, most: int) -> tuple[int, Path | None]:
+    """The side of a square, up to ``most`` pixels, to which no clip is enlarged; and the clip that decides, if any.
+
+    Stills decide only where there are no clips.  Raises ValueError when there is no clip.
+    """
+    found = find_clips(folder, quietly=True)
+    moving = [clip for clip in found if clip.kind != "still"] or found
+    sides = [(min(size), clip.path) for clip in moving if (size := size_of(clip)) is not None]
+    side, path = min(sides, default=(most, folder), key=lambda row: row[0])
+    # As a whole number of the model's coarsest cells, where there is room for one.
+    fitting = side // SIZE_STEP * SIZE_STEP or max(LATENT_PIXELS, side // LATENT_PIXELS * LATENT_PIXELS)
+    return (fitting, path) if fitting < most else (most, None)
 
 
 def clips_of_shards(folder: Path, validation_clips: int) -> TrainingClips:

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from ...whole_file import check_writable, made_folder, save_tensors, written_whole
-from .cache_files import hash_of, read_hash, read_tensor, save_json
+from .cache_files import hash_of, read_hash, save_json
 from .latent_clip import ClipSet, JoinedClips, LatentClip, sound_clip
 
 INDEX, EMPTY_TEXT = "index.json", "empty_text.safetensors"
@@ -129,16 +129,26 @@ class ShardClips(JoinedClips):
         index = Path(index)
         index = index / INDEX if os.path.isdir(index) else index
         paths, self.groups = read_index(index)
-        self.empty_text = read_tensor(index.parent / EMPTY_TEXT, "text")
+        self.empty_text = read_empty_text(index.parent / EMPTY_TEXT)
         self.tables = lru_cache(TABLES_KEPT)(read_table)
-        if self.empty_text.ndim != 2 or not self.empty_text.isfinite().all():
-            raise ValueError(f"{index.parent / EMPTY_TEXT} is damaged. Write the shards anew.")
         channels = self.empty_text.shape[1]
         super().__init__([Shard(*shard, channels, self.tables) for shard in zip(paths, self.groups, strict=True)])
         rows = json.loads(index.read_text(encoding="utf-8"))["shardlist"]
         # An index of other tools may not tell contents; all shards would have to be read for them.
         told = [str(row.get("content") or path.stat().st_size) for row, path in zip(rows, paths, strict=True)]
         self.content = hash_of(*told, *map(str, self.groups))
+
+
+def read_empty_text(path: Path) -> Tensor:
+    """The embedding of the empty caption, n d."""
+    try:
+        with torch.inference_mode(False):
+            text = load_file(path)["text"]
+        if text.ndim != 2 or not text.isfinite().all():
+            raise ValueError(f"its text has the shape {list(text.shape)}, or values that are no finite numbers")
+        return text
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is damaged ({error!r}). Write the shards anew.") from error
 
 
 def read_index(index: Path) -> tuple[tuple[Path, ...], tuple[int, ...]]:

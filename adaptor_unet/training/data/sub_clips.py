@@ -5,8 +5,10 @@ condition.  Only arithmetic: nothing here opens a file.
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil, floor
 from random import Random
 from statistics import fmean, median_low
@@ -48,6 +50,38 @@ def draw_sub_clips(times: Sequence[float], end: float, settings: DataSettings, r
     """
     for draw in range(settings.draws_per_clip):
         yield draw_sub_clip(times, end, settings, random, draw, settings.draws_per_clip)
+
+
+def draw_within_shots(
+    shots: Sequence[tuple[Sequence[float], float]], settings: DataSettings, random: Random
+) -> Iterator[SubClip]:
+    """As ``draw_sub_clips``, of a clip of several shots, of which each sub-clip shows one alone.
+
+    ``shots``: the times and the end of each.  The longer a shot, the more sub-clips are taken from it; those from which
+    none can be taken are left out.  Raises UnfitClipError when that is all of them.
+    """
+    if len(shots) == 1:
+        yield from draw_sub_clips(*shots[0], settings, random)
+        return
+    fit, reasons = [], []
+    for times, end in shots:
+        try:
+            draw_sub_clip(times, end, settings, Random(0))
+            fit.append((times, end))
+        except UnfitClipError as error:
+            reasons.append((end - times[0], str(error)))
+    if not fit:
+        raise UnfitClipError(
+            f"has {len(shots)} shots, of which the longest {max(reasons)[1]}; without within_shots, cuts do not count"
+        )
+    lengths = list(accumulate(end - times[0] for times, end in fit))
+    taken = Counter(
+        bisect_right(lengths, (draw + 0.5) / settings.draws_per_clip * lengths[-1])
+        for draw in range(settings.draws_per_clip)
+    )
+    for place in sorted(taken):
+        for draw in range(taken[place]):
+            yield draw_sub_clip(*fit[place], settings, random, draw, taken[place])
 
 
 def draw_sub_clip(

@@ -5,7 +5,7 @@ Axes: h height, w width.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor
 from .clip_files import ClipFileError
 from .framing import MOST_PIXELS
 from .picture_door import LargePictureError, check_pixels
+from .shot_cuts import cuts_of
 from .video_picture import upright_picture
 
 # No playlists: those would open other files and addresses.
@@ -86,6 +87,21 @@ class VideoFile:
                 check_pixels(max(1, round(frame.width * aspect)), frame.height, self.most_pixels)
                 at, picture = place, upright_picture(frame, aspect)
                 yield from (picture for _ in same)
+
+    def cuts(self) -> tuple[int, ...]:
+        """The places among ``times`` of the frames with which a new shot begins; damage is passed over here."""
+        places: list[int] = []
+
+        def decoded() -> Iterator[av.VideoFrame]:
+            with self._opened() as (container, stream):
+                stream.thread_type = "AUTO"
+                for count, frame in enumerate(whole_frames(container, stream)):
+                    place = bisect_left(self._stamps, frame.pts) if self._noted and frame.pts is not None else count
+                    places.append(place)
+                    yield frame
+
+        found = {places[cut] for cut in cuts_of(decoded())}
+        return tuple(sorted(place for place in found if 0 < place < len(self.times)))
 
     def _entered(
         self, container: InputContainer, stream: VideoStream, decoder: VideoCodecContext, place: int
@@ -157,29 +173,48 @@ class VideoFile:
                 if not self._noted or self._stamps[place : place + 1] == (frame.pts,):
                     yield place, frame
 
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        """The file and its first stream of pictures; whatever PyAV finds wrong, then or later, is a ClipFileError."""
+    def _opened(self) -> AbstractContextManager[tuple[InputContainer, VideoStream]]:
+        return opened_video(self.path, self.most_pixels)
+
+
+@contextmanager
+def opened_video(path: Path, most_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A file and its first stream of pictures; whatever PyAV finds wrong, then or later, is a ClipFileError."""
+    try:
+        # Tags in old encodings are of no interest.  The prefix keeps a name with a colon from being an address.
+        # The decoder's limit stands before it allocates, also while FFmpeg probes the file.
+        most = {"max_pixels": str(most_pixels)}
+        with av.open(
+            f"file:{path}",
+            metadata_errors="replace",
+            options=most,
+            container_options={"format_whitelist": READ_AS, "protocol_whitelist": "file"},
+        ) as container:
+            stream = moving_pictures(path, container)
+            check_pixels(*announced_size(path, stream, most_pixels), most_pixels)
+            stream.codec_context.options = NO_GUESSES | most
+            # Threads over frames would tell of damage too early, before the frames in front of it are out.
+            stream.thread_type = "SLICE"
+            yield container, stream
+    except LargePictureError as error:
+        raise ClipFileError(path, str(error)) from error
+    except av.FFmpegError as error:
+        raise ClipFileError(path, f"cannot be read as a video ({error.strerror})") from error
+
+
+def video_size(path: Path) -> tuple[int, int]:
+    """Width and height of the pictures as they are coded.  Raises ClipFileError."""
+    with opened_video(path, MOST_PIXELS) as (_, stream):
+        return stream.codec_context.width, stream.codec_context.height
+
+
+def whole_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """All frames of a file that can be decoded, as the file codes them."""
+    for packet in container.demux(stream):
         try:
-            # Tags in old encodings are of no interest.  The prefix keeps a name with a colon from being an address.
-            # The decoder's limit stands before it allocates, also while FFmpeg probes the file.
-            most = {"max_pixels": str(self.most_pixels)}
-            with av.open(
-                f"file:{self.path}",
-                metadata_errors="replace",
-                options=most,
-                container_options={"format_whitelist": READ_AS, "protocol_whitelist": "file"},
-            ) as container:
-                stream = moving_pictures(self.path, container)
-                check_pixels(*announced_size(self.path, stream, self.most_pixels), self.most_pixels)
-                stream.codec_context.options = NO_GUESSES | most
-                # Threads over frames would tell of damage too early, before the frames in front of it are out.
-                stream.thread_type = "SLICE"
-                yield container, stream
-        except LargePictureError as error:
-            raise ClipFileError(self.path, str(error)) from error
-        except av.FFmpegError as error:
-            raise ClipFileError(self.path, f"cannot be read as a video ({error.strerror})") from error
+            yield from stream.codec_context.decode(packet)
+        except av.error.InvalidDataError:
+            continue
 
 
 def moving_pictures(path: Path, container: InputContainer) -> VideoStream:

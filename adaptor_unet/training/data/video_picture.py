@@ -4,8 +4,10 @@ Axes: h height, w width.
 """
 
 import struct
+from fractions import Fraction
 
 import av
+import av.filter
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -21,8 +23,10 @@ LINES_OF_HD = 720
 def upright_picture(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Tensor:
     """h w 3 in uint8.  ``pixel_aspect`` is a pixel's width by its height; transparent parts become white.
 
-    High dynamic range becomes what an ordinary screen shows.
+    High dynamic range becomes what an ordinary screen shows, and the two half pictures of an interlaced frame one.
     """
+    if frame.interlaced_frame:
+        frame = deinterlaced(frame)
     coding = None
     if frame.colorspace == UNSPECIFIED:
         coding = "ITU709" if frame.height >= LINES_OF_HD else "ITU601"
@@ -42,6 +46,20 @@ def upright_picture(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Tensor:
     )
     pixels = torch.from_numpy(picture.to_ndarray())
     return turned(on_white(pixels) if clear else pixels, display_matrix(frame))
+
+
+def deinterlaced(frame: av.VideoFrame) -> av.VideoFrame:
+    """The lines of the half picture that came first, and between them what FFmpeg draws along the edges in them."""
+    graph = av.filter.Graph()
+    chain = [
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25)),
+        graph.add("estdif", "mode=frame:deint=all"),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*chain).configure()
+    graph.push(frame)
+    graph.push(None)
+    return graph.pull()
 
 
 def on_white(pixels: Tensor) -> Tensor:

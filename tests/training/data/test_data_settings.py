@@ -17,6 +17,8 @@ from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
         ("width", 500),
         ("height", 508),
         ("bucket_step", 12),
+        ("width", 4104),
+        ("height", 10**9),
         ("crop", "center"),
         ("flip", 1),
         ("stills", "yes"),

@@ -284,8 +284,15 @@ def test_progress_names_each_clip_before_it_is_read(folder: Path, monkeypatch: p
     clips = find_clips(folder)
     build_cache(clips, SETTINGS, folder.parent / "cache", "v1", FakeEncoders, lambda *row: told.append(row))
     names = ["a wave.mp4", "b.mkv", "c.gif", "d.webp", "f.png", "e"]
-    assert told == [(place, 6, name) for place, name in enumerate(names)] + [(6, 6, "captions")] * 3
-    assert opened == [(name, name) for name in names]
+    read = [(place, 6, f"reading {name}") for place, name in enumerate(names)]
+    assert [row for row in told if not row[2].startswith("encoding ")] == read
+    encoded = [row for row in told if row[2].startswith("encoding ")]
+    assert encoded[0] == (0, 6, "encoding a wave.mp4, sub-clip 1 of 3")
+    assert encoded[-3:] == [(6, 6, "encoding captions")] * 3
+    assert [name for _, _, name in encoded[:-3] if "sub-clip 1 of" in name] == [
+        f"encoding {name}, sub-clip 1 of {1 if name == 'f.png' else 3}" for name in names
+    ]
+    assert opened == [(name, f"reading {name}") for name in names]
 
 
 @pytest.mark.parametrize("at", [2, 6])

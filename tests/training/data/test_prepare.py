@@ -7,10 +7,11 @@ import torch
 from small_clips import write_clip
 
 from fake_encoders import FakeEncoders
+from made_clips import greys, write_animation, write_picture, write_video
 from magicvideo.adaptor_unet.training.data.clip_files import find_clips
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips
-from magicvideo.adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, held_out
+from magicvideo.adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, fitting_size, held_out
 from magicvideo.adaptor_unet.training.data.shards import write_shards
 
 DATA = DataSettings(frames=4, width=64, height=64, draws_per_clip=2)
@@ -81,3 +82,16 @@ def test_shards_hold_their_last_clips_out(tmp_path: Path) -> None:
     items = [sharded.train[item] for item in range(10)] + list(sharded.held_out)
     assert all(torch.equal(item.latents, clips.train[place].latents) for place, item in enumerate(items))
     assert torch.equal(sharded.empty_text, clips.empty_text)
+
+
+def test_the_size_fits_the_smallest_clip_and_stills_have_no_say(tmp_path: Path) -> None:
+    write_video(tmp_path / "wide.mp4", greys(2, (200, 144)))
+    write_animation(tmp_path / "tall.webp", 2, 100, (136, 300))
+    write_picture(tmp_path / "still.png", size=(16, 16))
+    (tmp_path / "broken.mp4").write_bytes(b"nothing")
+    assert fitting_size(tmp_path, 512) == (128, tmp_path / "tall.webp")
+    assert fitting_size(tmp_path, 128) == (128, None)
+    write_video(tmp_path / "tiny.mp4", greys(2, (60, 50)))
+    assert fitting_size(tmp_path, 512) == (48, tmp_path / "tiny.mp4")
+    write_picture(tmp_path / "stills" / "still.png", size=(80, 90))
+    assert fitting_size(tmp_path / "stills", 512) == (64, tmp_path / "stills" / "still.png")

@@ -201,9 +201,13 @@ def test_missing_shards_are_counted_before_training_begins(folder: Path) -> None
 
 
 def test_a_missing_empty_text_is_refused(folder: Path) -> None:
-    (folder / "empty_text.safetensors").unlink()
-    with pytest.raises(ValueError, match="empty_text.safetensors"):
-        ShardClips(folder)
+    path = folder / "empty_text.safetensors"
+    path.unlink()
+    for content in (None, b"nothing"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ValueError, match="empty_text.safetensors is damaged .* Write the shards anew"):
+            ShardClips(folder)
 
 
 def test_a_shard_cut_short_is_named(folder: Path) -> None:

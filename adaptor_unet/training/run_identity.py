@@ -1,0 +1,37 @@
+"""What a resumed run must share with the one before."""
+
+from dataclasses import replace
+from typing import Any
+
+from ..adaptor import AdaptorConfig
+from ..content_name import content_name
+from .data.latent_clip import TrainingClips
+from .settings import TrainingSettings
+
+# Settings that a resumed run must share with the one before: they decide what a step sees and what is trained.
+LASTING = (
+    "seed",
+    "batch",
+    "base_tuning",
+    "base_rank",
+    "still_share",
+    "base_still_share",
+    "caption_dropout",
+    "high_noise_share",
+    "frame_noise_levels",
+    "clean_context_share",
+    "context_timesteps",
+)
+
+
+def trained_config(settings: TrainingSettings, config: AdaptorConfig) -> AdaptorConfig:
+    """What an adaptor says of itself once it is trained so."""
+    return replace(config, frame_noise_levels=settings.frame_noise_levels)
+
+
+def identity_of(settings: TrainingSettings, config: AdaptorConfig, clips: TrainingClips) -> dict[str, Any]:
+    """What a resumed run must share with the one before."""
+    empty = content_name([("empty", clips.empty_text)])
+    contents = {"clips": list(clips.train.groups), "clip_contents": [clips.train.content, empty]}
+    lasting = {name: getattr(settings, name) for name in LASTING}
+    return lasting | {"adaptor": trained_config(settings, config).to_json()} | contents
