@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..adaptor import VideoAdaptor
-from ..content_name import content_name
 from ..frame_noise import clip_noise
+from ..whole_file import content_name
 from .data.latent_clip import STILL_FPS, TrainingClips
 from .objective import Denoiser, NoisyFrames, Objective
 from .run_state import RunState, go_on
