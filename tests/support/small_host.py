@@ -82,11 +82,13 @@ def conditioning(seed: int = 0, tokens: int = 77, batch: int = 1, **extra: objec
 
 
 Sampler = Callable[..., torch.Tensor]
+# Of a clip where its length does not matter.
+FRAMES = 6
 
 
 def sample(
     model: ModelPatcher,
-    frames: int = 16,
+    frames: int = FRAMES,
     cfg: float = 7.0,
     seed: int = 0,
     steps: int = 2,
