@@ -1,15 +1,19 @@
-"""The one door for what is written: files that are there whole or not at all, and a sentence when that cannot be."""
+"""The one door for what is written: files that are there whole or not at all, and a sentence when that cannot be.
+
+``content_name`` tells afterwards whether tensors are still those that were written.
+"""
 
 import errno
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -118,3 +122,16 @@ def save_tensors(
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
         if check is not None:
             check(partial)
+
+
+def content_name(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """A name that is equal for equal tensors, of any shape and on any device: every value counts, none is left out.
+
+    Hexadecimal digits, of names, dtypes, shapes and all bytes, in order.
+    """
+    digest = blake2b(digest_size=20)
+    for name, tensor in tensors:
+        told = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode("utf-8", "surrogatepass")
+        digest.update(len(told).to_bytes(8, "big") + told)
+        digest.update(save({"values": tensor.detach().cpu().contiguous()}))  # NumPy does not know all dtypes
+    return digest.hexdigest()

@@ -11,31 +11,35 @@ memory of the steps (Linux; loading, where two copies of the UNet lie in memory,
 import argparse
 import json
 import statistics
-import time
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import comfy.sd
 import torch
+from torch import Tensor
 
-from magicvideo.adaptor_unet.frame_noise import clip_noise
-from magicvideo.adaptor_unet.host.base_model import config_for
-from magicvideo.adaptor_unet.host.training_unet import TrainingUnet
-from magicvideo.adaptor_unet.initialisation import new_adaptor
-from magicvideo.adaptor_unet.training.objective import NoisyFrames, Objective
+from magicvideo.adaptor_unet.host.hosted import adaptor_for
+from magicvideo.adaptor_unet.host.training_unet import training_device
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
+from magicvideo.adaptor_unet.training.loop import accelerator
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
-from magicvideo.adaptor_unet.training.trainables import Trainables
+from magicvideo.adaptor_unet.training.watchers import Watcher
 from magicvideo.benchmarks.overhead import FULL
 from magicvideo.benchmarks.own_process import measured_apart
 from magicvideo.benchmarks.peak_memory import forget_peak, peak_mebibytes
 from magicvideo.tests.support import small_host
+from magicvideo.trainer.motion_training import MotionTraining, Output
 
 WAYS = {
-    "naive": {"cached": False, "checkpointing": False, "base_gradients": True, "dtype": "float32"},
-    "ours, fp32": {"cached": True, "checkpointing": True, "base_gradients": False, "dtype": "float32"},
-    "ours, bf16": {"cached": True, "checkpointing": True, "base_gradients": False, "dtype": "bfloat16"},
+    "naive": {"cached": False, "base_gradients": True, "checkpointing": False, "precision": "fp32"},
+    "ours, fp32": {"cached": True, "base_gradients": False, "checkpointing": True, "precision": "fp32"},
+    "ours, bf16": {"cached": True, "base_gradients": False, "checkpointing": True, "precision": "bf16"},
 }
+# One clip a step, its frames at one noise level and never as stills; nothing is looked at between steps.
+SETTINGS = {"steps": 2, "frame_noise_levels": "one_a_clip", "still_share": 0.0, "sample_every": 0, "validate_every": 0}
 
 
-def random_autoencoder() -> comfy.sd.VAE:
+def random_autoencoder() -> torch.nn.Module:
     """The full-size autoencoder of SD1.5 with random weights: what it computes costs the same."""
     from comfy.ldm.models.autoencoder import AutoencoderKL
 
@@ -48,39 +52,66 @@ def random_autoencoder() -> comfy.sd.VAE:
     return made.eval().requires_grad_(False)
 
 
-def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of one step after a first one, and the peak memory of both in MiB."""
-    how = WAYS[way]
-    small_host.SMALL.update(FULL)
-    dtype = getattr(torch, how["dtype"])
-    model = small_host.build_model()
-    settings = TrainingSettings()
-    denoiser = TrainingUnet(model, torch.device("cpu"), dtype, how["checkpointing"])
-    adaptor = new_adaptor(config_for(model, frames=options.frames), "random")
-    del model  # the trainer's own copy is what counts in all ways
-    trainables = Trainables(adaptor, denoiser.unet, settings)
-    denoiser.unet.requires_grad_(how["base_gradients"])
-    optimiser, objective = trainables.optimiser(1e-4), Objective(denoiser, settings)
-    autoencoder = None if how["cached"] else random_autoencoder()
+@dataclass(frozen=True)
+class EncodedAnew(MemoryClips):
+    """A clip of a trainer without a cache: its ``pictures``, ``f c h w``, are encoded at every step."""
+
+    autoencoder: torch.nn.Module
+    pictures: Tensor
+
+    def __getitem__(self, item: int) -> LatentClip:
+        with torch.no_grad():
+            latents = torch.cat([self.autoencoder.encode(picture) for picture in self.pictures.split(1)])
+        return replace(self.clips[item], latents=latents.clamp(-3, 3))
+
+
+class Cost(Watcher):
+    """The seconds of the last step and the peak memory of all so far, before anything is saved.
+
+    ``unet`` is a base whose gradients no optimiser takes away.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, float] = {}
+        self.unet: torch.nn.Module | None = None
+
+    def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
+        self.found = {"seconds": values["seconds"], "mebibytes": peak_mebibytes()}
+        if self.unet is not None:
+            self.unet.zero_grad(set_to_none=True)
+
+
+def training_clips(options: argparse.Namespace, cached: bool) -> TrainingClips:
+    """One clip of random numbers."""
+    text = torch.randn(77, small_host.SMALL["context_dim"])
+    clip = LatentClip(torch.randn(options.frames, 4, options.size, options.size), 8.0, text)
     pictures = torch.rand(options.frames, 3, 8 * options.size, 8 * options.size) * 2 - 1
-    latents = torch.randn(1, options.frames, 4, options.size, options.size)
-    forget_peak()
-    spent = 0.0
-    for _ in range(2):  # the first warms up
-        began = time.perf_counter()
-        if autoencoder is not None:
-            with torch.no_grad():
-                latents = torch.stack([autoencoder.encode(frame[None])[0] for frame in pictures])[None].clamp(-3, 3)
-        noise = clip_noise(tuple(latents.shape[1:]), torch.Generator().manual_seed(0), 0.0)[None]
-        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
-            clips = NoisyFrames(latents, noise, torch.full(latents.shape[:2], 500))
-            loss = objective.loss(clips, torch.randn(1, 77, 768), (8.0,), adaptor).sum()
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        denoiser.unet.zero_grad(set_to_none=True)
-        spent = time.perf_counter() - began
-    return {"seconds": spent, "mebibytes": peak_mebibytes()}
+    train = MemoryClips((clip,)) if cached else EncodedAnew((clip,), random_autoencoder(), pictures)
+    return TrainingClips(train, (clip,), torch.zeros_like(text))
+
+
+def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
+    """Seconds of one step after a first one, which warms up, and the peak memory of both in MiB."""
+    how, cost = WAYS[way], Cost()
+    small_host.SMALL.update(FULL)
+    model = small_host.build_model()
+    with tempfile.TemporaryDirectory() as folder:
+        training = MotionTraining(
+            model,
+            adaptor_for(model, "random", frames=options.frames),
+            training_clips(options, how["cached"]),
+            TrainingSettings(**SETTINGS, checkpointing=how["checkpointing"], precision=how["precision"]),
+            Output(Path(folder, "adaptor"), Path(folder, "base"), Path(folder, "run")),
+            accelerator(cpu=training_device().type == "cpu"),
+            lambda done: [cost],
+            export=lambda *_: None,
+        )
+        del model, training.model  # the trainer's own copy is what counts in all ways
+        if how["base_gradients"]:
+            cost.unet = training.denoiser.unet.requires_grad_(True)
+        forget_peak()
+        training.train()
+    return cost.found
 
 
 def in_its_own_process(way: str, options: argparse.Namespace) -> dict[str, float]:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import fp32_copy, load
-from ..adaptor_unet.content_name import content_name
 from ..adaptor_unet.file_names import why_no_name
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.folders import training_folders
@@ -33,7 +32,7 @@ from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.training_error import enough_memory
 from ..adaptor_unet.training.watchers import Record, Watcher, read_records
-from ..adaptor_unet.whole_file import save_tensors, writing
+from ..adaptor_unet.whole_file import content_name, save_tensors, writing
 from .motion_training import MotionTraining, Output, is_finished
 from .node_inputs import WiredClips
 

@@ -18,8 +18,7 @@ from comfy.sd import CLIP, VAE
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..content_name import content_name
-from ..whole_file import save_tensors
+from ..whole_file import content_name, save_tensors
 from .base_model import check_latents, check_trainable, patched_weight, unet_of, unet_weight
 from .graph_watch import raise_if_stopped
 from .versions import text_encoder_weights

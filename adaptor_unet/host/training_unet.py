@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 import comfy.k_diffusion.sampling
 import comfy.model_management
@@ -26,7 +25,8 @@ from ..adaptor import VideoAdaptor
 from ..frame_layout import FrameLayout
 from ..frame_noise import clip_noise
 from .base_model import check_trainable, unet_of, unet_weight
-from .frame_cache import CallCache, FrameCache, no_cache
+from .causal_sampling import CausalSampling, Conditionings, Options, SamplingOrder, finished_frames
+from .frame_cache import CallCache, no_cache
 from .motion_effect import Motion
 
 
@@ -42,8 +42,8 @@ class TrainingUnet:
     def __init__(self, model: ModelPatcher, device: torch.device, dtype: torch.dtype, checkpointing: bool) -> None:
         check_trainable(model)
         self.dtype = dtype
-        self.sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(device)
-        self.sigmas = self.sampling.sigmas.float()
+        self.model_sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(device)
+        self.sigmas = self.model_sampling.sigmas.float()
         self.unet = unet_copy(model, device, dtype)
         if checkpointing:
             for module in self.unet.modules():
@@ -56,11 +56,17 @@ class TrainingUnet:
 
     def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """n c h w -> n c h w"""
-        return self.sampling.noise_scaling(sigma, noise, latents)
+        return self.model_sampling.noise_scaling(sigma, noise, latents)
 
     def denoised(self, out: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """n c h w -> n c h w"""
-        return self.sampling.calculate_denoised(sigma, out, x)
+        return self.model_sampling.calculate_denoised(sigma, out, x)
+
+    def process_latent_in(self, latents: Tensor) -> Tensor:
+        """n c h w -> n c h w: a run's latents are the model's own already."""
+        return latents
+
+    process_latent_out = process_latent_in
 
     def predict(
         self,
@@ -80,7 +86,7 @@ class TrainingUnet:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._hooks.close()
         frames = len(x) // len(fps)
-        options: dict[str, Any] = {**self.options, "cond_or_uncond": [0] * len(fps)}
+        options: Options = {**self.options, "cond_or_uncond": [0] * len(fps)}
         if adaptor is not None:
             layout = layout or FrameLayout.whole(len(fps), frames)
             if self._motion is None or (self._motion.adaptor, self._motion.fps) != (adaptor, fps):
@@ -89,8 +95,8 @@ class TrainingUnet:
                 self._hooks.enter_context(part.hooked(self.unet))
                 options = part.patched(options)
         out = self.unet(
-            self.sampling.calculate_input(sigma, x).to(self.dtype),
-            self.sampling.timestep(sigma).float(),
+            self.model_sampling.calculate_input(sigma, x).to(self.dtype),
+            self.model_sampling.timestep(sigma).float(),
             context=repeat(text, "b n d -> (b f) n d", f=frames).to(self.dtype),
             transformer_options=options,
         )
@@ -165,6 +171,57 @@ class SampleSettings:
     seed: int
 
 
+class TrainingGuider:
+    """The weights as they are in training, as samplers of the host call a model: with guidance between two texts.
+
+    ``texts`` is ``2 n d``, the wanted one and the empty one.  ``next_pass`` is called before each pass of the UNet.
+    """
+
+    def __init__(
+        self,
+        denoiser: TrainingUnet,
+        adaptor: VideoAdaptor | None,
+        texts: Tensor,
+        settings: SampleSettings,
+        next_pass: Callable[[], None],
+    ) -> None:
+        self.inner_model, self.adaptor, self.texts, self.settings = denoiser, adaptor, texts, settings
+        self.next_pass = next_pass
+        self.conds: Conditionings = [[{"uuid": "wanted"}], [{"uuid": "empty"}]]
+
+    def __call__(self, x: Tensor, sigma: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
+        """f c h w -> f c h w, one noise level a frame"""
+        finished = finished_frames(model_options["transformer_options"])
+        wanted, empty = finished.denoise(self.both, self.inner_model, self.conds, x, sigma, model_options)
+        return empty + self.settings.cfg * (wanted - empty)
+
+    def both(
+        self, denoiser: TrainingUnet, conds: Conditionings, x: Tensor, sigma: Tensor, model_options: Options
+    ) -> list[Tensor]:
+        """f c h w for the wanted text and for the empty one."""
+        self.next_pass()
+        options = model_options["transformer_options"]
+        places = tuple(options["context_window"].index_list)
+        layout, cache = FrameLayout(2, places, (0,) * len(places)), finished_frames(options).of_call((0, 1))
+        twice, levels = repeat(x, "f c h w -> (b f) c h w", b=2), repeat(sigma, "f -> (b f)", b=2)
+        out = denoiser.predict(twice, levels, self.texts, (self.settings.fps,) * 2, self.adaptor, layout, cache)
+        return list(rearrange(denoiser.denoised(out, twice, levels), "(b f) c h w -> b f c h w", b=2))
+
+
+def euler(
+    guider: TrainingGuider,
+    sigmas: Tensor,
+    extra_args: Options,
+    callback: None,
+    noise: Tensor,
+    start: Tensor,
+    *_: object,
+) -> Tensor:
+    """f c h w, from all of the noise down; arguments as the host's samplers take them."""
+    x = guider.inner_model.model_sampling.noise_scaling(sigmas[:1], noise, start, max_denoise=True)
+    return comfy.k_diffusion.sampling.sample_euler(guider, x, sigmas, extra_args=extra_args, disable=True)
+
+
 @torch.no_grad()
 def sample_latents(
     denoiser: TrainingUnet,
@@ -176,51 +233,22 @@ def sample_latents(
 ) -> Tensor:
     """A clip of the weights as they are in training, f c h w: Euler steps on the host's normal schedule.
 
-    All frames together, or one after the other where the adaptor is trained for that; without an adaptor they are
-    stills.  Text and empty text are ``n d`` and are repeated to one length.  ``progress`` is told which of the passes
-    is next, and how many there are.
+    All frames together, or one after the other where the adaptor is trained for that, as in a graph; without an adaptor
+    they are stills.  Text and empty text are ``n d`` and are repeated to one length.  ``progress`` is told which of the
+    passes is next, and how many there are.
     """
-    device, sampling = denoiser.sigmas.device, denoiser.sampling
-    tokens = max(len(text), len(empty_text))
-    both = torch.stack([repeat(x, "n d -> (r n) d", r=tokens // len(x)) for x in (text, empty_text)]).to(device)
-    cache = FrameCache()
-
-    def model(x: Tensor, sigma: Tensor, layout: FrameLayout, **_: object) -> Tensor:
-        """f c h w -> f c h w, with guidance"""
-        progress(next(passes), total)
-        cache.begin_chunk()
-        twice, levels = repeat(x, "f c h w -> (b f) c h w", b=2), repeat(sigma, "f -> (b f)", b=2)
-        out = denoiser.predict(twice, levels, both, (settings.fps,) * 2, adaptor, layout, cache.of_call((0, 1)))
-        denoised = denoiser.denoised(out, twice, levels)
-        wanted, empty = rearrange(denoised, "(b f) c h w -> b f c h w", b=2)
-        return empty + settings.cfg * (wanted - empty)
-
-    def sampled(noise: Tensor, layout: FrameLayout) -> Tensor:
-        cache.keeps = False
-        x = sampling.noise_scaling(sigmas[:1], noise, torch.zeros_like(noise), max_denoise=True)
-        return comfy.k_diffusion.sampling.sample_euler(model, x, sigmas, extra_args={"layout": layout}, disable=True)
-
-    def shown(frame: Tensor, layout: FrameLayout) -> None:
-        cache.keeps = True
-        sigma = sigmas.new_tensor([adaptor.config.context_noise])
-        noise = torch.randn(frame.shape, generator=generator).to(frame)
-        model(sampling.noise_scaling(sigma, noise, frame), sigma, layout)
-
-    sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", settings.steps).to(device)
-    generator = torch.Generator().manual_seed(settings.seed)
+    device, tokens = denoiser.sigmas.device, max(len(text), len(empty_text))
+    texts = torch.stack([repeat(x, "n d -> (r n) d", r=tokens // len(x)) for x in (text, empty_text)]).to(device)
     shared_noise = adaptor.config.shared_noise if adaptor is not None else 0.0
-    noise = clip_noise(settings.shape, generator, shared_noise).to(device)
-    together = adaptor is None or adaptor.config.frame_noise_levels == "one_a_clip"
-    passes, total = count(1), settings.steps if together else (settings.steps + 1) * len(noise)
+    noise = clip_noise(settings.shape, torch.Generator().manual_seed(settings.seed), shared_noise).to(device)
+    sigmas = comfy.samplers.calculate_sigmas(denoiser.model_sampling, "normal", settings.steps).to(device)
+    order = Motion(adaptor=adaptor).sampling_order if adaptor is not None else None
+    sampling = CausalSampling(order or SamplingOrder(len(noise)), len(noise))
+    chunks = len(noise) if order else 1
+    passes, total = count(1), settings.steps * chunks + chunks - 1  # each chunk but the last is shown once, finished
+    guider = TrainingGuider(denoiser, adaptor, texts, settings, lambda: progress(next(passes), total))
+    options: Options = {"model_options": {"transformer_options": {}}}
     try:
-        if together:
-            return sampled(noise, FrameLayout.whole(2, len(noise)))
-        frames = []
-        for place, own in enumerate(noise.split(1)):
-            layout = FrameLayout(2, (place,), (0,))
-            frames.append(sampled(own, layout))
-            shown(frames[-1], layout)
-        return torch.cat(frames)
+        return sampling.sample(euler, guider, sigmas, options, None, noise, torch.zeros_like(noise), disable_pbar=True)
     finally:
-        cache.clear()
         denoiser.close()

@@ -15,8 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..content_name import content_name
-from ..whole_file import save_tensors
+from ..whole_file import content_name, save_tensors
 from .trainables import MovingAverage
 
 logger = logging.getLogger(__name__)

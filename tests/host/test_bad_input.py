@@ -50,16 +50,16 @@ def test_settings_out_of_range_are_refused_before_sampling(
         bind(model, adaptor, **settings)
 
 
-@pytest.mark.parametrize("frames", [1, 7, 17, 24])
+@pytest.mark.parametrize("frames", [1, 3, 5, 6])
 def test_a_batch_that_holds_no_whole_clips_is_refused_and_the_model_stays_clean(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, frames: int
 ) -> None:
     plain = sample(model, frames)
-    bound = bind(model, adaptor, frames_per_clip=16)
-    with pytest.raises(ValueError, match=rf"frames_per_clip of Apply MagicVideo is 16.*holds {frames} frames"):
+    bound = bind(model, adaptor, frames_per_clip=4)
+    with pytest.raises(ValueError, match=rf"frames_per_clip of Apply MagicVideo is 4.*holds {frames} frames"):
         sample(bound, frames)
     assert torch.equal(sample(model, frames), plain)
-    assert sample(bound, 32).isfinite().all()
+    assert sample(bound, 8).isfinite().all()
 
 
 @pytest.fixture

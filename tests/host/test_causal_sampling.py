@@ -65,32 +65,41 @@ SAMPLERS = [
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_frames_to_come_change_nothing(moving: ModelPatcher, sample: Sampler, sampler: str) -> None:
-    noise = noise_for(8)
+    noise = noise_for(5)
     long = sample(moving, noise=noise, latent=torch.zeros_like(noise), sampler=sampler, steps=3)
-    for frames in (1, 5):
+    for frames in (1, 3):
         short = sample(moving, noise=noise[:frames], latent=torch.zeros(frames, 4, 8, 8), sampler=sampler, steps=3)
         assert torch.equal(short, long[:frames]), frames
 
 
-@pytest.mark.parametrize(("sampler", "chunk"), [*((one, 1) for one in ("euler", "dpmpp_sde", "uni_pc")), ("euler", 4)])
+@pytest.mark.parametrize(
+    ("sampler", "chunk"),
+    [
+        ("euler", 1),
+        ("euler", 4),
+        pytest.param("dpmpp_sde", 1, marks=pytest.mark.on_oldest),
+        pytest.param("uni_pc", 1, marks=pytest.mark.on_newest),
+    ],
+)
 def test_a_clip_that_is_extended_equals_the_clip_made_at_once(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, sampler: str, chunk: int
 ) -> None:
-    moving, noise = bind(model, adaptor, order="frame by frame", chunk=chunk), noise_for(16)
+    """Past the trained length."""
+    moving, noise = bind(model, adaptor, order="frame by frame", chunk=chunk), noise_for(8)
     how = {"noise": noise, "sampler": sampler, "steps": 3}
     once = sample(moving, latent=torch.zeros_like(noise), **how)
-    given = expand_latent({"samples": once[:8]}, 16, 8, keep_given=True)
+    given = expand_latent({"samples": once[:4]}, 8, 4, keep_given=True)
     again = sample(moving, latent=given["samples"], noise_mask=given["noise_mask"], **how)
     assert torch.equal(again, once)
 
 
 def test_finished_frames_are_seen_and_noise_of_others_is_not(moving: ModelPatcher, sample: Sampler) -> None:
-    noise, other = noise_for(6), noise_for(6, seed=1)
+    noise, other = noise_for(4), noise_for(4, seed=1)
     before = sample(moving, noise=noise, latent=torch.zeros_like(noise))
-    changed = torch.cat([noise[:2], other[2:3], noise[3:]])
+    changed = torch.cat([noise[:1], other[1:2], noise[2:]])
     after = sample(moving, noise=changed, latent=torch.zeros_like(noise))
-    assert torch.equal(after[:2], before[:2])
-    assert all(relative(after[frame], before[frame]) > CLOSE for frame in range(2, 6))
+    assert torch.equal(after[:1], before[:1])
+    assert all(relative(after[frame], before[frame]) > CLOSE for frame in range(1, 4))
 
 
 def test_as_many_at_once_as_there_are_is_together(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
@@ -100,17 +109,17 @@ def test_as_many_at_once_as_there_are_is_together(model: ModelPatcher, adaptor: 
         assert relative(sample(bind(model, adaptor, order="frame by frame", chunk=chunk), 7), together) > CLOSE
 
 
-@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("chunk", [1, 2])
 def test_clips_of_a_batch_stand_side_by_side_and_do_not_mix(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, chunk: int
 ) -> None:
     how = {"order": "frame by frame", "chunk": chunk}
-    batch = bind(model, adaptor, frames_per_clip=5, **how)
-    one, other, third = noise_for(5), noise_for(5, seed=1), noise_for(5, seed=2)
-    clips = sample(batch, noise=torch.cat([one, other]), latent=torch.zeros(10, 4, 8, 8))
-    beside = sample(batch, noise=torch.cat([one, third]), latent=torch.zeros(10, 4, 8, 8))
-    assert torch.equal(clips[:5], beside[:5])
-    alone = [sample(bind(model, adaptor, **how), noise=x, latent=torch.zeros(5, 4, 8, 8)) for x in (one, other)]
+    batch = bind(model, adaptor, frames_per_clip=3, **how)
+    one, other, third = noise_for(3), noise_for(3, seed=1), noise_for(3, seed=2)
+    clips = sample(batch, noise=torch.cat([one, other]), latent=torch.zeros(6, 4, 8, 8))
+    beside = sample(batch, noise=torch.cat([one, third]), latent=torch.zeros(6, 4, 8, 8))
+    assert torch.equal(clips[:3], beside[:3])
+    alone = [sample(bind(model, adaptor, **how), noise=x, latent=torch.zeros(3, 4, 8, 8)) for x in (one, other)]
     assert relative(clips, torch.cat(alone)) <= CLOSE
 
 
@@ -122,22 +131,21 @@ def test_a_clip_takes_one_call_a_frame_and_step_and_one_more_a_frame(moving: Mod
             1
         ]
     )
-    sample(counted, 6, steps=4)
-    assert rows == [2] * (6 * 4 + 5), "both sides of the guidance; the last frame need not be shown"
+    sample(counted, 4, steps=3)
+    assert rows == [2] * (4 * 3 + 3), "both sides of the guidance; the last frame need not be shown"
     rows.clear()
-    sample(counted, noise=noise_for(6), latent=noise_for(6, 3), noise_mask=keeping(6, 4), steps=4)
-    assert rows == [2] * (4 + 2 * 4 + 1), "given frames are shown, and cost no sampling"
+    sample(counted, noise=noise_for(5), latent=noise_for(5, 3), noise_mask=keeping(5, 3), steps=3)
+    assert rows == [2] * (3 + 2 * 3 + 1), "given frames are shown, and cost no sampling"
 
 
 def test_auto_does_what_the_adaptor_was_trained_for(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
 ) -> None:
-
-    together, frames = (sample(bind(model, adaptor, order=order), 5) for order in ("together", "frame by frame"))
-    assert torch.equal(sample(bind(model, adaptor), 5), together)
+    together, frames = (sample(bind(model, adaptor, order=order), 3) for order in ("together", "frame by frame"))
+    assert torch.equal(sample(bind(model, adaptor), 3), together)
     adaptor.model.config = replace(adaptor.model.config, frame_noise_levels="finished_frames")
-    assert torch.equal(sample(bind(model, adaptor), 5), frames)
-    assert torch.equal(sample(bind(model, adaptor, order="together"), 5), together)
+    assert torch.equal(sample(bind(model, adaptor), 3), frames)
+    assert torch.equal(sample(bind(model, adaptor, order="together"), 3), together)
 
 
 def test_strength_0_and_a_still_are_the_image_models(
@@ -149,31 +157,31 @@ def test_strength_0_and_a_still_are_the_image_models(
 
 
 def test_given_frames_come_out_bit_for_bit(moving: ModelPatcher, sample: Sampler) -> None:
-    clip = noise_for(6, seed=4)
-    out = sample(moving, noise=noise_for(6), latent=clip, noise_mask=keeping(6, 3))
+    clip = noise_for(5, seed=4)
+    out = sample(moving, noise=noise_for(5), latent=clip, noise_mask=keeping(5, 3))
     assert torch.equal(out[:3], clip[:3])
     assert not torch.isclose(out[3:], clip[3:]).all(dim=(1, 2, 3)).any()
     other = torch.cat([noise_for(2, seed=5), clip[2:]])
-    assert relative(sample(moving, noise=noise_for(6), latent=other, noise_mask=keeping(6, 3))[3:], out[3:]) > CLOSE
+    assert relative(sample(moving, noise=noise_for(5), latent=other, noise_mask=keeping(5, 3))[3:], out[3:]) > CLOSE
 
 
 def test_a_mask_inside_the_picture_and_video_to_video_stay_causal(moving: ModelPatcher, sample: Sampler) -> None:
-    mask = torch.ones(6, 1, 8, 8)
+    mask = torch.ones(4, 1, 8, 8)
     mask[..., :4] = 0
-    for how in ({"noise_mask": mask}, {"denoise": 0.5, "steps": 4}):
-        clip = noise_for(6, seed=4)
-        out = sample(moving, noise=noise_for(6), latent=clip, **how)
+    for how in ({"noise_mask": mask}, {"denoise": 0.5, "steps": 2}):
+        clip = noise_for(4, seed=4)
+        out = sample(moving, noise=noise_for(4), latent=clip, **how)
         assert out.isfinite().all()
-        clip[4:] += 1
-        later = sample(moving, noise=noise_for(6), latent=clip, **how)
-        assert torch.equal(later[:4], out[:4]) and not torch.equal(later[4:], out[4:])
+        clip[2:] += 1
+        later = sample(moving, noise=noise_for(4), latent=clip, **how)
+        assert torch.equal(later[:2], out[:2]) and not torch.equal(later[2:], out[2:])
 
 
 def test_two_halves_of_an_advanced_sampling_begin_alike_and_end_with_the_clip_in_them(
     moving: ModelPatcher, sample: Sampler
 ) -> None:
     """The first frame is given none, so it is that of one sampling; the others see what is known of those before."""
-    noise = noise_for(5)
+    noise = noise_for(3)
     whole = sample(moving, noise=noise, latent=torch.zeros_like(noise), steps=4)
     half = sample(moving, noise=noise, latent=torch.zeros_like(noise), steps=4, start_step=0, last_step=2)
     rest = {"steps": 4, "start_step": 2, "last_step": 4, "noise": torch.zeros_like(noise), "disable_noise": True}
@@ -207,9 +215,9 @@ def test_custom_sampling_gives_the_same_clip(moving: ModelPatcher, sample: Sampl
 def test_conditionings_together_or_apart_give_the_same(
     moving: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, cfg: float
 ) -> None:
-    together = sample(moving, 5, cfg=cfg)
+    together = sample(moving, 3, cfg=cfg)
     monkeypatch.setattr(moving.model, "memory_required", lambda *_, **__: 1e30)
-    assert relative(sample(moving, 5, cfg=cfg), together) <= CLOSE
+    assert relative(sample(moving, 3, cfg=cfg), together) <= CLOSE
 
 
 def positions_seen(monkeypatch: pytest.MonkeyPatch) -> list[set[tuple[int, ...]]]:
@@ -231,8 +239,8 @@ def test_a_conditioning_of_a_part_of_sampling_has_seen_all_finished_frames(
     early = conditioning(3, start_percent=0.0, end_percent=0.4)
     late = conditioning(4, start_percent=0.4, end_percent=1.0)
     seen = positions_seen(monkeypatch)
-    sample(moving, 5, steps=4, positive=early + late)
-    assert seen == [{(0, 1, 2, 3)}]
+    sample(moving, 4, steps=4, positive=early + late)
+    assert seen == [{(0, 1, 2)}]
 
 
 def test_a_conditioning_that_comes_late_catches_up(
@@ -256,30 +264,30 @@ def test_a_conditioning_that_comes_late_catches_up(
 def test_areas_masks_and_a_prompt_a_frame_reach_their_frames(moving: ModelPatcher, sample: Sampler) -> None:
     area = conditioning(3, area=(4, 4, 0, 0))
     mask = conditioning(4, mask=torch.ones(1, 8, 8), mask_strength=0.5)
-    texts = torch.cat([conditioning(seed)[0][0] for seed in range(5)])
+    texts = torch.cat([conditioning(seed)[0][0] for seed in range(4)])
     per_frame = [[texts, {}]]
-    changed = [[torch.cat([texts[:3], texts[:2]]), {}]]
+    changed = [[torch.cat([texts[:2], texts[:2]]), {}]]
     for first, other in ((conditioning(1) + area + mask, None), (per_frame, changed)):
-        out = sample(moving, 5, positive=first)
-        assert torch.equal(sample(moving, 5, positive=first), out) and out.isfinite().all()
+        out = sample(moving, 4, positive=first)
+        assert torch.equal(sample(moving, 4, positive=first), out) and out.isfinite().all()
         if other is not None:
-            after = sample(moving, 5, positive=other)
-            assert torch.equal(after[:3], out[:3])
-            assert all(relative(after[frame], out[frame]) > CLOSE for frame in (3, 4))
+            after = sample(moving, 4, positive=other)
+            assert torch.equal(after[:2], out[:2])
+            assert all(relative(after[frame], out[frame]) > CLOSE for frame in (2, 3))
 
 
 def test_a_prompt_takes_effect_from_its_frame_on(moving: ModelPatcher, sample: Sampler) -> None:
     """Two prompts by masks that cover some frames each, as the template does it with stock nodes."""
-    first, rest = torch.zeros(2, 6, 64, 64)
-    first[:3], rest[3:] = 1, 1
+    first, rest = torch.zeros(2, 4, 64, 64)
+    first[:2], rest[2:] = 1, 1
 
     def prompts(second: int) -> list:
         return conditioning(1, mask=first, mask_strength=1.0) + conditioning(second, mask=rest, mask_strength=1.0)
 
-    one, other = (sample(moving, 6, positive=prompts(second)) for second in (3, 4))
-    assert torch.equal(one[:3], other[:3])
-    assert all(relative(one[frame], other[frame]) > CLOSE for frame in range(3, 6))
-    assert relative(one[:3], sample(moving, 3, positive=conditioning(1))) <= CLOSE
+    one, other = (sample(moving, 4, positive=prompts(second)) for second in (3, 4))
+    assert torch.equal(one[:2], other[:2])
+    assert all(relative(one[frame], other[frame]) > CLOSE for frame in range(2, 4))
+    assert relative(one[:2], sample(moving, 2, positive=conditioning(1))) <= CLOSE
 
 
 def test_each_frame_gets_its_own_controlnet_hint(
@@ -307,19 +315,19 @@ def test_a_motion_of_a_part_of_sampling_sees_the_frames_before(
 
 @pytest.mark.parametrize("way", [cross_frame, last_frames, features, latents, untrained])
 def test_other_effects_take_the_finished_frames_for_reference(moving: ModelPatcher, sample: Sampler, way: Way) -> None:
-    both, noise = way(moving), noise_for(5)
-    out = sample(both, noise=noise, latent=torch.zeros_like(noise), steps=3)
-    assert relative(out, sample(moving, noise=noise, latent=torch.zeros_like(noise), steps=3)) > CLOSE
+    both, noise = way(moving), noise_for(4)
+    out = sample(both, noise=noise, latent=torch.zeros_like(noise))
+    assert relative(out, sample(moving, noise=noise, latent=torch.zeros_like(noise))) > CLOSE
     changed = torch.cat([noise_for(1, seed=9), noise[1:]])
-    assert relative(sample(both, noise=changed, latent=torch.zeros_like(noise), steps=3)[1:], out[1:]) > CLOSE
-    short = sample(both, noise=noise[:3], latent=torch.zeros(3, 4, 8, 8), steps=3)
-    assert torch.equal(short, out[:3])
+    assert relative(sample(both, noise=changed, latent=torch.zeros_like(noise))[1:], out[1:]) > CLOSE
+    short = sample(both, noise=noise[:2], latent=torch.zeros(2, 4, 8, 8))
+    assert torch.equal(short, out[:2])
 
 
 def test_two_motions_keep_their_frames_apart(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
     twice = bind(bind(model, adaptor, strength=0.5, order="frame by frame"), adaptor, strength=0.5)
     once = bind(model, adaptor, order="frame by frame")
-    assert relative(sample(twice, 5), sample(once, 5)) <= CLOSE
+    assert relative(sample(twice, 4), sample(once, 4)) <= CLOSE
 
 
 def test_causal_windows_beside_it_bound_the_chunk_and_may_offload(
@@ -327,9 +335,9 @@ def test_causal_windows_beside_it_bound_the_chunk_and_may_offload(
 ) -> None:
     wide = bind(model, adaptor, order="frame by frame", chunk=8)
     narrow = bind(model, adaptor, order="frame by frame", chunk=2)
-    expected = sample(narrow, 7)
+    expected = sample(narrow, 5)
     for offload in (False, True):
-        assert torch.equal(sample(with_causal_windows(wide, 2, offload), 7), expected)
+        assert torch.equal(sample(with_causal_windows(wide, 2, offload), 5), expected)
 
 
 def test_what_cannot_be_sampled_so_is_refused_before_the_first_step(
@@ -347,8 +355,8 @@ def test_what_cannot_be_sampled_so_is_refused_before_the_first_step(
 
 @pytest.mark.parametrize("error", [comfy.model_management.InterruptProcessingException, MemoryError])
 def test_stopped_at_any_moment_nothing_is_left_behind(moving: ModelPatcher, sample: Sampler, error: type) -> None:
-    expected = sample(moving, 4)
-    for stop_at in (1, 3, 5, 8):
+    expected = sample(moving, 3)
+    for stop_at in (1, 3, 8):
         calls = iter(range(1, 100))
 
         def stop(apply: Callable, given: dict, calls: Iterator[int] = calls, stop_at: int = stop_at) -> Tensor:
@@ -359,9 +367,9 @@ def test_stopped_at_any_moment_nothing_is_left_behind(moving: ModelPatcher, samp
         stopped = moving.clone()
         stopped.set_model_unet_function_wrapper(stop)
         with pytest.raises(error):
-            sample(stopped, 4)
+            sample(stopped, 3)
         assert not any(module._forward_hooks for module in moving.model.diffusion_model.modules())
-        assert torch.equal(sample(moving, 4), expected)
+        assert torch.equal(sample(moving, 3), expected)
 
 
 def test_progress_counts_all_frames_and_shows_the_one_in_the_making(moving: ModelPatcher, sample: Sampler) -> None:

@@ -35,23 +35,24 @@ def split_conditionings(monkeypatch: pytest.MonkeyPatch, model: ModelPatcher) ->
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30)
 
 
-LENGTHS = [pytest.param(16, name) for name in ("euler", "dpmpp_2m", "euler_ancestral")]
-# Long clips take many calls of the UNet, so each ComfyUI has one of the two samplers.
-LENGTHS += [
-    pytest.param(length, name, marks=[pytest.mark.slow, where])
-    for length in (40, 100)
-    for name, where in (("euler", pytest.mark.on_oldest), ("dpmpp_2m", pytest.mark.on_newest))
-]
-
-
-@pytest.mark.parametrize("cfg", [7.0, 1.0])
-@pytest.mark.parametrize(("frames", "sampler"), LENGTHS)
+@pytest.mark.parametrize(
+    ("frames", "sampler", "cfg"),
+    [
+        (12, "euler", 7.0),
+        (12, "euler", 1.0),
+        (12, "dpmpp_2m", 7.0),
+        (12, "euler_ancestral", 7.0),
+        # A long clip takes many calls of the UNet, so each ComfyUI has one of the two samplers.
+        pytest.param(60, "euler", 7.0, marks=pytest.mark.on_oldest),
+        pytest.param(60, "dpmpp_2m", 1.0, marks=pytest.mark.on_newest),
+    ],
+)
 def test_chunks_of_any_size_equal_the_whole_batch(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, frames: int, sampler: str, cfg: float
 ) -> None:
     bound = bind(model, adaptor)
     whole = sample(bound, frames, cfg, sampler=sampler)
-    for chunk in (1, 3, 8, 16):
+    for chunk in (1, 3, 8) if frames == 12 else (7, 16):
         assert relative(sample(with_causal_windows(bound, chunk), frames, cfg, sampler=sampler), whole) <= CLOSE, chunk
 
 
@@ -63,7 +64,7 @@ def test_without_the_past_chunks_would_differ(
     whole = sample(bound)
     begin = FrameCache.begin_chunk
     monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (cache.entries.clear(), begin(cache)))
-    assert relative(sample(with_causal_windows(bound, 8)), whole) > 10 * CLOSE
+    assert relative(sample(with_causal_windows(bound, 3)), whole) > 10 * CLOSE
 
 
 @settings(
@@ -105,12 +106,19 @@ def test_any_length_chunk_clip_and_conditioning_count_equals_the_whole(
     assert relative(chunked, whole) <= CLOSE
 
 
-@pytest.mark.parametrize("sampler", ["heun", "dpm_2_ancestral", "dpmpp_sde", "uni_pc", "lcm", "ddim", "lms"])
+# What samplers do is the host's; each of the two has some of them.
+SAMPLERS = [
+    *(pytest.param(name, marks=pytest.mark.on_oldest) for name in ("dpm_2_ancestral", "uni_pc", "ddim", "lms")),
+    *(pytest.param(name, marks=pytest.mark.on_newest) for name in ("heun", "dpmpp_sde", "lcm")),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_of_every_kind_give_the_whole_batch(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, sampler: str
 ) -> None:
     bound = bind(model, adaptor)
-    whole, chunked = (sample(one, 10, sampler=sampler, steps=3) for one in (bound, with_causal_windows(bound, 4)))
+    whole, chunked = (sample(one, 6, sampler=sampler, steps=3) for one in (bound, with_causal_windows(bound, 4)))
     assert relative(chunked, whole) <= CLOSE
 
 
@@ -134,9 +142,9 @@ def test_the_order_of_the_two_nodes_makes_no_difference(
     last = with_causal_windows(bind(bind(model, adaptor, frames_per_clip=5), other), 4)
     first = bind(bind(with_causal_windows(model, 4), adaptor, frames_per_clip=5), other)
     between = bind(with_causal_windows(bind(model, adaptor, frames_per_clip=5), 4), other)
-    expected = sample(last, 15)
-    assert torch.equal(sample(first, 15), expected) and torch.equal(sample(between, 15), expected)
-    assert relative(expected, sample(bind(bind(model, adaptor, frames_per_clip=5), other), 15)) <= CLOSE
+    expected = sample(last, 10)
+    assert torch.equal(sample(first, 10), expected) and torch.equal(sample(between, 10), expected)
+    assert relative(expected, sample(bind(bind(model, adaptor, frames_per_clip=5), other), 10)) <= CLOSE
 
 
 def test_a_model_without_an_adaptor_gives_its_pictures_in_chunks(model: ModelPatcher, sample: Sampler) -> None:
@@ -236,8 +244,8 @@ def test_earlier_frames_do_not_know_how_long_the_clip_gets(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
 ) -> None:
     bound = with_causal_windows(bind(model, adaptor), 4)
-    noise = torch.randn(20, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(sample(bound, 12, noise=noise[:12]), sample(bound, 20, noise=noise)[:12])
+    noise = torch.randn(14, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(sample(bound, 8, noise=noise[:8]), sample(bound, 14, noise=noise)[:8])
 
 
 def rows_in_calls(model: ModelPatcher) -> list[int]:
@@ -302,7 +310,7 @@ def test_an_interrupt_leaves_no_past_behind(
         if len(caches) == 3:
             comfy.model_management.interrupt_current_processing()
 
-    bound = with_causal_windows(bind(model, adaptor), 4)
+    bound = with_causal_windows(bind(model, adaptor), 2)
     expected = sample(bound)
     with monkeypatch.context() as patch, pytest.raises(comfy.model_management.InterruptProcessingException):
         patch.setattr(FrameCache, "begin_chunk", begin_and_stop)

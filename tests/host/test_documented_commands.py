@@ -15,6 +15,9 @@ import pytest
 from pack import ROOT
 from shipped import bash_commands, read, shipped_files
 
+# A script that is not told otherwise takes the newest ComfyUI there is.
+pytestmark = pytest.mark.on_newest
+
 PAGES = [path for path in shipped_files(".md") if path.parts[0] in ("docs", "demo") or len(path.parts) == 1]
 COMMANDS = sorted({command for page in PAGES for command in bash_commands(read(page))})
 # The commands in bin/ that are shell scripts, and what they start.

@@ -8,7 +8,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from small_host import Sampler, build_model, conditioning, trained
+from small_host import FRAMES, Sampler, build_model, conditioning, trained
 from ways import UNTRAINED, Way, moved, untrained
 
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
@@ -17,11 +17,11 @@ from magicvideo.adaptor_unet.host.motion_effect import bind
 each_way = pytest.mark.parametrize("way", [moved, untrained])
 
 
-@pytest.mark.parametrize("frames", [1, 2, 7, 16, 17, 24, 33])
+@pytest.mark.parametrize("frames", [1, 2, 5, 6, 7, 13])
 def test_an_untrained_adaptor_leaves_a_batch_of_any_length_bit_for_bit(
     model: ModelPatcher, sample: Sampler, frames: int
 ) -> None:
-    untrained = bind(model, fresh_adaptor(model), fps=12.0)
+    untrained = bind(model, fresh_adaptor(model, frames=6), fps=12.0)
     assert torch.equal(sample(untrained, frames), sample(model, frames))
 
 
@@ -149,7 +149,7 @@ def test_runs_do_not_colour_one_another(model: ModelPatcher, adaptor: ModelPatch
     bound = way(model, adaptor)
     first = sample(bound, seed=1, cfg=7.0)
     for other in ({"seed": 2, "cfg": 7.0}, {"seed": 1, "cfg": 1.0}, {"frames": 3}):
-        assert sample(bound, **other).shape[0] == other.get("frames", 16)
+        assert sample(bound, **other).shape[0] == other.get("frames", FRAMES)
         assert not torch.equal(sample(bound, **other), sample(model, **other))
     assert torch.equal(sample(bound, seed=1, cfg=7.0), first)
 

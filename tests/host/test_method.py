@@ -6,7 +6,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from einops import rearrange
-from small_host import Sampler, conditioning, trained
+from small_host import FRAMES, Sampler, conditioning, trained
 
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
@@ -23,35 +23,36 @@ def relative(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("cfg", [1.0, 7.0])
-@pytest.mark.parametrize("changed_from", [1, 5, 15, 20])
+@pytest.mark.parametrize("changed_from", [1, 3, 5, 7])
 def test_later_noise_leaves_earlier_frames_bit_for_bit(
-    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, cfg: float, changed_from: int
+    model: ModelPatcher, sample: Sampler, cfg: float, changed_from: int
 ) -> None:
-    bound = bind(model, adaptor)
-    one = noise(24)
-    other = torch.cat([one[:changed_from], noise(24, seed=5)[changed_from:]])
-    before, after = sample(bound, 24, cfg, noise=one), sample(bound, 24, cfg, noise=other)
+    """Inside the trained length and past it."""
+    bound = bind(model, trained(fresh_adaptor(model, frames=6)))
+    one = noise(9)
+    other = torch.cat([one[:changed_from], noise(9, seed=5)[changed_from:]])
+    before, after = sample(bound, 9, cfg, noise=one), sample(bound, 9, cfg, noise=other)
     assert torch.equal(before[:changed_from], after[:changed_from])
     assert not torch.isclose(before[changed_from:], after[changed_from:]).all(dim=(1, 2, 3)).any()
 
 
 def test_earlier_noise_reaches_later_frames(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
     bound = bind(model, adaptor)
-    one = noise(16)
+    one = noise(FRAMES)
     other = torch.cat([noise(1, seed=5), one[1:]])
     before, after = sample(bound, noise=one), sample(bound, noise=other)
     assert not torch.isclose(before[1:], after[1:]).all(dim=(1, 2, 3)).any()
 
 
 def test_clips_in_one_batch_do_not_mix(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
-    together = sample(bind(model, adaptor, frames_per_clip=6), 18, noise=noise(18))
+    together = sample(bind(model, adaptor, frames_per_clip=4), 12, noise=noise(12))
     bound = bind(model, adaptor)
-    apart = torch.cat([sample(bound, 6, noise=clip) for clip in noise(18).split(6)])
+    apart = torch.cat([sample(bound, 4, noise=clip) for clip in noise(12).split(4)])
     assert relative(together, apart) < 1e-5
-    assert relative(sample(bound, 18, noise=noise(18)), apart) > 1e-3, "one clip of 18 is another thing"
+    assert relative(sample(bound, 12, noise=noise(12)), apart) > 1e-3, "one clip of 12 is another thing"
 
 
-@pytest.mark.parametrize("frames_per_clip", [0, 8])
+@pytest.mark.parametrize("frames_per_clip", [0, 3])
 def test_conditionings_in_one_call_equal_conditionings_one_by_one(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, frames_per_clip: int
 ) -> None:
@@ -60,7 +61,7 @@ def test_conditionings_in_one_call_equal_conditionings_one_by_one(
     calls = count_rows(model)
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30)
     assert relative(sample(bound), together) < 1e-5
-    assert set(calls) == {16}, "the host should have been forced to split"
+    assert set(calls) == {FRAMES}, "the host should have been forced to split"
 
 
 def count_rows(model: object) -> list[int]:
@@ -74,7 +75,7 @@ def test_without_guidance_the_clip_still_has_all_its_frames(
 ) -> None:
     rows = count_rows(model)
     out = sample(bind(model, adaptor), cfg=1.0)
-    assert set(rows) == {16} and out.shape[0] == 16
+    assert set(rows) == {FRAMES} and out.shape[0] == FRAMES
     assert not torch.equal(out, sample(model, cfg=1.0))
 
 

@@ -45,13 +45,26 @@ OTHERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def with_red(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of a finished run of the red square."""
+    root = tmp_path_factory.mktemp("red")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "training_folders", lambda: folders_below(root))
+        graph_training(clips=wired(RED), **FAST).train()
+    return root
+
+
+@pytest.mark.on_oldest
 @pytest.mark.parametrize("other", OTHERS)
-def test_other_wired_clips_begin_another_run(other: str, tmp_path: Path) -> None:
-    graph_training(clips=wired(RED), **FAST).train()
+def test_other_wired_clips_begin_another_run(other: str, with_red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "training_folders", lambda: folders_below(with_red))
+    before = {*(with_red / "adaptors").iterdir()}
     graph_training(clips=OTHERS[other], **FAST).train()
-    assert len(list((tmp_path / "adaptors").iterdir())) == 2
+    after = {*(with_red / "adaptors").iterdir()}
+    assert before < after and len(after) == len(before) + 1
     graph_training(clips=wired(RED.clone()), **FAST).train()
-    assert len(list((tmp_path / "adaptors").iterdir())) == 2
+    assert {*(with_red / "adaptors").iterdir()} == after
 
 
 def sampled_as(model: ModelPatcher, predicts: type, zsnr: bool = False, **settings: float) -> ModelPatcher:
@@ -121,6 +134,7 @@ def test_a_tuned_base_that_is_there_is_not_written_over(tuning: str, tmp_path: P
     assert graph.run_files("motion", {}, "frozen")[0].adaptor.name == "motion_00001.safetensors"
 
 
+@pytest.mark.on_oldest
 def test_an_adaptor_whose_states_are_gone_is_not_trained_over(tmp_path: Path) -> None:
     graph_training(**FAST).train()
     adaptor = tmp_path / "adaptors" / "motion_00001.safetensors"
@@ -132,6 +146,7 @@ def test_an_adaptor_whose_states_are_gone_is_not_trained_over(tmp_path: Path) ->
     assert adaptor.read_bytes() == before
 
 
+@pytest.mark.on_oldest
 def test_a_finished_run_that_is_queued_again_says_that_nothing_is_trained(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     graph_training(**FAST).train()

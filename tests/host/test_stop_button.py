@@ -10,7 +10,7 @@ from comfy.model_management import InterruptProcessingException, processing_inte
 from safetensors.torch import load_file
 from small_clips import write_clip
 
-from graph_training import folders_below, graph_training, press_stop, server_progress
+from graph_training import QUICK, folders_below, graph_training, press_stop, server_progress
 from magicvideo.adaptor_unet.training import loop, validation
 from magicvideo.adaptor_unet.training.run_state import states
 from magicvideo.adaptor_unet.training.watchers import Record
@@ -20,7 +20,7 @@ from magicvideo.trainer.graph import PreviewWatch
 # A training each, which takes a while.
 pytestmark = pytest.mark.on_newest
 
-STEPS = 20
+STEPS = QUICK["steps"]
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ WHILE_TRAINING = {
     "its decoding": ("decode", 1),
     "the first preview": ("show", 1),
     "the first step": ("numbers", 2),
-    "a step in the middle": ("numbers", 11),
+    "a step in the middle": ("numbers", 4),
     "the last step": ("numbers", STEPS + 1),
     "the loss behind the last step": ("validation", 2),
     "the last sample clip": ("decode", 2),
@@ -137,7 +137,7 @@ def test_stopped_while_a_folder_is_encoded_finished_clips_stay(what: str, tmp_pa
 def test_stopped_again_and_again_it_still_comes_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, torch.Tensor]
 ) -> None:
-    for count in (2, 6):
+    for count in (2, 3):
         with monkeypatch.context() as patch:
             stopper = Stopper("numbers", count)
             telling(patch, stopper)

@@ -134,11 +134,14 @@ def test_computing_again_gives_the_gradients_of_keeping() -> None:
         torch.testing.assert_close(found[1][name], gradient)
 
 
-@pytest.mark.parametrize("shared_noise", [0.0, 0.3])
-def test_a_sample_clip_is_what_the_stock_sampler_gives(shared_noise: float) -> None:
+@pytest.mark.parametrize(
+    ("levels", "shared_noise"), [("one_a_clip", 0.0), ("one_a_clip", 0.3), ("finished_frames", 0.3)]
+)
+def test_a_sample_clip_is_what_the_stock_sampler_gives(levels: str, shared_noise: float) -> None:
+    """Together, and frame by frame where the adaptor is trained for that."""
     model = build_model()
     adaptor = moved_adaptor(model)
-    adaptor.config = replace(adaptor.config, shared_noise=shared_noise)
+    adaptor.config = replace(adaptor.config, frame_noise_levels=levels, shared_noise=shared_noise)
     text, empty = (conditioning(seed)[0][0][0] for seed in (1, 2))
     how = SampleSettings((FRAMES, 4, 8, 8), 12.0, steps=3, cfg=4.0, seed=5)
     denoiser = TrainingUnet(model, DEVICE, torch.float32, checkpointing=False)

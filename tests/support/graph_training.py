@@ -20,8 +20,8 @@ from magicvideo.trainer.node_inputs import WiredClips
 
 FRAMES, SIZE = 2, 32
 QUICK = {"frames": FRAMES, "width": SIZE, "height": SIZE, "draws_per_clip": 1, "rank": 4, "init": "random"}
-QUICK |= {"steps": 20, "sample_steps": 1, "validation_clips": 1, "precision": "fp32", "checkpointing": False}
-QUICK |= {"validate_every": 20, "sample_every": 20}
+QUICK |= {"steps": 6, "sample_steps": 1, "validation_clips": 1, "precision": "fp32", "checkpointing": False}
+QUICK |= {"validate_every": 6, "sample_every": 6}
 
 
 class QuickVae:

@@ -109,11 +109,13 @@ def conditioning(
 
 
 Sampler = Callable[..., torch.Tensor]
+# Of a clip where its length does not matter.
+FRAMES = 6
 
 
 def sample(
     model: ModelPatcher,
-    frames: int = 16,
+    frames: int = FRAMES,
     cfg: float = 7.0,
     seed: int = 0,
     steps: int = 2,

@@ -13,8 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...content_name import content_name
-from ...whole_file import written_whole
+from ...whole_file import content_name, written_whole
 from .clip_files import ClipFileError
 
 BYTES_AT_ONCE = 2**20

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.utils.data import ConcatDataset
 
-from ...content_name import content_name
+from ...whole_file import content_name
 
 # A still has no frame rate (0 here); it gets the one that graphs begin with.
 STILL_FPS = 8.0
