@@ -17,7 +17,8 @@ from magicvideo.demo.model.demo_models import ADAPTOR, CHECKPOINT
 from magicvideo.demo.world.sprite_scene import FRAMES, SIDE
 from magicvideo.demo.world.subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
 from magicvideo.tools.host_server import PACK
-from magicvideo.tools.page_graph import NOTES, Node, PageGraph
+from magicvideo.tools.page_graph import PageGraph
+from magicvideo.tools.page_layout import NOTES, Node
 
 WORKFLOWS = PACK / "workflows"
 LATER_PROMPT = PROMPT.replace("left", "up")
@@ -70,7 +71,7 @@ def long_video(graph: PageGraph) -> str:
 
 
 def image_to_video(graph: PageGraph) -> str:
-    still = sampled_first(graph, [460, 600], [460, 1150], frames=1, names=("LoadImage", "ImageScale", "VAEEncode"))
+    still = sampled_first(graph, frames=1, names=("LoadImage", "ImageScale", "VAEEncode"))
     graph.connect(graph.find("CheckpointLoaderSimple"), "MODEL", still, "model")
     graph.connect(still, "LATENT", graph.find("MagicVideo_ExpandLatent"), "latent")
     return (
@@ -83,14 +84,13 @@ def image_to_video(graph: PageGraph) -> str:
 
 def extend_clip(graph: PageGraph) -> str:
     inputs = ("LoadVideo", "GetVideoComponents", "ImageFromBatch", "ImageScale", "VAEEncode")
-    clip = sampled_first(graph, [460, 1180], [20, 1180], frames=FRAMES, names=inputs)
+    clip = sampled_first(graph, frames=FRAMES, names=inputs)
     graph.connect(graph.find("MagicVideo_CausalWindows"), "MODEL", clip, "model")
     expand = graph.find("MagicVideo_ExpandLatent")
     graph.connect(clip, "LATENT", expand, "latent")
     graph.set(expand, frames=2 * FRAMES, frames_per_clip=FRAMES)
     graph.set_all(fps=EXTENDED_FPS)
-    graph.group("7 ")["bounding"][2:] = [900, 570]
-    expand["title"] = f"Expand Latent to Clip (from {FRAMES} to {2 * FRAMES} frames)"
+    expand["title"] = f"Expand Latent ({FRAMES} to {2 * FRAMES})"
     return (
         f"## Extend a clip, demo model\n\nPress *Run*: a clip of {FRAMES} frames is made, and then {FRAMES} more after "
         f"it. The first {FRAMES} stay exactly as they were.\n\n### Change these first\n\n"
@@ -103,12 +103,11 @@ def train_motion(graph: PageGraph) -> str:
     """A clip of the demo model takes the place of a clip of the user's."""
     train, video = graph.find("MagicVideo_Train"), graph.find("LoadVideo")
     checkpoint, caption = graph.find("CheckpointLoaderSimple"), graph.find("PrimitiveString")
-    place = video["pos"]
+    loader = demo_adaptor(graph, graph.find("MagicVideo_Apply"), checkpoint)
+    apply = graph.add_like(graph.find("MagicVideo_Apply"), "Apply MagicVideo (demo motion)", loader)
+    sampler = graph.add_like(graph.find("KSampler"), "KSampler (the clip to learn)", video)
+    decode = graph.add_like(graph.find("VAEDecode"), "VAE Decode (the clip)", caption)
     graph.remove(video)
-    loader = demo_adaptor(graph, graph.find("MagicVideo_Apply"), [20, 1030])
-    apply = graph.add_like(graph.find("MagicVideo_Apply"), "Apply MagicVideo (a motion that is there)", [20, 1170])
-    sampler = graph.add_like(graph.find("KSampler"), "KSampler (the clip to learn from)", place)
-    decode = graph.add_like(graph.find("VAEDecode"), "VAE Decode (the clip)", [20, 1470])
     graph.connect(checkpoint, "MODEL", apply, "model")
     graph.connect(loader, "adaptor", apply, "adaptor")
     graph.connect(apply, "MODEL", sampler, "model")
@@ -122,9 +121,7 @@ def train_motion(graph: PageGraph) -> str:
     settings = "rank = 16\nsample_every = 50\nvalidate_every = 50\nsample_steps = 10"
     graph.set(train, name="demo_motion", steps=100, settings=settings)
     graph.set(caption, value=PROMPT)
-    group = graph.group("2 ")
-    group["title"] = "2 A clip and what it shows"
-    group["bounding"][3] = 1310
+    graph.rename_group("Your clip and what it shows", "A clip and what it shows")
     return (
         "## Train a motion, demo model\n\nPress *Run*: a clip is made, an adaptor learns it from nothing, and a clip "
         "is made with that. It takes some minutes on a processor.\n\n### Change these first\n\n"
@@ -141,17 +138,14 @@ MAKERS: dict[str, Callable[[PageGraph], str]] = {
 }
 
 
-def sampled_first(
-    graph: PageGraph, place: list[int], latent_place: list[int], frames: int, names: tuple[str, ...]
-) -> Node:
+def sampled_first(graph: PageGraph, frames: int, names: tuple[str, ...]) -> Node:
     """Puts a sampler in the place of nodes that load a file, with the prompt of the graph's own."""
+    what = "the first frame" if frames == 1 else f"first {frames} frames"
+    sampler = graph.add_like(graph.find("KSampler"), f"KSampler ({what})", graph.find(names[-1]))
+    empty = PageGraph(WORKFLOWS / "text_to_video.json").find("EmptyLatentImage")
+    latent = graph.add_like(empty, f"Empty Latent ({what})", sampler)
     for name in names:
         graph.remove(graph.find(name))
-    what = "the first frame" if frames == 1 else f"the first {frames} frames"
-    sampler = graph.add_like(graph.find("KSampler"), f"KSampler ({what})", place)
-    empty = PageGraph(WORKFLOWS / "text_to_video.json").find("EmptyLatentImage")
-    latent = graph.add_like(empty, f"Empty Latent Image ({what})", latent_place)
-    latent["size"] = [360, 140]
     for source, name in (("Prompt: what to show", "positive"), ("Prompt: what to avoid", "negative")):
         graph.connect(graph.find("CLIPTextEncode", source), "CONDITIONING", sampler, name)
     graph.connect(latent, "LATENT", sampler, "latent_image")
@@ -160,33 +154,29 @@ def sampled_first(
     return sampler
 
 
-def demo_adaptor(graph: PageGraph, apply: Node, place: list[int]) -> Node:
+def demo_adaptor(graph: PageGraph, apply: Node, behind: Node) -> Node:
     """A loader with the demo's adaptor in it, not linked yet."""
     row = {"localized_name": "adaptor_name", "name": "adaptor_name", "type": "COMBO"}
     out = {"localized_name": "adaptor", "name": "adaptor", "type": "MAGICVIDEO_ADAPTOR", "slot_index": 0}
     like = apply | {
         "type": "MagicVideo_LoadAdaptor",
-        "size": [360, 80],
         "inputs": [row | {"widget": {"name": "adaptor_name"}}],
         "outputs": [out],
         "properties": apply["properties"] | {"Node name for S&R": "MagicVideo_LoadAdaptor"},
         "widgets_values": [ADAPTOR],
     }
-    return graph.add_like(like, "Load MagicVideo Adaptor", place)
+    return graph.add_like(like, "Load MagicVideo Adaptor", behind)
 
 
 def enlarge(graph: PageGraph) -> None:
-    """Puts between decoder and video what makes each pixel a sharp square, below the decoder."""
+    """Puts between decoder and video what makes each pixel a sharp square."""
     video = graph.find("CreateVideo")
     decode = graph.source(video, "images")
-    x, y = decode["pos"]
     scale = PageGraph(WORKFLOWS / "image_to_video.json").find("ImageScale")
-    large = graph.add_like(scale, "Upscale Image (each pixel a square)", [x, y + decode["size"][1] + 70])
-    large["size"] = [decode["size"][0], 180]
+    large = graph.add_like(scale, "Upscale Image (sharp pixels)", decode)
     graph.set(large, upscale_method="nearest-exact", width=ENLARGED, height=ENLARGED, crop="disabled")
     graph.connect(decode, "IMAGE", large, "image")
     graph.connect(large, "IMAGE", video, "images")
-    graph.group("5 ")["bounding"][3] += 250
 
 
 def demo_graph(name: str) -> PageGraph:
@@ -198,8 +188,8 @@ def demo_graph(name: str) -> PageGraph:
     del checkpoint["properties"]["models"]
     for untrained in [node for node in graph.graph["nodes"] if node["type"] == "MagicVideo_NewAdaptor"]:
         apply = graph.find("MagicVideo_Apply")
+        graph.connect(demo_adaptor(graph, apply, untrained), "adaptor", apply, "adaptor")
         graph.remove(untrained)
-        graph.connect(demo_adaptor(graph, apply, untrained["pos"]), "adaptor", apply, "adaptor")
     graph.set_all(ckpt_name=CHECKPOINT, width=SIDE, height=SIDE, fps=FPS)
     graph.set_all("SaveVideo", filename_prefix=f"magicvideo/demo_{name}")
     told = MAKERS[name](graph)
@@ -210,6 +200,7 @@ def demo_graph(name: str) -> PageGraph:
     enlarge(graph)
     write_notes(graph, told)
     graph.number_in_order()
+    graph.lay_out()
     return graph
 
 
@@ -218,7 +209,6 @@ def write_notes(graph: PageGraph, told: str) -> None:
     first, files, *others = (node for node in graph.graph["nodes"] if node["type"] in NOTES)
     first["widgets_values"] = [f"{told}\n### Words\n\n{WORDS}\n"]
     files["widgets_values"] = [FILES]
-    first["size"], files["pos"], files["size"] = [480, 560], [-520, 610], [480, 360]
     for other in others:
         graph.remove(other)
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from magicvideo.tools.host_server import Prompt
+from magicvideo.tools.page_layout import NOTES, Node, blocks_of, lay_out
 
-NOTES = ("MarkdownNote", "Note")
 # Rows that only the page has: the value behind a seed, and the button of a file widget.
 AFTER_SEED = ("fixed", "randomize", "increment", "decrement")
 PAGE_ONLY = "upload"
-Node = dict[str, Any]
 
 
 class PageGraph:
@@ -19,16 +18,17 @@ class PageGraph:
 
     def __init__(self, path: Path) -> None:
         self.graph = json.loads(path.read_text(encoding="utf-8"))
+        self._blocks = blocks_of(self.graph)
 
     def find(self, type: str, title: str = "") -> Node:
         """The one node of a type whose title begins so."""
         (found,) = (n for n in self.graph["nodes"] if n["type"] == type and n["title"].startswith(title))
         return found
 
-    def group(self, title: str) -> Node:
-        """The one group whose title begins so."""
-        (found,) = (group for group in self.graph["groups"] if group["title"].startswith(title))
-        return found
+    def rename_group(self, title: str, new: str) -> None:
+        """Gives the group with this title, without its number, another."""
+        (found,) = (group for group in self.graph["groups"] if group["title"].split(" ", 1)[1] == title)
+        found["title"] = f"{found['title'].split()[0]} {new}"
 
     def source(self, node: Node, name: str) -> Node:
         """The node that an input is linked to."""
@@ -41,18 +41,25 @@ class PageGraph:
             if node["id"] in (link[1], link[3]):
                 self._unlink(link)
         self.graph["nodes"].remove(node)
+        self._block_of(node).remove(node)
 
-    def add_like(self, node: Node, title: str, place: list[int]) -> Node:
-        """Another node of the same kind with the same values and no links."""
+    def add_like(self, node: Node, title: str, behind: Node) -> Node:
+        """Another node of the same kind with the same values and no links, in a group behind another node."""
         made = copy.deepcopy(node)
         self.graph["last_node_id"] += 1
-        made |= {"id": self.graph["last_node_id"], "title": title, "pos": place}
+        made |= {"id": self.graph["last_node_id"], "title": title}
         for row in made["inputs"]:
             row["link"] = None
         for row in made["outputs"]:
             row["links"] = []
         self.graph["nodes"].append(made)
+        block = self._block_of(behind)
+        block.insert(block.index(behind) + 1, made)
         return made
+
+    def lay_out(self) -> None:
+        """Puts all in its place: each node in its group, where it was added."""
+        lay_out(self.graph, self._blocks)
 
     def connect(self, source: Node, output: str, target: Node, name: str) -> None:
         """Links an output to an input, in the place of what was linked there."""
@@ -72,6 +79,9 @@ class PageGraph:
         self.graph["links"].remove(link)
         self._by_id(start)["outputs"][out]["links"].remove(number)
         self._by_id(end)["inputs"][slot]["link"] = None
+
+    def _block_of(self, node: Node) -> list[Node]:
+        return next(block.nodes for block in self._blocks if any(one is node for one in block.nodes))
 
     def _by_id(self, number: int) -> Node:
         return next(node for node in self.graph["nodes"] if node["id"] == number)

@@ -5,6 +5,7 @@ from page import Page
 from playwright.sync_api import expect
 
 from magicvideo.tools.host_server import PACK
+from magicvideo.tools.page_layout import LEAST_SCALE, SMALL_WINDOW, WINDOW
 
 TEMPLATES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 NODE_TYPES = "app.graph._nodes.map(node => [node.type, node.type in LiteGraph.registered_node_types])"
@@ -15,6 +16,13 @@ NODES = """() => {
         [`${id} ${name}`, [pos[0], pos[1] - title, size[0], size[1] + title]])
 }"""
 GROUPS = "app.graph._groups.map(group => [...group._bounding])"
+# What of the window the nodes cover, in pixels: left, top, right, bottom.
+COVERED = """() => {
+    const { scale, offset } = app.canvas.ds
+    const edges = app.graph._nodes.map(({ boundingRect: [x, y, width, height] }) => [x, y, x + width, y + height])
+    const seen = i => edges.map(edge => (edge[i] + offset[i % 2]) * scale)
+    return [Math.min(...seen(0)), Math.min(...seen(1)), Math.max(...seen(2)), Math.max(...seen(3))]
+}"""
 Box = list[float]
 
 
@@ -45,3 +53,18 @@ def test_each_template_opens_whole_and_tidy(page: Page, name: str) -> None:
     # A note lies in no group; anything else that touches one lies in it.
     outside = [name for name, box in nodes if not any(inside(box, group) for group in groups)]
     assert [name for name in outside if any(overlap(boxes[name], group) for group in groups)] == []
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", ["text_to_video", "long_video_to_video_controlnet"])
+def test_a_template_opens_at_a_scale_that_can_be_read_and_whole_in_a_small_window(page: Page, name: str) -> None:
+    page.open_template(name)
+    assert page.run("app.canvas.ds.scale") >= LEAST_SCALE
+    assert not page.run("app.canvas.low_quality"), "the page leaves all text out"
+    page.resize(SMALL_WINDOW)
+    try:
+        page.open_template(name)
+        left, top, right, bottom = page.run(COVERED)
+    finally:
+        page.resize(WINDOW)
+    assert 0 <= left and 0 <= top and right <= SMALL_WINDOW[0] and bottom <= SMALL_WINDOW[1]

@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Playwright, Re
 from playwright.sync_api import Page as Tab
 
 from magicvideo.tools.host_server import PACK, PACK_NAME
+from magicvideo.tools.page_layout import WINDOW
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")  # as in bin/setup
 FLAGS = (
@@ -94,7 +95,7 @@ class Page:
 
     def __init__(self, browser: Browser, address: str, pictures: Path) -> None:
         self.address, self.pictures = address, pictures
-        self.tab: Tab = browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
+        self.tab: Tab = browser.new_context(viewport=dict(zip(("width", "height"), WINDOW, strict=True))).new_page()
         self.tab.set_default_timeout(60 * SECOND)
         self.troubles: list[str] = []
         self.tab.on("console", self._note_message)
@@ -132,6 +133,11 @@ class Page:
 
     def wait(self, condition: str, argument: object = None, seconds: float = 60) -> None:
         self.tab.wait_for_function(condition, arg=argument, timeout=seconds * SECOND)
+
+    def resize(self, window: tuple[int, int]) -> None:
+        """Makes the window so many pixels wide and high, and waits until the canvas has followed."""
+        self.tab.set_viewport_size({"width": window[0], "height": window[1]})
+        self.wait("size => app.canvas.canvas.width === size[0] && app.canvas.canvas.height === size[1]", list(window))
 
     def picture(self, name: str) -> None:
         """A screenshot for people to look at."""
