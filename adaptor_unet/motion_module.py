@@ -56,6 +56,12 @@ class MotionModuleConfig:
             raise ValueError(f"positions must be a whole number from 1 to 4096, found {self.positions}")
 
     @property
+    def summary(self) -> str:
+        """What it is, in words."""
+        places = (2 * self.depth + 1) * len(self.widths) + self.mid
+        return f"{self.kind}, {places} temporal transformers, up to {self.positions} frames that see each other"
+
+    @property
     def norms_over_frames(self) -> bool:
         """Whether the image model's residual blocks were normalised over all frames together in training."""
         return self.kind == "AnimateDiff v1"
