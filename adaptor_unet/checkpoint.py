@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .adaptor import AdaptorConfig, VideoAdaptor
-from .file_kind import kind_of_bytes, kind_of_keys
+from .file_kind import Wanted, kind_of_bytes, kind_of_keys
 from .whole_file import save_tensors
 
 FORMAT, VERSION = "adaptor", "1"
@@ -23,11 +23,15 @@ ARCHITECTURES = {
     "SDXL": "stable-diffusion-xl-v1-base",
 }
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-REMEDY = "Choose a file that Save MagicVideo Adaptor wrote."
 
 
 class AdaptorFileError(ValueError):
     """A file that is not a sound adaptor: names the file, what was found, what was expected and what to do."""
+
+
+ADAPTOR = Wanted(
+    "an adaptor", "a MagicVideo adaptor", "Choose a file that Save MagicVideo Adaptor wrote.", AdaptorFileError
+)
 
 
 def save(adaptor: VideoAdaptor, path: Path, metadata: dict[str, str] | None = None, overwrite: bool = False) -> Path:
@@ -120,18 +124,17 @@ def fp32_copy(adaptor: VideoAdaptor) -> VideoAdaptor:
     return with_tensors(adaptor.config, tensors, dict(adaptor.metadata))
 
 
-def check_header(path: Path) -> None:
+def check_header(path: Path, wanted: Wanted = ADAPTOR) -> None:
     """Refuses what cannot be a safetensors file by its size and its first bytes."""
-    if not path.is_file():
-        raise AdaptorFileError(f"{path} is not there. Refresh the list of files, or choose another adaptor.")
+    wanted.check_there(path)
     size, start = path.stat().st_size, start_of(path)
     length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else None
     if length is not None and start[8:] == b"{" and 8 + length > size:
-        raise refusal(path, f"is cut short or damaged: its header wants {length} bytes, the file has {size}")
+        raise wanted.refusal(path, f"is cut short or damaged: its header wants {length} bytes, the file has {size}")
     if length is None or start[8:] != b"{":
-        raise refusal(path, f"is {kind_of_bytes(path) or 'no safetensors file'}")
+        raise wanted.refusal(path, f"is {kind_of_bytes(path) or 'no safetensors file'}")
     if length > MOST_HEADER_BYTES:
-        raise refusal(path, f"has a header of {length} bytes, far more than an adaptor needs")
+        raise wanted.refusal(path, f"has a header of {length} bytes, far more than {wanted.short} needs")
 
 
 def read_config(path: Path, metadata: dict[str, str], keys: list[str]) -> AdaptorConfig:
@@ -175,6 +178,6 @@ def read_tensors(path: Path, file: safe_open, expected: dict[str, Tensor]) -> di
     return tensors
 
 
-def refusal(path: Path, found: str) -> AdaptorFileError:
+def refusal(path: Path, found: str) -> ValueError:
     """The error that names the file, what was found in it, and what to do."""
-    return AdaptorFileError(f"{path.name} {found[:300]}; expected a MagicVideo adaptor. {REMEDY}")
+    return ADAPTOR.refusal(path, found)

@@ -1,6 +1,7 @@
-"""What a file in the adaptor slot seems to be, for an error message that helps.  Reads a few bytes, runs nothing."""
+"""What a file seems to be and what it should be, for an error message that helps.  Reads a few bytes, runs nothing."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 STARTS = (
@@ -22,6 +23,29 @@ KEY_PARTS = (
     ("an autoencoder", ("decoder.", "encoder.")),
     ("a text embedding", ("emb_params", "clip_l", "string_to_param")),
 )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a file should be: ``short`` and ``full`` in words, with an article.  ``remedy``: what to do with another.
+
+    ``error`` is the class of the errors.
+    """
+
+    short: str
+    full: str
+    remedy: str
+    error: type[ValueError]
+
+    def refusal(self, path: Path, found: str) -> ValueError:
+        """The error that names the file, what was found in it, and what to do."""
+        return self.error(f"{path.name} {found[:300]}; expected {self.full}. {self.remedy}")
+
+    def check_there(self, path: Path) -> None:
+        """Raises the error when there is no such file."""
+        if not path.is_file():
+            other = self.short.removeprefix("an ").removeprefix("a ")
+            raise self.error(f"{path} is not there. Refresh the list of files, or choose another {other}.")
 
 
 def kind_of_bytes(path: Path) -> str | None:

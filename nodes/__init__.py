@@ -6,6 +6,7 @@ from ..adaptor_unet.host.folders import register_folder
 from .adaptor import ApplyMagicVideo, LoadAdaptor, NewAdaptor, SaveAdaptor
 from .clip import CausalWindows, ExpandLatent
 from .consistency import CalibrateAdaptor, CrossFrameAttention, FrameAdain, FrameNoise
+from .motion_module import ApplyMotionModule, LoadMotionLora, LoadMotionModule
 from .train import TrainAdaptor
 
 
@@ -24,4 +25,7 @@ class MagicVideoExtension(ComfyExtension):
             FrameAdain,
             CalibrateAdaptor,
             FrameNoise,
+            LoadMotionModule,
+            LoadMotionLora,
+            ApplyMotionModule,
         ]

@@ -1,14 +1,16 @@
-"""What many nodes have: the type of an adaptor on the wire, places in the menu, and inputs.
+"""What many nodes have: types on the wire, places in the menu, and inputs.
 
-On the wire an adaptor is a ModelPatcher around a VideoAdaptor.
+On the wire an adaptor is a ModelPatcher around a VideoAdaptor, and a motion module one around a MotionModule.
 """
 
 from comfy_api.latest import io
 
 Adaptor = io.Custom("MAGICVIDEO_ADAPTOR")
+MotionModule = io.Custom("MAGICVIDEO_MOTION_MODULE")
 # Where the nodes stand in the menu; locales/*/main.json has each part's name.
 CATEGORY = "magicvideo"
 ADAPTORS = f"{CATEGORY}/adaptors"
+MOTION_MODULES = f"{CATEGORY}/motion modules"
 UNTRAINED = f"{CATEGORY}/without training"
 
 

@@ -3,7 +3,8 @@
     bash bin/run tools/make_random_checkpoint.py models/checkpoints/compact.safetensors --seed 0
 
 Its pictures look like noise. It is for trying the pack and for its tests, where the way through ComfyUI counts and the
-picture doesn't. On request a ControlNet or a LoRA for the same image network is written instead.
+picture doesn't. On request a ControlNet or a LoRA for the same image network is written instead, or a motion module
+(AnimateDiff v1 to v3, AnimateLCM) or a MotionLoRA, for SD1.5 itself or, by --size, for a smaller UNet.
 """
 
 import argparse
@@ -25,6 +26,14 @@ from magicvideo.demo.model.compact_checkpoint import (
     write_weights,
 )
 from magicvideo.demo.model.sizes import AUTOENCODER, TEXT
+from magicvideo.tools.motion_module_files import (
+    SIZES,
+    VARIANTS,
+    Size,
+    motion_lora_shapes,
+    official_shapes,
+    position_table,
+)
 
 
 def random_tensor(name: str, shape: Shape, seed: int) -> Tensor:
@@ -70,7 +79,25 @@ def random_lora(seed: int) -> dict[str, Tensor]:
     return {name: random_tensor(name, shape, seed) for name, shape in lora_shapes().items()}
 
 
+def random_motion_module(seed: int, variant: str = "v3", size: Size = SIZES["full"]) -> dict[str, Tensor]:
+    """A public motion module by its names and shapes.  What it adds is a nudge, of a third of the features' size."""
+    weights = {}
+    for name, shape in official_shapes(size, VARIANTS[variant]).items():
+        if name.endswith(".pe"):
+            weights[name] = position_table(*shape[1:])
+        else:
+            weights[name] = random_tensor(name, shape, seed) * (0.3 if "proj_out.weight" in name else 1.0)
+    return weights
+
+
+def random_motion_lora(seed: int, variant: str = "v2", size: Size = SIZES["full"]) -> dict[str, Tensor]:
+    """A MotionLoRA for a motion module of this kind."""
+    shapes = motion_lora_shapes(size, VARIANTS[variant].mid)
+    return {name: random_tensor(name, shape, seed) for name, shape in shapes.items()}
+
+
 MAKERS = {"checkpoint": random_checkpoint, "controlnet": random_controlnet, "lora": random_lora}
+MOTION_MAKERS = {"motion_module": random_motion_module, "motion_lora": random_motion_lora}
 
 
 def write_random(path: Path, kind: str = "checkpoint", seed: int = 0) -> None:
@@ -78,13 +105,28 @@ def write_random(path: Path, kind: str = "checkpoint", seed: int = 0) -> None:
     write_weights(path, MAKERS[kind](seed), f"random compact {kind}, seed {seed}")
 
 
+def write_random_motion(path: Path, kind: str, seed: int = 0, variant: str = "v3", size: str = "full") -> None:
+    """Writes a random file of a kind of MOTION_MAKERS; one that ends in .ckpt is pickled, as the public ones are."""
+    weights = MOTION_MAKERS[kind](seed, variant, SIZES[size])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".ckpt":
+        torch.save(weights, path)
+    else:
+        write_weights(path, weights, f"random {kind} {variant}, seed {seed}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes a compact, randomly initialised SD1.5 model file.")
     parser.add_argument("path", type=Path)
-    parser.add_argument("--kind", choices=sorted(MAKERS), default="checkpoint")
+    parser.add_argument("--kind", choices=sorted(MAKERS | MOTION_MAKERS), default="checkpoint")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="v3", help="of a motion module or a MotionLoRA")
+    parser.add_argument("--size", choices=sorted(SIZES), default="full", help="of a motion module or a MotionLoRA")
     options = parser.parse_args()
-    write_random(options.path, options.kind, options.seed)
+    if options.kind in MOTION_MAKERS:
+        write_random_motion(options.path, options.kind, options.seed, options.variant, options.size)
+    else:
+        write_random(options.path, options.kind, options.seed)
     print(f"{options.path} ({options.path.stat().st_size / 2**20:.0f} MB)")
 
 

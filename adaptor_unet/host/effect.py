@@ -22,6 +22,7 @@ from .frame_cache import CallCache
 Options = dict[str, Any]  # the host's transformer options
 Block = tuple[str, int, int]  # a transformer as the host counts it: side of the UNet, block, number in it
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+PreHook = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 Self = TypeVar("Self", bound="Effect")
 
 
@@ -45,11 +46,12 @@ class Effect:
     ``most_strength``: 1 where strength mixes the effect's result with the plain one, so that 0 to 1 is allowed;
     infinite where it scales a change, which may be of any size and sign.  ``frames_per_clip``: length of each clip in
     the batch, 0 for the whole batch as one clip.  ``start_percent``, ``end_percent``: the part of sampling in which it
-    acts, 0 its start and 1 its end.
+    acts, 0 its start and 1 its end.  ``two_way``: whether a frame sees later ones, so that a clip must come whole.
     """
 
     node: ClassVar[str]
     place: ClassVar[int]
+    two_way: ClassVar[bool] = False
     most_strength: ClassVar[float] = 1.0
     strength: float = 1.0
     frames_per_clip: int = 0
@@ -101,6 +103,9 @@ class Effect:
         """The effect with the tensors that belong to this copy of the model: the host makes one for each card."""
         return self
 
+    def check(self, frames: int, model_options: Options) -> None:
+        """Raises ValueError, before the first step, for a batch of so many frames that it cannot work with."""
+
     def before_sampling(self, transformer_options: Options) -> None:
         """Called once before the first step of sampling, to log what a person should know."""
 
@@ -127,12 +132,13 @@ class Effect:
 class CallPart:
     """What acts during one call of the UNet.  Made for one call and dropped after it.
 
-    ``hooks`` act behind modules of the UNet, by name.  ``first`` and ``last`` are the host's attention patches, by the
-    host's names, before and behind those of other nodes.  ``self_attention`` takes the place of a block's own, where no
-    other node has replaced it.
+    ``hooks`` act behind modules of the UNet, by name, and ``before`` on what goes into them.  ``first`` and ``last``
+    are the host's attention patches, by the host's names, before and behind those of other nodes.  ``self_attention``
+    takes the place of a block's own, where no other node has replaced it.
     """
 
     hooks: dict[str, Hook] = field(default_factory=dict)
+    before: dict[str, PreHook] = field(default_factory=dict)
     first: dict[str, Callable] = field(default_factory=dict)
     last: dict[str, Callable] = field(default_factory=dict)
     self_attention: dict[Block, Callable] = field(default_factory=dict)
@@ -144,6 +150,8 @@ class CallPart:
         try:
             for name, hook in self.hooks.items():
                 handles.append(unet.get_submodule(name).register_forward_hook(hook))
+            for name, hook in self.before.items():
+                handles.append(unet.get_submodule(name).register_forward_pre_hook(hook))
             yield
         finally:
             for handle in handles:

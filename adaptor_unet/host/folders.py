@@ -1,26 +1,39 @@
-"""The model folder ``models/magicvideo`` and the files in it, and the folders that clips may be read from."""
+"""The folders of adaptors and of motion modules and the files in them, and those that clips may be read from."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import comfy.utils
 import folder_paths
 from comfy.model_patcher import ModelPatcher
 
 from ..checkpoint import load, save
 from ..file_names import why_no_name
+from ..motion_lora import load_motion_lora, with_motion_lora
+from ..motion_module_file import load_motion_module
 from ..whole_file import made_folder, writing
-from .hosted import hosted
+from .hosted import hosted, hosted_motion_module
 
 FOLDER = "magicvideo"
 # Under this name the owner of a server lists folders of clips, in extra_model_paths.yaml.
 CLIPS = "magicvideo_clips"
+# Kinds of files of motion modules and MotionLoRAs as other packs have named them, so that nobody needs to move a file.
+# Each has a folder of that name, and a second one of ours.
+MOTION_MODULES, MOTION_LORAS = "animatediff_models", "animatediff_motion_lora"
+OWN_FOLDERS = {MOTION_MODULES: "magicvideo_motion_modules", MOTION_LORAS: "magicvideo_motion_loras"}
+MOTION_SUFFIXES = {".safetensors", ".sft", ".ckpt", ".pth", ".pt", ".bin"}
 
 
 def register_folder() -> None:
-    """Tells the host of the folder; called when the host asks for the nodes.  Extra paths of the user's stay."""
-    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    """Tells the host of the folders; called when the host asks for the nodes.  Extra paths of the user's stay."""
+    models = Path(folder_paths.models_dir)
+    folder_paths.add_model_folder_path(FOLDER, str(models / FOLDER))
     folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
+    for kind, own in OWN_FOLDERS.items():
+        for folder in (kind, own):
+            folder_paths.add_model_folder_path(kind, str(models / folder))
+        folder_paths.folder_names_and_paths[kind][1].update(MOTION_SUFFIXES)
 
 
 def adaptor_names() -> list[str]:
@@ -31,6 +44,36 @@ def adaptor_names() -> list[str]:
 def load_adaptor(name: str) -> ModelPatcher:
     """The adaptor of that name.  Raises AdaptorFileError when the file is not a sound adaptor."""
     return hosted(load(Path(folder_paths.get_full_path_or_raise(FOLDER, name))))
+
+
+def motion_module_names() -> list[str]:
+    """Motion modules the host can see, relative to their folder."""
+    return folder_paths.get_filename_list(MOTION_MODULES)
+
+
+def motion_lora_names() -> list[str]:
+    """MotionLoRAs the host can see, relative to their folder."""
+    return folder_paths.get_filename_list(MOTION_LORAS)
+
+
+def motion_module_from(name: str) -> ModelPatcher:
+    """The motion module of that name.  Raises MotionFileError when the file is not a sound one."""
+    path = Path(folder_paths.get_full_path_or_raise(MOTION_MODULES, name))
+    return hosted_motion_module(load_motion_module(path, plain_tensors))
+
+
+def with_motion_lora_from(motion_module: ModelPatcher, name: str, strength: float) -> ModelPatcher:
+    """The motion module with the MotionLoRA of that name added; the one that came in stays as it is.
+
+    Raises MotionFileError when the file is no sound MotionLoRA or does not fit.
+    """
+    lora = load_motion_lora(Path(folder_paths.get_full_path_or_raise(MOTION_LORAS, name)), plain_tensors)
+    return hosted_motion_module(with_motion_lora(motion_module.model, lora, strength))
+
+
+def plain_tensors(path: Path) -> object:
+    """What a pickled file holds, read by the host as weights alone: nothing of it is run."""
+    return comfy.utils.load_torch_file(str(path), safe_load=True)
 
 
 def save_adaptor(adaptor: ModelPatcher, prefix: str, metadata: dict[str, str]) -> Path:

@@ -1,4 +1,4 @@
-"""Adaptors as the host holds them: a ModelPatcher, so that the host loads, offloads and frees one like any model."""
+"""Adaptors and motion modules as the host holds them: a ModelPatcher, which it loads, offloads and frees like any."""
 
 import copy
 from functools import partial
@@ -8,8 +8,10 @@ import comfy.ops
 from comfy.model_patcher import ModelPatcher
 
 from ..adaptor import VideoAdaptor
-from ..checkpoint import with_tensors
+from ..checkpoint import FLOATS, with_tensors
 from ..initialisation import Init, new_adaptor
+from ..motion_module import MotionModule
+from ..motion_module import with_tensors as motion_module_of
 from .base_model import config_for, unet_weight
 from .versions import patcher_class
 
@@ -33,6 +35,20 @@ def hosted(adaptor: VideoAdaptor) -> ModelPatcher:
 def for_another_card(adaptor: VideoAdaptor) -> ModelPatcher:
     """A patcher around copies of the tensors."""
     return hosted(copy.deepcopy(adaptor))
+
+
+def hosted_motion_module(module: MotionModule) -> ModelPatcher:
+    """A patcher around a motion module in the dtype that the host would give an image model of its size."""
+    layers, offload_device = comfy.ops.manual_cast, comfy.model_management.unet_offload_device()
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    dtype = comfy.model_management.unet_dtype(model_params=parameters)
+    dtype = dtype if dtype in FLOATS else None  # an image model may be kept in fewer bits; this is a third of its size
+    tensors = {name: tensor.to(offload_device, dtype) for name, tensor in module.state_dict().items()}
+    return patcher_class()(
+        motion_module_of(module.config, tensors, layers),
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=offload_device,
+    )
 
 
 def adaptor_for(model: ModelPatcher, init: Init = "spatial", seed: int = 0, **settings: object) -> VideoAdaptor:

@@ -1,7 +1,8 @@
-"""Nodes of others that go wrong where one step of sampling takes several calls of the UNet, each for other frames.
+"""What goes wrong where one step of sampling takes several calls of the UNet, each for other frames.
 
-Two kinds: what keeps a call's result for the call of the next step, and what reads in the whole batch's guidance what
-it noted in the UNet.  Their state lies in their own functions, out of reach, so they are refused by name.
+Nodes of others of two kinds: what keeps a call's result for the call of the next step, and what reads in the whole
+batch's guidance what it noted in the UNet.  Their state lies in their own functions, out of reach, so they are refused
+by name.  And effects that let frames see later ones, which are not there yet.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 
 from .causal_sampling import causal_sampling
-from .causal_windows import windows_of
+from .causal_windows import CausalWindows, windows_of
 from .effect import Effect
 
 Options = dict[str, Any]
@@ -22,12 +23,35 @@ IN_SAMPLING = (*IN_CHUNKS, WrappersMP.PREDICT_NOISE)
 
 
 def refuse_step_state(effects: Sequence[Effect], frames: int, model_options: Options) -> None:
-    """Raises ValueError for nodes of others that cannot stand beside the order in which frames go through the UNet."""
+    """Raises ValueError for what cannot stand beside the order in which frames go through the UNet."""
     windows = windows_of(model_options)
     if causal_sampling(effects, frames, model_options):
         refuse_frame_by_frame(model_options)
+        for effect in two_way(effects):
+            raise ValueError(
+                f"{effect.node} lets each frame see those after it, but frames are sampled one after the other. Set "
+                "order of Apply MagicVideo to together, or take one of the two out."
+            )
     elif windows is not None and frames > windows.chunk_frames:
         refuse_in_chunks(model_options, frames)
+        for effect in two_way(effects):
+            refuse_cut_clips(effect, windows, frames)
+
+
+def two_way(effects: Sequence[Effect]) -> Iterator[Effect]:
+    """The effects that act and let frames see later ones."""
+    return (effect for effect in effects if effect.two_way and effect.strength)
+
+
+def refuse_cut_clips(effect: Effect, windows: CausalWindows, frames: int) -> None:
+    """Raises ValueError where a chunk holds a part of a clip whose frames all see each other."""
+    clip = effect.frames_per_clip or frames
+    if any(len(chunk.index_list) != clip for chunk in windows.chunks(frames)):
+        raise ValueError(
+            f"{effect.node} lets each frame see those after it, but Causal Windows takes {clip} frames in chunks of "
+            f"{windows.chunk_frames}, which suits what looks back alone. Take Causal Windows out; for a long clip, use "
+            "ComfyUI's own Context Windows (Manual)."
+        )
 
 
 def refuse_in_chunks(model_options: Options, frames: int) -> None:

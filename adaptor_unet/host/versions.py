@@ -38,6 +38,15 @@ def window_frames(window: Any) -> list[int]:  # noqa: ANN401 - the host's window
     return ([anchor] if anchor is not None and anchor >= 0 else []) + list(window.index_list)
 
 
+def most_window_frames(model_options: dict[str, Any]) -> int | None:
+    """Most frames that one context window of the host holds, the one in front included; None where none cuts them."""
+    handler = model_options.get("context_handler")
+    length = getattr(handler, "context_length", None)
+    if length is None or getattr(handler, "dim", 0) != 0:
+        return None
+    return length + bool(getattr(handler, "causal_window_fix", False))
+
+
 def text_encoder_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
     """The text encoder's tensors; in newer hosts they may have to be brought together first."""
     return getattr(clip, "state_dict_for_saving", clip.get_sd)()

@@ -1,0 +1,75 @@
+"""The noise schedule that a motion module was trained with, in place of the image model's own.
+
+ComfyUI has no node for it.  Its name for AnimateDiff's betas, which grow evenly, is ``sqrt_linear``; what it calls
+``linear`` is Stable Diffusion's own, whose square roots do.
+"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Literal, get_args
+
+from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import ModelSamplingDiscrete
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscreteDistilled
+from torch import Tensor
+
+from ..motion_module import Kind
+
+Schedule = Literal["auto", "the model's own", "AnimateDiff", "AnimateLCM"]
+OBJECT = "model_sampling"  # the host's name for what knows of a model's noise levels
+BETAS = {"beta_schedule": "sqrt_linear", "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000}
+TABLES = ("sigmas", "log_sigmas")
+
+
+class KeptTables:
+    """To be mixed into a model sampling of the host: its tables are plain attributes, not buffers.
+
+    From ComfyUI 0.16 to 0.45, loading with dynamic memory writes back the buffers of whatever object stood at this
+    place before, by their names (``docs/motion-modules.md``), so that a model would be sampled with another's noise
+    levels.  What is no buffer is neither noted nor written.
+    """
+
+    sigmas: Tensor
+    log_sigmas: Tensor
+
+    def set_sigmas(self, sigmas: Tensor) -> None:
+        """Sets the tables, from the least noise level on."""
+        self.sigmas, self.log_sigmas = sigmas.float(), sigmas.log().float()
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """As torch's, but the tables are not to be replaced by their name."""
+        if name not in TABLES:
+            super().register_buffer(name, tensor, persistent)
+
+    def _apply(self, function: Callable[[Tensor], Tensor], *args: object, **kwargs: object) -> "KeptTables":
+        """Moves the tables with all else that ``to`` moves."""
+        super()._apply(function, *args, **kwargs)
+        self.sigmas, self.log_sigmas = function(self.sigmas), function(self.log_sigmas)
+        return self
+
+
+class HundredSteps(ModelSamplingDiscreteDistilled):
+    """Every tenth of a thousand timesteps, with which AnimateLCM was distilled."""
+
+    original_timesteps = 100
+
+
+def schedule_for(model: ModelPatcher, choice: Schedule, kind: Kind, node: str) -> ModelSamplingDiscrete | None:
+    """The model sampling of a motion module of this kind; None where the model's own stays.
+
+    What the model predicts stays as it is.  Raises ValueError for models that are not sampled by timesteps.
+    """
+    if choice not in get_args(Schedule):
+        raise ValueError(f"noise_schedule of {node} must be one of {', '.join(get_args(Schedule))}; found {choice!r}.")
+    if choice == "the model's own":
+        return None
+    current = model.get_model_object(OBJECT)
+    if not isinstance(current, ModelSamplingDiscrete):
+        raise ValueError(
+            f"{node} sets the noise schedule of a model with timesteps, but this model is sampled by "
+            f"{type(current).__name__}. Take out the node that sets that, or set noise_schedule to the model's own."
+        )
+    lcm = choice == "AnimateLCM" or (choice == "auto" and kind == "AnimateLCM")
+    mixed = [one for one in (KeptTables, *([HundredSteps] if lcm else [])) if not isinstance(current, one)]
+    made = type("MotionSchedule", (*mixed, type(current)), {})
+    return made(SimpleNamespace(sampling_settings=BETAS), zsnr=current.zsnr)
