@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..adaptor_unet.host.caption_tensor import POOLED
 from ..adaptor_unet.host.folders import clips_folder
 from ..adaptor_unet.host.training_files import HostEncoders
 from ..adaptor_unet.training.data.data_settings import DataSettings
@@ -74,6 +75,8 @@ class WiredClips:
             yield f"clip {fps}", frames
         for conditioning in self.conditionings:
             yield "conditioning", conditioning[0][0]
+            if (vector := conditioning[0][1].get(POOLED)) is not None:
+                yield "pooled", vector
 
     @cached_property
     def _frames(self) -> list[tuple[Tensor, float]]:
@@ -87,7 +90,7 @@ class WiredClips:
     def _texts(self, data: DataSettings, encoders: HostEncoders) -> list[tuple[Tensor, str]]:
         """n d and the words, one for all clips or one for each."""
         count = len(self.latents or self.videos or self.images)
-        ready = [(conditioning[0][0][0].float().cpu().clone(), "") for conditioning in self.conditionings]
+        ready = [(encoders.kept(conditioning), "") for conditioning in self.conditionings]
         prefixed = [data.captioned(caption) for caption in self.captions or [""]]
         texts = ready or [(encoders.text(caption), caption) for caption in prefixed]
         if len(texts) not in (1, count):

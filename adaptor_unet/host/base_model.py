@@ -70,13 +70,7 @@ def check_fit(model: ModelPatcher, config: AdaptorConfig) -> None:
 
 
 def check_trainable(model: ModelPatcher) -> None:
-    """Raises ValueError when the UNet takes more than noisy latents and a text: inpainting, editing, SDXL."""
-    family = family_of(model)
-    if unet_of(model).num_classes is not None:
-        raise ValueError(
-            f"An adaptor is trained on Stable Diffusion 1.x or 2.x models, but this one is {family}, which is told the "
-            "picture's size and a summary of the text too: the trainer does not give it these yet."
-        )
+    """Raises ValueError when the UNet takes more than noisy latents, as those for inpainting or editing do."""
     own, latents = unet_of(model).in_channels, model.model.latent_format.latent_channels
     if own != latents:
         raise ValueError(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..whole_file import content_name, save_tensors
 from .base_model import check_latents, check_trainable, patched_weight, unet_of, unet_weight
+from .caption_tensor import POOLED, CaptionTensor
 from .graph_watch import raise_if_stopped
 from .versions import text_encoder_weights
 
@@ -56,8 +57,14 @@ class HostEncoders:
         """-> n d"""
         raise_if_stopped()
         with torch.no_grad():
-            encoded = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(caption))
-        return encoded[0][0][0].float().cpu().clone()
+            return self.kept(self.clip.encode_from_tokens_scheduled(self.clip.tokenize(caption)))
+
+    def kept(self, conditioning: list) -> Tensor:
+        """The first entry of a conditioning -> n d, as a run keeps a caption (``caption_tensor``)."""
+        tokens, more = conditioning[0][0], conditioning[0][1]
+        vector = more.get(POOLED)
+        vector = None if vector is None else vector[0].float().cpu()
+        return CaptionTensor.of(self.model).joined(tokens[0].float().cpu(), vector).clone()
 
 
 def decode(model: ModelPatcher, vae: VAE, latents: Tensor) -> Tensor:
@@ -67,13 +74,13 @@ def decode(model: ModelPatcher, vae: VAE, latents: Tensor) -> Tensor:
 
 
 class BaseCheckpoint:
-    """An SD1.5 checkpoint.  Raises ValueError when the host cannot load it."""
+    """A checkpoint of the Stable Diffusion family.  Raises ValueError when the host cannot load it."""
 
     def __init__(self, path: Path) -> None:
         if path.is_dir():
-            raise ValueError(f"{path} is a folder; expected a Stable Diffusion 1.5 checkpoint, which is one file.")
+            raise ValueError(f"{path} is a folder; expected a Stable Diffusion checkpoint, which is one file.")
         if not path.is_file():
-            raise ValueError(f"{path} is not there; expected a Stable Diffusion 1.5 checkpoint.")
+            raise ValueError(f"{path} is not there; expected a Stable Diffusion checkpoint.")
         self.path = path
 
     @cached_property
@@ -105,7 +112,7 @@ class BaseCheckpoint:
             )
         except UNREADABLE as error:
             raise ValueError(
-                f"{self.path.name} cannot be loaded ({error}); expected a Stable Diffusion 1.5 checkpoint."
+                f"{self.path.name} cannot be loaded ({error}); expected a Stable Diffusion checkpoint."
             ) from error
         return loaded[:3]
 

@@ -25,6 +25,7 @@ from ..adaptor import VideoAdaptor
 from ..frame_layout import FrameLayout
 from ..frame_noise import clip_noise
 from .base_model import check_trainable, unet_of, unet_weight
+from .caption_tensor import LATENT_PIXELS, CaptionTensor
 from .causal_sampling import CausalSampling, Conditionings, Options, SamplingOrder, finished_frames
 from .frame_cache import CallCache, no_cache
 from .motion_effect import Motion
@@ -45,6 +46,7 @@ class TrainingUnet:
         self.model_sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(device)
         self.sigmas = self.model_sampling.sigmas.float()
         self.unet = unet_copy(model, device, dtype)
+        self.captions, self.encode_adm = CaptionTensor.of(model), model.model.encode_adm
         if checkpointing:
             for module in self.unet.modules():
                 if isinstance(module, (ResBlock, SpatialTransformer)):
@@ -86,6 +88,7 @@ class TrainingUnet:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._hooks.close()
         frames = len(x) // len(fps)
+        tokens, vector = self.captions.apart(text)
         options: Options = {**self.options, "cond_or_uncond": [0] * len(fps)}
         if adaptor is not None:
             layout = layout or FrameLayout.whole(len(fps), frames)
@@ -97,10 +100,20 @@ class TrainingUnet:
         out = self.unet(
             self.model_sampling.calculate_input(sigma, x).to(self.dtype),
             self.model_sampling.timestep(sigma).float(),
-            context=repeat(text, "b n d -> (b f) n d", f=frames).to(self.dtype),
+            context=repeat(tokens, "b n d -> (b f) n d", f=frames).to(self.dtype),
+            y=self._beside_timestep(vector, x, frames),
             transformer_options=options,
         )
         return out.float()
+
+    def _beside_timestep(self, vector: Tensor | None, x: Tensor, frames: int) -> Tensor | None:
+        """``n a``: what the model is told beside the timestep, of the captions' vectors and the picture's size, as
+        where a graph says nothing of the size; None if it is told nothing."""
+        height, width = (LATENT_PIXELS * side for side in x.shape[-2:])
+        told = self.encode_adm(pooled_output=vector, height=height, width=width, device=x.device)
+        if told is None:
+            return None
+        return repeat(told.expand(len(x) // frames, -1), "b a -> (b f) a", f=frames).to(x.device, self.dtype)
 
     def close(self) -> None:
         """Takes away the hooks of the last call."""
@@ -237,8 +250,8 @@ def sample_latents(
     they are stills.  Text and empty text are ``n d`` and are repeated to one length.  ``progress`` is told which of the
     passes is next, and how many there are.
     """
-    device, tokens = denoiser.sigmas.device, max(len(text), len(empty_text))
-    texts = torch.stack([repeat(x, "n d -> (r n) d", r=tokens // len(x)) for x in (text, empty_text)]).to(device)
+    device = denoiser.sigmas.device
+    texts = denoiser.captions.stacked([text, empty_text]).to(device)
     shared_noise = adaptor.config.shared_noise if adaptor is not None else 0.0
     noise = clip_noise(settings.shape, torch.Generator().manual_seed(settings.seed), shared_noise).to(device)
     sigmas = comfy.samplers.calculate_sigmas(denoiser.model_sampling, "normal", settings.steps).to(device)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..adaptor import AdaptorConfig
-from ..content_name import content_name
+from ..whole_file import content_name
 from .data.latent_clip import TrainingClips
 from .settings import TrainingSettings
 

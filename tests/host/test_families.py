@@ -9,15 +9,19 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
-from small_host import FAMILIES, SMALL, Sampler, build_model, conditioning, trained, with_all_weights
+from small_host import FAMILIES, SMALL, Sampler, build_model, conditioning, denoised_by_host, trained, with_all_weights
 from ways import UNTRAINED, Way, features, moved, untrained
 
+from graph_training import folders_below, graph_training, moving_square
 from magicvideo.adaptor_unet.checkpoint import load, save
 from magicvideo.adaptor_unet.host.base_model import family_of
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.calibrate import calibrated_adaptor
+from magicvideo.adaptor_unet.host.caption_tensor import CaptionTensor
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor, hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.host.training_unet import TrainingUnet
+from magicvideo.trainer.node_inputs import WiredClips
 from measures import relative
 
 FRAMES = 6
@@ -106,6 +110,59 @@ def test_an_adaptor_of_another_family_is_refused_with_both_names(made_for: str, 
     adaptor = trained(fresh_adaptor(build_model(kind, **changes)))
     with pytest.raises(ValueError, match=rf"made for {made_for}, but the model is {other}\."):
         bind(build_model(other_kind, **other_changes), adaptor)
+
+
+TRAINABLE = pytest.mark.parametrize("family", ["SD2", "SDXL", "Segmind Vega"], indirect=True)
+
+
+@TRAINABLE
+def test_the_trainer_s_network_computes_what_the_bound_model_computes(
+    model: ModelPatcher, adaptor: ModelPatcher
+) -> None:
+    denoiser = TrainingUnet(model, torch.device("cpu"), torch.float32, checkpointing=False)
+    captions, x = [conditioning(1), conditioning(2)], noise(2 * FRAMES)
+    kept = denoiser.captions.stacked(
+        [denoiser.captions.joined(text[0][0][0], text[0][1]["pooled_output"][0]) for text in captions]
+    )
+    sigma = torch.full((2 * FRAMES,), 2.5)
+    with torch.no_grad():
+        out = denoiser.predict(2.5 * x, sigma, kept, (8.0, 12.0), adaptor.model)
+    denoised = denoiser.denoised(out, 2.5 * x, sigma)
+    for clip, rate in enumerate((8.0, 12.0)):
+        rows = slice(clip * FRAMES, (clip + 1) * FRAMES)
+        bound = bind(model, adaptor, fps=rate)
+        expected = denoised_by_host(bound, 2.5 * x[rows], captions[clip], 2.5)
+        torch.testing.assert_close(denoised[rows], expected, rtol=1e-4, atol=1e-4)
+    denoiser.close()
+
+
+@TRAINABLE
+@pytest.mark.parametrize("tuning", ["frozen", "lora"])
+def test_an_adaptor_is_trained_in_the_graph_and_fits(
+    model: ModelPatcher, tuning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: Sampler
+) -> None:
+    monkeypatch.setattr("magicvideo.trainer.graph.training_folders", lambda: folders_below(tmp_path))
+    told = "a square that moves to the right, on black, and is told of in more words than one chunk of tokens has"
+    clips = WiredClips(images=[moving_square()], captions=[told])
+    settings = {"learning_rate": 1e-2, "base_tuning": tuning}
+    with torch.inference_mode():
+        adaptor, plot, frames = graph_training(model, clips, **settings).train()
+    assert family_of(model) == adaptor.model.config.base and frames.isfinite().all()
+    assert not torch.equal(sample(bind(model, adaptor), FRAMES), sample(model, FRAMES))
+
+
+def test_a_caption_without_its_vector_is_refused_where_the_model_wants_one() -> None:
+    layout = CaptionTensor(channels=32, vector=1280)
+    with pytest.raises(ValueError, match="needs a pooled output of 1280 numbers, found none"):
+        layout.joined(torch.zeros(77, 32), None)
+
+
+def test_tokens_and_vector_come_back_as_they_were() -> None:
+    layout, vector = CaptionTensor(channels=32, vector=50), torch.randn(50)
+    short, long = torch.randn(2, 32), torch.randn(4, 32)
+    tokens, vectors = layout.apart(layout.stacked([layout.joined(short, vector), layout.joined(long, -vector)]))
+    assert torch.equal(tokens[0], torch.cat([short, short])) and torch.equal(tokens[1], long)
+    assert torch.equal(vectors, torch.stack([vector, -vector]))
 
 
 # Blocks of the real networks, each level 320 channels wide, as the host's loader tells families apart.

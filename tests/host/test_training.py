@@ -13,7 +13,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
-from small_host import SMALL, build_model, conditioning, sample
+from small_host import SMALL, build_model, conditioning, denoised_by_host, sample
 from toy import Told
 
 from magicvideo.adaptor_unet.checkpoint import load
@@ -92,31 +92,12 @@ def test_the_private_unet_computes_what_the_bound_model_computes(precision: str)
         rows = slice(clip * FRAMES, (clip + 1) * FRAMES)
         for adapted in (True, False):
             used = bind(model, hosted(adaptor), fps=rate) if adapted else model
-            expected = denoised_by_host(used, x[rows], text[clip : clip + 1], 2.5)
+            expected = denoised_by_host(used, x[rows], [[text[clip : clip + 1], {}]], 2.5)
             with torch.no_grad():
                 out = denoiser.predict(x, sigma, text, (8.0, 12.0), adaptor if adapted else None)
             torch.testing.assert_close(denoiser.denoised(out, x, sigma)[rows], expected, rtol=1e-4, atol=1e-4)
     denoiser.close()
     assert not [name for name, module in denoiser.unet.named_modules() if module._forward_hooks]
-
-
-def denoised_by_host(model: ModelPatcher, x: torch.Tensor, text: torch.Tensor, sigma: float) -> torch.Tensor:
-    """The host's own denoised latents at one noise level, by an Euler step down to zero."""
-    conditionings = [[text, {}]]
-    with torch.inference_mode():
-        out = comfy.sample.sample_custom(
-            model,
-            x / sigma,
-            1.0,
-            comfy.samplers.ksampler("euler"),
-            torch.tensor([sigma, 0.0]),
-            conditionings,
-            conditionings,
-            torch.zeros_like(x),
-            disable_pbar=True,
-            seed=0,
-        )
-        return model.model.process_latent_in(out)
 
 
 def test_computing_again_gives_the_gradients_of_keeping() -> None:
@@ -246,8 +227,8 @@ def test_the_lora_of_a_tuned_base_is_taken_by_the_stock_loader(tmp_path: Path) -
     with torch.no_grad():
         out = run.denoiser.predict(x, torch.full((FRAMES,), 2.5), text, (8.0,), None)
     found = run.denoiser.denoised(out, x, torch.full((FRAMES,), 2.5))
-    torch.testing.assert_close(denoised_by_host(tuned, x, text, 2.5), found, rtol=1e-4, atol=1e-4)
-    assert (denoised_by_host(model, x, text, 2.5) - found).abs().max() > 1e-2
+    torch.testing.assert_close(denoised_by_host(tuned, x, [[text, {}]], 2.5), found, rtol=1e-4, atol=1e-4)
+    assert (denoised_by_host(model, x, [[text, {}]], 2.5) - found).abs().max() > 1e-2
 
 
 @pytest.mark.usefixtures("either_layers")
@@ -260,7 +241,7 @@ def test_a_base_with_a_lora_on_it_is_trained_as_it_samples(tmp_path: Path) -> No
     denoiser = TrainingUnet(patched, DEVICE, torch.float32, checkpointing=False)
     with torch.no_grad():
         found = denoiser.denoised(denoiser.predict(x, sigma, text, (8.0,), None), x, sigma)
-    torch.testing.assert_close(found, denoised_by_host(patched, x, text, 2.5), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, denoised_by_host(patched, x, [[text, {}]], 2.5), rtol=1e-4, atol=1e-4)
 
 
 def test_attention_patches_of_other_nodes_act_in_training_too() -> None:
@@ -273,7 +254,7 @@ def test_attention_patches_of_other_nodes_act_in_training_too() -> None:
         used = patched if adaptor is None else bind(patched, hosted(adaptor), fps=8.0)
         with torch.no_grad():
             found = denoiser.denoised(denoiser.predict(x, sigma, text, (8.0,), adaptor), x, sigma)
-        torch.testing.assert_close(found, denoised_by_host(used, x, text, 2.5), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found, denoised_by_host(used, x, [[text, {}]], 2.5), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("either_layers")

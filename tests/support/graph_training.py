@@ -56,7 +56,8 @@ class QuickClip:
     def encode_from_tokens_scheduled(self, caption: str) -> list:
         self.called("text")
         generator = torch.Generator().manual_seed(sum(caption.encode()))
-        return [[torch.randn(1, 77, SMALL["context_dim"], generator=generator), {}]]
+        tokens = torch.randn(1, 77 * (1 + len(caption) // 77), SMALL["context_dim"], generator=generator)
+        return [[tokens, {"pooled_output": torch.randn(1, 1280, generator=generator)}]]
 
 
 def quiet(what: str) -> None:

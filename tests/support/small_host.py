@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import comfy.model_patcher
 import comfy.sample
+import comfy.samplers
 import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -145,3 +146,21 @@ def sample(
             seed=seed,
             **options,
         )
+
+
+def denoised_by_host(model: ModelPatcher, x: torch.Tensor, text: list, sigma: float) -> torch.Tensor:
+    """The host's own denoised latents at one noise level, by an Euler step down to zero."""
+    with torch.inference_mode():
+        out = comfy.sample.sample_custom(
+            model,
+            x / sigma,
+            1.0,
+            comfy.samplers.ksampler("euler"),
+            torch.tensor([sigma, 0.0]),
+            text,
+            text,
+            torch.zeros_like(x),
+            disable_pbar=True,
+            seed=0,
+        )
+        return model.model.process_latent_in(out)
