@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from types import ModuleType
 from typing import Literal, get_args
 
@@ -86,6 +87,11 @@ class AdaptorConfig:
     def heads_at(self, site: Site) -> int:
         """Heads of the attention at a site."""
         return site.channels // self.head_channels if self.head_channels else self.heads
+
+    @cached_property
+    def places(self) -> frozenset[str]:
+        """Names of all sites."""
+        return frozenset(site.name for site in self.sites)
 
     @property
     def convolutions(self) -> tuple[Site, ...]:

@@ -157,10 +157,8 @@ class TemporalTransformer(nn.Module):
         """(b f) c h w -> (b f) c h w.  ``key_scale`` times the keys: above 1, frames look at fewer others."""
         height, width = x.shape[-2:]
         tokens = rearrange(self.norm(x), "(b f) c h w -> (b h w) f c", f=layout.frames)
-        places = torch.tensor(places_in_call(layout), device=x.device)
-        encoding = position_encoding(places, tokens.shape[-1]).to(tokens)
-        mask = mask_of_clips(layout)
-        mask = mask if mask is None else mask.to(x.device)
+        encoding = encoding_in_call(layout, tokens.shape[-1], x.device).to(tokens)
+        mask = mask_of_clips(layout, x.device)
         for piece in tokens.split(self._positions_at_once(tokens)):
             z = self.transformer_blocks[0](self.proj_in(piece), encoding, mask, key_scale)
             piece.copy_(self.proj_out(z))
@@ -183,7 +181,6 @@ def position_encoding(places: Tensor, channels: int) -> Tensor:
     return rearrange(torch.stack([angle.sin(), angle.cos()]), "two f c -> f (c two)")
 
 
-@lru_cache(maxsize=64)  # asked for at every place of a call, as the mask is
 def places_in_call(layout: FrameLayout) -> tuple[int, ...]:
     """The position of each of the f rows: its place among those of its clip that the call holds, counted from 0.
 
@@ -197,14 +194,24 @@ def places_in_call(layout: FrameLayout) -> tuple[int, ...]:
     return tuple(places)
 
 
+# The two below are asked for at every place of a call, and a copy to a device would let it wait for the processor.
+
+
 @lru_cache(maxsize=64)
-def mask_of_clips(layout: FrameLayout) -> Tensor | None:
+def encoding_in_call(layout: FrameLayout, channels: int, device: torch.device) -> Tensor:
+    """The position encoding of the f rows, f c in fp32."""
+    with torch.inference_mode(False):  # kept for later calls
+        return position_encoding(torch.tensor(places_in_call(layout)), channels).to(device)
+
+
+@lru_cache(maxsize=64)
+def mask_of_clips(layout: FrameLayout, device: torch.device) -> Tensor | None:
     """Where frame f may look at frame k, ``f k``: in its own clip; None where there is but one."""
     if len(set(layout.clip_of)) == 1:
         return None
     with torch.inference_mode(False):  # kept for later calls
         clip = torch.tensor(layout.clip_of)
-        return clip[:, None] == clip[None, :]
+        return (clip[:, None] == clip[None, :]).to(device)
 
 
 def frames_beside(x: Tensor, frames: int) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Literal
 from torch import nn
 
 Kind = Literal["convolution", "transformer"]
+# Which blocks of a spatial transformer are sites: SDXL has up to ten in one, SD1.5 and SD2 one in each.
+AttentionAt = Literal["every_block", "first_block"]
 
 CONVOLUTION = re.compile(
     r"input_blocks\.0\.0"
@@ -38,12 +40,15 @@ class Site:
         return parts[0].split("_")[0], number, int(parts[-1])
 
 
-def find_sites(unet: nn.Module) -> tuple[Site, ...]:
-    """Every 3x3 convolution of the blocks (SD1.5: 51) and every transformer (SD1.5: 16), in the order of the UNet."""
+def find_sites(unet: nn.Module, attention_at: AttentionAt = "every_block") -> tuple[Site, ...]:
+    """Every 3x3 convolution of the blocks (SD1.5: 51) and every transformer (SD1.5: 16), in the order of the UNet.
+
+    Of a spatial transformer with several blocks, every one or the first alone.
+    """
     sites = []
     for name, module in unet.named_modules():
         if CONVOLUTION.fullmatch(name) and getattr(module, "kernel_size", None) == (3, 3):
             sites.append(Site(name, "convolution", module.out_channels))
-        elif TRANSFORMER.fullmatch(name):
+        elif TRANSFORMER.fullmatch(name) and (attention_at == "every_block" or name.endswith(".0")):
             sites.append(Site(name, "transformer", module.norm1.normalized_shape[0]))
     return tuple(sites)

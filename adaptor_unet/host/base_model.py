@@ -1,6 +1,7 @@
 """What the pack needs to know of the image model, and the refusal of models it cannot work with."""
 
 from collections import Counter
+from typing import get_args
 
 import comfy.lora
 import comfy.supported_models
@@ -9,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..adaptor import AdaptorConfig
-from ..sites import Site, find_sites
+from ..sites import AttentionAt, Site, find_sites
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x and XL"
 # The host's classes of each family; derived ones, such as those with fewer blocks, come before what they derive from.
@@ -43,14 +44,14 @@ def unet_of(model: ModelPatcher) -> nn.Module:
     return model.model.diffusion_model
 
 
-def config_for(model: ModelPatcher, **settings: object) -> AdaptorConfig:
+def config_for(model: ModelPatcher, attention_at: AttentionAt = "every_block", **settings: object) -> AdaptorConfig:
     """Settings of an adaptor that fits this model's UNet; ``settings`` are further fields of AdaptorConfig."""
     unet, family = unet_of(model), family_of(model)
     inner, outer = unet.time_embed[0], unet.time_embed[2]
     own = {"time_channels": inner.in_features, "embedding_channels": outer.out_features, "base": family}
     if family != "SD1.5" and "heads" not in settings:
         own["head_channels"] = HEAD_CHANNELS
-    return AdaptorConfig(find_sites(unet), **own | settings)
+    return AdaptorConfig(find_sites(unet, attention_at), **own | settings)
 
 
 def check_fit(model: ModelPatcher, config: AdaptorConfig) -> None:
@@ -61,11 +62,12 @@ def check_fit(model: ModelPatcher, config: AdaptorConfig) -> None:
             f"This adaptor was made for {config.base}, but the model is {family}. Choose another adaptor, or a model "
             f"that is {config.base}."
         )
-    found = (find_sites(unet), unet.time_embed[0].in_features, unet.time_embed[2].out_features)
-    if found != (config.sites, config.time_channels, config.embedding_channels):
+    layouts = [find_sites(unet, attention_at) for attention_at in get_args(AttentionAt)]
+    ends = (unet.time_embed[0].in_features, unet.time_embed[2].out_features)
+    if config.sites not in layouts or (config.time_channels, config.embedding_channels) != ends:
         raise ValueError(
             f"This adaptor was made for a UNet with {describe(config.sites)}, but this model's UNet has "
-            f"{describe(found[0])}. Use the checkpoint it was trained on, or another adaptor."
+            f"{describe(layouts[0])}. Use the checkpoint it was trained on, or another adaptor."
         )
 
 

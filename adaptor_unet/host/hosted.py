@@ -1,11 +1,13 @@
 """Adaptors and motion modules as the host holds them: a ModelPatcher, which it loads, offloads and frees like any."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 
 import comfy.model_management
 import comfy.ops
 from comfy.model_patcher import ModelPatcher
+from torch import nn
 
 from ..adaptor import VideoAdaptor
 from ..checkpoint import FLOATS, with_tensors
@@ -23,18 +25,26 @@ def hosted(adaptor: VideoAdaptor) -> ModelPatcher:
     """
     layers, offload_device = comfy.ops.manual_cast, comfy.model_management.unet_offload_device()
     tensors = {name: tensor.to(offload_device) for name, tensor in adaptor.state_dict().items()}
+    return patcher_for(with_tensors(adaptor.config, tensors, adaptor.metadata, layers), hosted)
+
+
+def patcher_for(network: nn.Module, made_by: Callable[[nn.Module], ModelPatcher]) -> ModelPatcher:
+    """A patcher around a network that is not loaded yet.
+
+    Newer hosts split guidance over several cards: for each of the others ``made_by`` makes a patcher around a copy.
+    """
     patcher = patcher_class()(
-        with_tensors(adaptor.config, tensors, adaptor.metadata, layers),
+        network,
         load_device=comfy.model_management.get_torch_device(),
-        offload_device=offload_device,
+        offload_device=comfy.model_management.unet_offload_device(),
     )
-    patcher.cached_patcher_init = (for_another_card, (patcher.model,))  # newer hosts split guidance over several cards
+    patcher.cached_patcher_init = (copy_for_another_card, (made_by, network))
     return patcher
 
 
-def for_another_card(adaptor: VideoAdaptor) -> ModelPatcher:
-    """A patcher around copies of the tensors."""
-    return hosted(copy.deepcopy(adaptor))
+def copy_for_another_card(made_by: Callable[[nn.Module], ModelPatcher], network: nn.Module) -> ModelPatcher:
+    """A patcher around copies of a network's tensors."""
+    return made_by(copy.deepcopy(network))
 
 
 def hosted_motion_module(module: MotionModule) -> ModelPatcher:
@@ -44,11 +54,7 @@ def hosted_motion_module(module: MotionModule) -> ModelPatcher:
     dtype = comfy.model_management.unet_dtype(model_params=parameters)
     dtype = dtype if dtype in FLOATS else None  # an image model may be kept in fewer bits; this is a third of its size
     tensors = {name: tensor.to(offload_device, dtype) for name, tensor in module.state_dict().items()}
-    return patcher_class()(
-        motion_module_of(module.config, tensors, layers),
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=offload_device,
-    )
+    return patcher_for(motion_module_of(module.config, tensors, layers), hosted_motion_module)
 
 
 def adaptor_for(model: ModelPatcher, init: Init = "spatial", seed: int = 0, **settings: object) -> VideoAdaptor:

@@ -118,8 +118,9 @@ class MotionCall:
 
     def __init__(self, motions: Sequence[tuple[Motion, FrameLayout]], cache: CallCache) -> None:
         self.motions, self.cache = motions, cache
-        self.sites = motions[0][0].adaptor.config
-        self.transformers = {site.block: site.name for site in self.sites.transformers}
+        configs = [motion.adaptor.config for motion, _ in motions]
+        self.convolutions = configs[0].convolutions  # those of every adaptor that fits the model
+        self.transformers = {site.block: site.name for config in configs for site in config.transformers}
         self.key = tuple((id(motion), layout) for motion, layout in motions)
         self.self_attention = HeldSelfAttention()
         self.input: Tensor | None = None
@@ -127,7 +128,7 @@ class MotionCall:
     def part(self) -> CallPart:
         """``z <- S z + B`` behind every convolution.  Around attention, first before it, to see the block's own
         normalised input; last behind it, to add to what comes out."""
-        convolutions = self.sites.convolutions if self._have("frame") else ()
+        convolutions = self.convolutions if self._have("frame") else ()
         return CallPart(
             hooks={site.name: partial(self.behind_convolution, site.name) for site in convolutions},
             first={"attn1_patch": self.before_attention},
@@ -161,19 +162,20 @@ class MotionCall:
         The block has added self-attention already, so here it is added ``(S' - 1)`` times.
         """
         z, self.input = self.input, None
-        name = self.transformers[block_of(options)]
-        self_attention = self.self_attention.take(out)
-        if self._have("spatial"):
+        self_attention, name = self.self_attention.take(out), self.transformers.get(block_of(options))
+        if name is None:
+            return out
+        if self._have("spatial", name):
             change = self._change("spatial", name, out, "n c -> n 1 c")
             out = apply_change(out, *change, beside=self_attention)
         for motion, layout in self.motions:
-            if "temporal" in motion.adaptor.config.parts:
+            if has(motion, "temporal", name):
                 past = self.cache(id(motion), name, layout, KvCache)
                 out = torch.add(out, motion.adaptor.temporal[name](z, layout, past), alpha=motion.strength)
         return out
 
-    def _have(self, part: str) -> bool:
-        return any(part in motion.adaptor.config.parts for motion, _ in self.motions)
+    def _have(self, part: str, name: str | None = None) -> bool:
+        return any(has(motion, part, name) for motion, _ in self.motions)
 
     def _change(self, part: str, name: str, z: Tensor, shape: str) -> tuple[Tensor, Tensor]:
         """Sum over the motions of ``s (S - 1)`` and ``s B`` at a site, of that ``shape``, where the features z are."""
@@ -181,13 +183,19 @@ class MotionCall:
         def change() -> tuple[Tensor, Tensor]:
             changes = []
             for motion, layout in self.motions:
-                if part in motion.adaptor.config.parts:
+                if has(motion, part, name):
                     site = getattr(motion.adaptor, part)[name]
                     rows = layout.adaptor_rows(motion.adaptor.config.frames, site.scale.device)
                     changes.append(site.change(rows, motion.strength))
             return tuple(rearrange(sum(x), shape).to(z.device) for x in zip(*changes, strict=True))
 
         return self.cache.once((self.key, part, name, z.device), change)
+
+
+def has(motion: Motion, part: str, name: str | None = None) -> bool:
+    """Whether a motion's adaptor has this part, and at the site of that name, if one is named."""
+    config = motion.adaptor.config
+    return part in config.parts and (name is None or name in config.places)
 
 
 def fps_embedding(motion: Motion, layout: FrameLayout, like: Tensor) -> Tensor:

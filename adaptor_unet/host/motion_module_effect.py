@@ -5,7 +5,7 @@ Axes: b clips or conditionings of one call, f frames of each, c channels, h heig
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal, get_args
 
@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from ..frame_layout import FrameLayout
 from ..motion_module import MOST_TOKENS, MotionModule, MotionModuleConfig, frames_apart, frames_beside
-from .base_model import unet_of
+from .base_model import family_of, unet_of
 from .binding import KEY
 from .effect import CallPart, Effect, Options
 from .frame_cache import CallCache
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE
 from .noise_schedule import OBJECT, Schedule, schedule_for
-from .versions import most_window_frames
+from .versions import is_copy, most_window_frames
 
+FAMILY = "SD1.5"
 GroupNorms = Literal["auto", "per frame", "over frames"]
 # Of the finest level's size beside the host's own: the tokens, these as pictures, and the sum.
 HELD_TENSORS = 3
@@ -71,6 +72,11 @@ class MotionModuleEffect(Effect):
     ) -> "MotionModuleEffect":
         """``motion_module`` is a patcher made by ``hosted_motion_module``.  Raises ValueError if it does not fit."""
         unet, module = unet_of(model), motion_module.model
+        if family_of(model) != FAMILY:
+            raise ValueError(
+                f"{cls.node} works with {FAMILY} models, for which such motion modules were trained, but this model is "
+                f"{family_of(model)}. Load an {FAMILY} checkpoint."
+            )
         return super().of(
             model,
             patcher=motion_module,
@@ -110,6 +116,13 @@ class MotionModuleEffect(Effect):
     ) -> Tensor:
         """(b f) c h w -> (b f) c h w"""
         return transformer(x, layout, self.strength, self.key_scale)
+
+    def on(self, patcher: ModelPatcher) -> "MotionModuleEffect":
+        """With the copy of the module on the card of that copy of the model."""
+        for own in patcher.get_additional_models_with_key(KEY):
+            if is_copy(own, self.patcher) and own.model is not self.module:
+                return replace(self, patcher=own)
+        return self
 
     def attach(self, model: ModelPatcher) -> None:
         """The host loads, offloads and frees the module with the model.  At strength 0 the schedule stays too."""

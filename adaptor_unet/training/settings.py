@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ..adaptor import PARTS, FrameNoiseLevels
 from ..initialisation import Init
+from ..sites import AttentionAt
 from .data.data_settings import DataSettings
 from .setting_fields import check_settings, setting, settings_of
 
@@ -27,6 +28,10 @@ class NewAdaptorSettings:
     rotary: bool = setting(False, "Rotary encoding of the frame distance in temporal attention.")
     init: Init = setting("spatial", "Temporal attention starts from the model's own self-attention, or at random.")
     parts: tuple[str, ...] = setting(PARTS, "The parts of the adaptor.", choices=PARTS)
+    attention_at: AttentionAt = setting(
+        "every_block",
+        "Of a spatial transformer with several blocks, as SDXL has, temporal attention in every one or in the first.",
+    )
     shared_noise: float = setting(
         0.0,
         "Share of each frame's noise that is the first frame's, in training and wherever the adaptor is applied.",
@@ -139,6 +144,8 @@ class TrainingSettings:
 
 
 SETTING_GROUPS = {"clips": DataSettings, "adaptor": NewAdaptorSettings, "training": TrainingSettings}
+# Settings that are those of a new adaptor as they are.
+PASSED_ON = ("rank", "rotary", "parts", "attention_at", "shared_noise")
 # By name; frames and seed are declared where they serve first.
 ALL_SETTINGS = {name: one for group in reversed(SETTING_GROUPS.values()) for name, one in settings_of(group).items()}
 
@@ -156,7 +163,7 @@ class RunSettings:
         """What a new adaptor is made with."""
         wanted, training = self.adaptor, self.training
         made = {"init": wanted.init, "seed": training.seed, "frames": self.clips.frames}
-        return made | {name: getattr(wanted, name) for name in ("rank", "rotary", "parts", "shared_noise")}
+        return made | {name: getattr(wanted, name) for name in PASSED_ON}
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "RunSettings":

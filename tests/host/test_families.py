@@ -18,7 +18,7 @@ from magicvideo.adaptor_unet.host.base_model import family_of
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.calibrate import calibrated_adaptor
 from magicvideo.adaptor_unet.host.caption_tensor import CaptionTensor
-from magicvideo.adaptor_unet.host.hosted import fresh_adaptor, hosted
+from magicvideo.adaptor_unet.host.hosted import adaptor_for, fresh_adaptor, hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.training_unet import TrainingUnet
 from magicvideo.trainer.node_inputs import WiredClips
@@ -149,6 +149,19 @@ def test_an_adaptor_is_trained_in_the_graph_and_fits(
         adaptor, plot, frames = graph_training(model, clips, **settings).train()
     assert family_of(model) == adaptor.model.config.base and frames.isfinite().all()
     assert not torch.equal(sample(bind(model, adaptor), FRAMES), sample(model, FRAMES))
+
+
+@pytest.mark.parametrize("family", ["SDXL"], indirect=True)
+def test_attention_may_stand_in_the_first_block_of_each_transformer_alone(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
+) -> None:
+    few = trained(hosted(adaptor_for(model, "random", attention_at="first_block")), seed=3)
+    assert len(few.model.config.transformers) == 4 and len(adaptor.model.config.transformers) == 8
+    alone, both = sample(bind(model, few), FRAMES), sample(bind(bind(model, few), adaptor), FRAMES)
+    assert not torch.equal(alone, sample(model, FRAMES))
+    assert relative(sample(bind(bind(model, adaptor), few), FRAMES), both) <= CLOSE, "in either order"
+    assert not torch.equal(both, sample(bind(model, adaptor), FRAMES))
+    assert relative(sample(with_causal_windows(bind(model, few), 2), FRAMES), alone) <= CLOSE
 
 
 def test_a_caption_without_its_vector_is_refused_where_the_model_wants_one() -> None:

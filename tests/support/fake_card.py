@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from magicvideo.adaptor_unet import frame_layout, temporal_attention
+from magicvideo.adaptor_unet import frame_layout, motion_module, temporal_attention
 
 CARD = torch.device("cuda:0")
 CACHES = (
@@ -25,6 +25,8 @@ CACHES = (
     frame_layout.directed_mask,
     temporal_attention.later_frames,
     temporal_attention.rotation,
+    motion_module.encoding_in_call,
+    motion_module.mask_of_clips,
 )
 
 

@@ -114,7 +114,7 @@ def test_no_field_may_be_missing_in_json(small_config: AdaptorConfig, field: str
 
 
 def test_a_file_of_before_shares_no_noise_and_had_one_noise_level_a_clip(small_config: AdaptorConfig) -> None:
-    later = {"shared_noise": 0.3, "frame_noise_levels": "one_a_frame", "context_noise": 0.3}
+    later = {"shared_noise": 0.3, "frame_noise_levels": "one_a_frame", "context_noise": 0.3, "head_channels": 2}
     assert set(later) == LATER
     settings = json.loads(dataclasses.replace(small_config, **later).to_json())
     for name in LATER:
@@ -140,6 +140,14 @@ def test_rotary_needs_pairs_of_channels_in_each_head() -> None:
     assert AdaptorConfig((TRANSFORMER,), heads=8).heads == 8
     with pytest.raises(ValueError, match="8 channels cannot be shared by 8 heads"):
         AdaptorConfig((TRANSFORMER,), heads=8, rotary=True)
+
+
+def test_heads_follow_from_their_width_where_it_is_given() -> None:
+    wide = Site("output_blocks.0.1.transformer_blocks.1", "transformer", 16)
+    config = AdaptorConfig((TRANSFORMER, wide), heads=8, head_channels=4)
+    assert [VideoAdaptor(config).temporal[site.name].heads for site in config.transformers] == [2, 4]
+    with pytest.raises(ValueError, match="8 channels cannot be shared by 0 heads"):
+        AdaptorConfig((TRANSFORMER,), head_channels=16)
 
 
 def test_modules_are_named_by_their_site(small_config: AdaptorConfig) -> None:

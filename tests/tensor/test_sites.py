@@ -60,6 +60,16 @@ def test_transformers_have_a_place_each_as_the_host_counts(sd15_unet: nn.Module)
     assert {inner for _, _, inner in blocks} == {0}
 
 
+def test_of_a_transformer_of_several_blocks_every_one_is_a_site_or_the_first() -> None:
+    block = nn.ModuleDict({"norm1": nn.LayerNorm(8)})
+    transformer = nn.ModuleDict(
+        {"transformer_blocks": nn.ModuleList([block] + [nn.ModuleDict(block) for _ in range(9)])}
+    )
+    unet = nn.ModuleDict({"middle_block": nn.ModuleList([nn.Identity(), transformer])})
+    assert [site.block for site in find_sites(unet)] == [("middle", 0, number) for number in range(10)]
+    assert [site.block for site in find_sites(unet, "first_block")] == [("middle", 0, 0)]
+
+
 def test_other_modules_have_no_sites() -> None:
     assert find_sites(nn.Sequential(nn.Conv2d(3, 3, 3), nn.Linear(3, 3))) == ()
 
