@@ -12,18 +12,20 @@ on clips that were held out and on directions that are asked for, always from th
 import argparse
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from einops import rearrange
 from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from magicvideo.adaptor_unet.adaptor import VideoAdaptor
+from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
+from magicvideo.adaptor_unet.host.motion_effect import Order
 from magicvideo.adaptor_unet.host.training_unet import SampleSettings, sample_latents
 from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips
 from magicvideo.adaptor_unet.training.loop import TrainingRun
@@ -39,6 +41,7 @@ from magicvideo.benchmarks.ablation_parts import (
 )
 from magicvideo.benchmarks.ablation_picture import save_picture
 from magicvideo.demo.measure.motion import FRAME_RATES, Asked, Judged, asked_clips
+from magicvideo.demo.measure.motion_rule import JUMP, SMOOTH
 from magicvideo.demo.model.demo_models import CFG
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
@@ -66,6 +69,7 @@ class Row:
     trained: bool = True
 
 
+NOISE_LEVELS = "noise levels: "
 WHOLE = "all of it: S, B, T-Attn, fps"
 ROWS = (
     Row("no adaptor", trained=False),
@@ -87,7 +91,10 @@ ROWS = (
     Row("plain noise loss", training={"weighting": "none"}),
     Row("min-SNR loss", training={"weighting": "min_snr", "weighting_cap": 5.0}),
     Row("base tuned along", training={"base_tuning": "full"}),
+    # How noise levels of a clip's frames are drawn; the rows above have one a clip.
+    *(Row(f"{NOISE_LEVELS}{levels}", training={"frame_noise_levels": levels}) for levels in get_args(FrameNoiseLevels)),
 )
+ORDERS: tuple[Order, ...] = ("together", "frame by frame")
 
 
 class StepTimes(Watcher):
@@ -123,16 +130,19 @@ class Ablation:
             adaptor = run.trainables.adaptor if row.trained else None
             with run.averages.in_place(), run.autocast():
                 losses = validation_loss(run.objective, self.clips.held_out, adaptor)
-                judged = [self._sampled(run, adaptor, asked) for asked in self.asked]
+                orders = ORDERS if "frame_noise_levels" in row.training else ORDERS[:1]
+                judged = {order: self._judged(run, adaptor, order) for order in orders}
         trained = sum(parameter.numel() for parameter in run.trainables.adaptor.parameters()) if row.trained else 0
         return {
             "row": row.name,
             "seed": seed,
             "steps": self.steps,
-            "right": sum(clip.right for clip in judged) / len(judged),
-            "travel": statistics.fmean(clip.along for clip in judged),
+            **judged["together"],
+            "frame by frame": judged.get("frame by frame"),
             "val_high": losses["val_high"],
             "val_low": losses["val_low"],
+            "val_given_high": losses["val_given_high"],
+            "val_given_low": losses["val_given_low"],
             "parameters": trained,
             "seconds": statistics.median(times.seconds) if times.seconds else None,
         }
@@ -154,13 +164,28 @@ class Ablation:
             return nullcontext()
         return temporal_convolutions_at_work(run.denoiser.unet, adaptor, FRAMES)
 
-    def _sampled(self, run: TrainingRun, adaptor: VideoAdaptor | None, asked: Asked) -> Judged:
+    def _judged(self, run: TrainingRun, adaptor: VideoAdaptor | None, order: Order) -> dict[str, float]:
+        """Shares of the clips that are asked for, and how far they travel in the mean."""
+        clips = [self._sampled(run, adaptor, asked, order) for asked in self.asked]
+        return {
+            "right": share(clip.right for clip in clips),
+            "smooth": share(clip.worst_step <= SMOOTH for clip in clips),
+            "jumps": share(clip.worst_step > JUMP for clip in clips),
+            "travel": statistics.fmean(clip.along for clip in clips),
+        }
+
+    def _sampled(self, run: TrainingRun, adaptor: VideoAdaptor | None, asked: Asked, order: Order) -> Judged:
         text = word_table()[word_numbers(asked.prompt)]
-        how = SampleSettings(LATENT, asked.fps, SAMPLE_STEPS, CFG, asked.seed)
+        how = SampleSettings(LATENT, asked.fps, SAMPLE_STEPS, CFG, asked.seed, order)
         latents = sample_latents(run.denoiser, adaptor, text, self.clips.empty_text, how)
         pictures = self.autoencoder.decode(latents.float())
         pixels = rearrange((pictures * 255).round().clamp(0, 255), "f c h w -> f h w c").to(torch.uint8)
         return Judged(asked, pixels.numpy())
+
+
+def share(said: Iterable[bool]) -> float:
+    """How many of them are true, 0 to 1."""
+    return statistics.fmean(map(float, said))
 
 
 def first_frames(path: Path) -> TrainingClips:
@@ -195,6 +220,24 @@ def table(results: list[dict[str, object]]) -> str:
                 spread([result["seconds"] for result in found if result["seconds"]], "{:.2f}"),
             ]
             lines.append(f"| {row.name} ({len(found)}) | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def noise_level_table(results: list[dict[str, object]]) -> str:
+    """Markdown: the rows that are sampled in both orders."""
+    lines = [
+        "| noise levels | sampled | right | smooth | jumps | travel, pixels | high-noise loss, given finished frames |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        found = [result for result in results if result["row"] == row.name and result.get("frame by frame")]
+        for order in ORDERS if found else ():
+            judged = [result if order == "together" else result["frame by frame"] for result in found]
+            cells = [spread([100 * one[name] for one in judged], "{:.0f} %") for name in ("right", "smooth", "jumps")]
+            cells.append(spread([one["travel"] for one in judged], "{:.1f}"))
+            cells.append(spread([result["val_given_high"] for result in found], "{:.5f}"))
+            name = row.name.removeprefix(NOISE_LEVELS)
+            lines.append(f"| {name} ({len(found)}) | {order} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -239,8 +282,10 @@ def main() -> None:
                     file.write(json.dumps(results[-1]) + "\n")
                 print(json.dumps(results[-1]), flush=True)
     print(table(results))
+    print(noise_level_table(results))
     if options.picture:
-        save_picture(options.picture, [row.name for row in ROWS], results, compared=WHOLE)
+        names = [row.name for row in ROWS if not row.name.startswith(NOISE_LEVELS)]
+        save_picture(options.picture, names, results, compared=WHOLE)
 
 
 if __name__ == "__main__":

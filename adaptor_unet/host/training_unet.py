@@ -28,7 +28,7 @@ from .base_model import check_trainable, unet_of, unet_weight
 from .caption_tensor import LATENT_PIXELS, CaptionTensor
 from .causal_sampling import CausalSampling, Conditionings, Options, SamplingOrder, finished_frames
 from .frame_cache import CallCache, no_cache
-from .motion_effect import Motion
+from .motion_effect import Motion, Order
 
 
 class TrainingUnet:
@@ -175,13 +175,14 @@ def training_dtype(precision: str) -> torch.dtype:
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """``shape`` of the clip ``f c h w``, its fps, and how to sample it."""
+    """``shape`` of the clip ``f c h w``, its fps, and how to sample it; ``order`` as for Apply MagicVideo."""
 
     shape: tuple[int, int, int, int]
     fps: float
     steps: int
     cfg: float
     seed: int
+    order: Order = "auto"
 
 
 class TrainingGuider:
@@ -255,7 +256,7 @@ def sample_latents(
     shared_noise = adaptor.config.shared_noise if adaptor is not None else 0.0
     noise = clip_noise(settings.shape, torch.Generator().manual_seed(settings.seed), shared_noise).to(device)
     sigmas = comfy.samplers.calculate_sigmas(denoiser.model_sampling, "normal", settings.steps).to(device)
-    order = Motion(adaptor=adaptor).sampling_order if adaptor is not None else None
+    order = Motion(adaptor=adaptor, order=settings.order).sampling_order if adaptor is not None else None
     sampling = CausalSampling(order or SamplingOrder(len(noise)), len(noise))
     chunks = len(noise) if order else 1
     passes, total = count(1), settings.steps * chunks + chunks - 1  # each chunk but the last is shown once, finished
