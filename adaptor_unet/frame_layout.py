@@ -71,10 +71,9 @@ class FrameLayout:
         """Frames of each clip, f."""
         return len(self.positions)
 
-    def adaptor_rows(self, trained_frames: int, device: torch.device | None = None) -> Tensor:
+    def adaptor_rows(self, trained_frames: int) -> tuple[int, ...]:
         """The row of S and B for each row of the batch, ``(b f)``: frames past the trained length use the last one."""
-        last = trained_frames - 1
-        return indices(tuple(min(place, last) for place in self.positions) * self.batch, device)
+        return tuple(min(place, trained_frames - 1) for place in self.positions) * self.batch
 
     def first_rows(self, device: torch.device | None = None) -> Tensor:
         """For each row of the batch, ``(b f)``, the row of the first frame of its clip."""

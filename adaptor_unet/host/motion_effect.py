@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..adaptor import VideoAdaptor
 from ..frame_adaptor import apply_change
-from ..frame_layout import FrameLayout
+from ..frame_layout import FrameLayout, indices
 from ..temporal_attention import KvCache
 from .base_model import check_fit, unet_of
 from .binding import KEY, with_effect
@@ -121,7 +121,9 @@ class MotionCall:
         configs = [motion.adaptor.config for motion, _ in motions]
         self.convolutions = configs[0].convolutions  # those of every adaptor that fits the model
         self.transformers = {site.block: site.name for config in configs for site in config.transformers}
-        self.key = tuple((id(motion), layout) for motion, layout in motions)
+        self.rows = [layout.adaptor_rows(motion.adaptor.config.frames) for motion, layout in motions]
+        # Not the layout, of which a long clip has many: past the trained length all frames have the same row.
+        self.key = tuple((id(motion), rows) for (motion, _), rows in zip(motions, self.rows, strict=True))
         self.self_attention = HeldSelfAttention()
         self.input: Tensor | None = None
 
@@ -182,11 +184,10 @@ class MotionCall:
 
         def change() -> tuple[Tensor, Tensor]:
             changes = []
-            for motion, layout in self.motions:
+            for (motion, _), rows in zip(self.motions, self.rows, strict=True):
                 if has(motion, part, name):
                     site = getattr(motion.adaptor, part)[name]
-                    rows = layout.adaptor_rows(motion.adaptor.config.frames, site.scale.device)
-                    changes.append(site.change(rows, motion.strength))
+                    changes.append(site.change(indices(rows, site.scale.device), motion.strength))
             return tuple(rearrange(sum(x), shape).to(z.device) for x in zip(*changes, strict=True))
 
         return self.cache.once((self.key, part, name, z.device), change)

@@ -77,3 +77,13 @@ def test_without_what_is_made_once_a_copy_would_be_seen(
     with fake_card(model, adaptor), torch.inference_mode():
         call(bound, **{ONCE: once})
         assert call(bound, **{ONCE: once}).found != {}
+
+
+def test_a_long_clip_makes_no_more_than_a_trained_one(model: ModelPatcher, adaptor: ModelPatcher) -> None:
+    bound, once, trained = moved(model, adaptor), MadeOnce(), adaptor.model.config.frames
+    made = []
+    with fake_card(model, adaptor), torch.inference_mode():
+        for place in (0, trained - 1, trained, 3 * trained):
+            call(bound, 1, **{ONCE: once, "context_window": Chunk([place], 4 * trained)})
+            made.append(len(once.made))
+    assert made[0] < made[1] == made[2] == made[3]

@@ -77,7 +77,7 @@ class ToyDenoiser:
         layout = layout or FrameLayout.whole(len(fps), frames)
         z = self.unet.get_submodule(CONVOLUTION)(x / (1 + rearrange(sigma, "n -> n 1 1 1") ** 2) ** 0.5)
         if adaptor is not None:
-            change = adaptor.frame[CONVOLUTION].change(layout.adaptor_rows(adaptor.config.frames))
+            change = adaptor.frame[CONVOLUTION].change(torch.tensor(layout.adaptor_rows(adaptor.config.frames)))
             z = apply_change(z, *(rearrange(x, "n c -> n c 1 1") for x in change))
         z = rearrange(z, "n c h w -> n (h w) c")
         words = self.unet.get_submodule(f"{TRANSFORMER}.attn2.to_k")(text.mean(1))

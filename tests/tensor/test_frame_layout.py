@@ -23,15 +23,15 @@ def test_a_whole_clip_counts_its_frames_from_zero() -> None:
 
 
 def test_each_run_gets_the_rows_of_its_frames() -> None:
-    assert FrameLayout.whole(2, 3).adaptor_rows(16).tolist() == [0, 1, 2, 0, 1, 2]
+    assert FrameLayout.whole(2, 3).adaptor_rows(16) == (0, 1, 2, 0, 1, 2)
 
 
 def test_frames_past_the_trained_length_use_the_last_row() -> None:
-    assert FrameLayout.whole(1, 6).adaptor_rows(4).tolist() == [0, 1, 2, 3, 3, 3]
+    assert FrameLayout.whole(1, 6).adaptor_rows(4) == (0, 1, 2, 3, 3, 3)
 
 
 def test_rows_follow_the_positions_of_a_window() -> None:
-    assert FrameLayout(2, (22, 23, 0, 1), (0,) * 4).adaptor_rows(16).tolist() == [15, 15, 0, 1] * 2
+    assert FrameLayout(2, (22, 23, 0, 1), (0,) * 4).adaptor_rows(16) == (15, 15, 0, 1) * 2
 
 
 @pytest.mark.parametrize("frames", [1, 2, SPAN])
