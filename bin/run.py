@@ -19,7 +19,7 @@ from magicvideo.tools.host_in_process import start_host
 FOLDERS = ("benchmarks", "demo", "tools")
 # The scripts there import ComfyUI at their top. All others start it themselves, where they need it.
 WITH_HOST = ("benchmarks", "demo/measure", "demo/train")
-# What trains or samples the demo's network, or counts for a card. The others measure what ComfyUI chooses here.
+# What trains or samples the demo's network, or counts for a card. All others measure what ComfyUI chooses here.
 WITH_FUSED_ATTENTION = (
     "benchmarks/ablation.py",
     "benchmarks/consistency.py",

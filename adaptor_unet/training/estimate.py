@@ -25,7 +25,7 @@ MINUTE = 60
 
 
 @dataclass(frozen=True)
-class PassTime:
+class TimedPass:
     """Seconds of a pass: some for itself, and some for each row."""
 
     itself: float
@@ -36,7 +36,7 @@ class PassTime:
         return self.itself + self.row * rows * area
 
 
-def timed(one_pass: Callable[[int], object]) -> PassTime:
+def timed(one_pass: Callable[[int], object]) -> TimedPass:
     """Times ``one_pass(rows)`` for one row and for a few, once the first has warmed up."""
     one_pass(1)
     spent = []
@@ -45,11 +45,11 @@ def timed(one_pass: Callable[[int], object]) -> PassTime:
         one_pass(rows)
         spent.append(time.perf_counter() - began)
     row = max(0.0, (spent[1] - spent[0]) / (ROWS - 1))
-    return PassTime(max(0.0, spent[0] - row), row)
+    return TimedPass(max(0.0, spent[0] - row), row)
 
 
 @torch.no_grad()
-def pass_time(denoiser: Denoiser, latents: Tensor, text: Tensor) -> PassTime:
+def pass_time(denoiser: Denoiser, latents: Tensor, text: Tensor) -> TimedPass:
     """Times passes over frames of the size of ``latents``, f c h w; ``text`` is n d."""
     device = denoiser.sigmas.device
     frame, words = latents[:1].to(device).float(), text[None].to(device).float()
@@ -76,25 +76,25 @@ class Work:
     validations: int
     samples: int
 
-    def training(self, took: PassTime, area: float = 1.0) -> float:
+    def training(self, took: TimedPass, area: float = 1.0) -> float:
         """Seconds of all steps, of clips of ``area`` times the size."""
         rows = self.frames * (2 if self.settings.frame_noise_levels == "finished_frames" else 1)
         factor = STEP_COMPUTED_AGAIN if self.settings.checkpointing else STEP
         return self.steps * self.clips * factor * took.seconds(rows, area)
 
-    def validation(self, took: PassTime, area: float = 1.0) -> float:
+    def validation(self, took: TimedPass, area: float = 1.0) -> float:
         """Seconds of all looks at the validation loss: each frame alone, and given finished ones."""
         each = took.seconds(self.frames, area) + took.seconds(2 * self.frames, area)
         return self.validations * self.held_out * LEVELS * each
 
-    def sampling(self, took: PassTime, area: float = 1.0) -> float:
+    def sampling(self, took: TimedPass, area: float = 1.0) -> float:
         """Seconds of all sample clips, with and without the prompt: together, or frame by frame."""
         steps = self.settings.sample_steps
         if self.settings.frame_noise_levels == "one_a_clip":
             return self.samples * steps * took.seconds(2 * self.frames, area)
         return self.samples * self.frames * (steps + 1) * took.seconds(2, area)
 
-    def told(self, took: PassTime, size: tuple[int, int]) -> str:
+    def told(self, took: TimedPass, size: tuple[int, int]) -> str:
         """One sentence: how long it will take, and what would make it shorter.  ``size``: h and w of the latents."""
         parts = {"validate_every": self.validation(took), "sample_every": self.sampling(took)}
         words = [f"{about(self.training(took) + sum(parts.values()))} for {self.steps} steps".capitalize()]

@@ -38,6 +38,7 @@ def test_a_phase_is_said_at_once_and_how_far_it_is_now_and_then(
 
 def test_every_phase_stands_on_the_node(said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "training_folders", lambda: folders_below(tmp_path))
+    monkeypatch.setattr("magicvideo.trainer.motion_training.make_room", lambda: said.append("the card is free"))
     write_clip(tmp_path / "clips" / "a.mp4")
     with server_progress():
         graph_training(clips=tmp_path / "clips", steps=1, validate_every=1, sample_every=1).train()
@@ -52,6 +53,7 @@ def test_every_phase_stands_on_the_node(said: list[str], tmp_path: Path, monkeyp
         "validation",
         "sample clip",
         "decoding the sample clip",
+        "the card is free",
         "training",
         "saving",
     ]

@@ -8,7 +8,7 @@ import pytest
 from toy import FRAMES, Told, toy_run
 
 from magicvideo.adaptor_unet.training import estimate
-from magicvideo.adaptor_unet.training.estimate import PassTime, Work, about, timed
+from magicvideo.adaptor_unet.training.estimate import TimedPass, Work, about, timed
 from magicvideo.adaptor_unet.training.loop import is_due
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
@@ -21,12 +21,12 @@ def test_a_pass_takes_time_for_itself_and_for_each_row(monkeypatch: pytest.Monke
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(now))
     rows: list[int] = []
     took = timed(rows.append)
-    assert rows == [1, 1, 4] and took == PassTime(itself=0.0, row=3.0)
-    assert PassTime(1.0, 2.0).seconds(3, area=0.5) == 4.0
+    assert rows == [1, 1, 4] and took == TimedPass(itself=0.0, row=3.0)
+    assert TimedPass(1.0, 2.0).seconds(3, area=0.5) == 4.0
 
 
 def test_what_is_left_of_a_run_by_hand() -> None:
-    took = PassTime(1.0, 0.5)
+    took = TimedPass(1.0, 0.5)
     assert WORK.training(took) == pytest.approx(100 * 2 * 2.3 * (1 + 0.5 * 32))
     assert WORK.validation(took) == 3 * 3 * 4 * ((1 + 0.5 * 16) + (1 + 0.5 * 32))
     assert WORK.sampling(took) == 2 * 16 * 21 * (1 + 0.5 * 2)
@@ -36,12 +36,12 @@ def test_what_is_left_of_a_run_by_hand() -> None:
 
 
 def test_it_says_what_would_be_shorter() -> None:
-    told = WORK.told(PassTime(0.0, 0.1), (64, 64))
+    told = WORK.told(TimedPass(0.0, 0.1), (64, 64))
     assert told == (
         "About 30 min for 100 steps; at 256x256 about 7 min; validate_every 0 saves about 3 min; "
         "sample_every 0 saves about 2 min."
     )
-    assert WORK.told(PassTime(0.0, 0.0001), (32, 32)) == "Less than a minute for 100 steps."
+    assert WORK.told(TimedPass(0.0, 0.0001), (32, 32)) == "Less than a minute for 100 steps."
     assert [about(seconds) for seconds in (59, 60, 3600, 7200)] == [
         "less than a minute",
         "about 1 min",

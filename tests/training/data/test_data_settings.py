@@ -62,6 +62,7 @@ def test_every_setting_but_the_stills_and_the_prefix_counts_for_the_latents() ->
         "fps_max": 20.0,
         "image_fps": 12.0,
         "draws_per_clip": 2,
+        "within_shots": False,
         "stills": False,
         "caption_prefix": "wave",
         "seed": 1,

@@ -285,7 +285,7 @@ def test_progress_names_each_clip_before_it_is_read(folder: Path, monkeypatch: p
     build_cache(clips, SETTINGS, folder.parent / "cache", "v1", FakeEncoders, lambda *row: told.append(row))
     names = ["a wave.mp4", "b.mkv", "c.gif", "d.webp", "f.png", "e"]
     read = [(place, 6, f"reading {name}") for place, name in enumerate(names)]
-    assert [row for row in told if not row[2].startswith("encoding ")] == read
+    assert [row for row in told if row[2].startswith("reading ")] == read
     encoded = [row for row in told if row[2].startswith("encoding ")]
     assert encoded[0] == (0, 6, "encoding a wave.mp4, sub-clip 1 of 3")
     assert encoded[-3:] == [(6, 6, "encoding captions")] * 3
