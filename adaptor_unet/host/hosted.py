@@ -1,7 +1,5 @@
 """Adaptors as the host holds them: a ModelPatcher, so that the host loads, offloads and frees one like any model."""
 
-from functools import partial
-
 import comfy.model_management
 import comfy.ops
 from comfy.model_patcher import ModelPatcher
@@ -9,7 +7,7 @@ from comfy.model_patcher import ModelPatcher
 from ..adaptor import VideoAdaptor
 from ..checkpoint import with_tensors
 from ..initialisation import Init, new_adaptor
-from .base_model import config_for, unet_weight
+from .base_model import config_for, unet_weights
 from .versions import patcher_class
 
 
@@ -32,7 +30,7 @@ def adaptor_for(model: ModelPatcher, init: Init = "spatial", seed: int = 0, **se
 
     Raises ValueError for another kind of model.
     """
-    return new_adaptor(config_for(model, **settings), init, seed, partial(unet_weight, model))
+    return new_adaptor(config_for(model, **settings), init, seed, unet_weights(model))
 
 
 def fresh_adaptor(
