@@ -1,6 +1,7 @@
 """What the pack needs to know of the image model, and the refusal of models it cannot work with."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import get_args
 
 import comfy.lora
@@ -111,13 +112,22 @@ def describe(sites: tuple[Site, ...]) -> str:
     )
 
 
-def unet_weight(model: ModelPatcher, name: str) -> Tensor:
-    """A weight of the UNet as this clone of the model has it, LoRAs included, in fp32, whatever is loaded now."""
-    return patched_weight(model, f"diffusion_model.{name}")
+def unet_weights(model: ModelPatcher) -> Callable[[str], Tensor]:
+    """Weights of the UNet by name, as ``patched_weights`` gives them."""
+    return patched_weights(model, "diffusion_model.")
 
 
-def patched_weight(model: ModelPatcher, key: str) -> Tensor:
-    """A weight of any model of the host by its key, as this clone has it, LoRAs included, in fp32."""
-    (weight, convert), *patches = model.get_key_patches(key)[key]
-    weight = convert(weight, inplace=False).to(device="cpu", dtype=torch.float32, copy=True)
-    return comfy.lora.calculate_weight(patches, weight, key) if patches else weight
+def patched_weights(model: ModelPatcher, prefix: str = "") -> Callable[[str], Tensor]:
+    """Weights of any model of the host by their keys behind ``prefix``, whatever is loaded now.
+
+    They are as this clone has them, LoRAs included, in fp32.  Asked for one of them, the host goes through the whole
+    model, so it is asked once for all.
+    """
+    found = model.get_key_patches(prefix)
+
+    def weight(name: str) -> Tensor:
+        (value, convert), *patches = found[prefix + name]
+        value = convert(value, inplace=False).to(device="cpu", dtype=torch.float32, copy=True)
+        return comfy.lora.calculate_weight(patches, value, prefix + name) if patches else value
+
+    return weight

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from functools import partial
 
 import comfy.model_management
 import comfy.ops
@@ -14,7 +13,7 @@ from ..checkpoint import FLOATS, with_tensors
 from ..initialisation import Init, new_adaptor
 from ..motion_module import MotionModule
 from ..motion_module import with_tensors as motion_module_of
-from .base_model import config_for, unet_weight
+from .base_model import config_for, unet_weights
 from .versions import patcher_class
 
 
@@ -62,7 +61,7 @@ def adaptor_for(model: ModelPatcher, init: Init = "spatial", seed: int = 0, **se
 
     Raises ValueError for another kind of model.
     """
-    return new_adaptor(config_for(model, **settings), init, seed, partial(unet_weight, model))
+    return new_adaptor(config_for(model, **settings), init, seed, unet_weights(model))
 
 
 def fresh_adaptor(

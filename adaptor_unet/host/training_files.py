@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..whole_file import content_name, save_tensors
-from .base_model import check_latents, check_trainable, patched_weight, unet_of, unet_weight
+from .base_model import check_latents, check_trainable, patched_weights, unet_of, unet_weights
 from .caption_tensor import POOLED, CaptionTensor
 from .graph_watch import raise_if_stopped
 from .versions import text_encoder_weights
@@ -126,7 +126,8 @@ def model_fingerprint(model: ModelPatcher) -> str:
     told = f"{sorted_settings(sampling)} {sorted_settings(model.model.latent_format)}"
     levels = sorted(sampling.state_dict().items())
     names = sorted(name for name, _ in unet_of(model).named_parameters())
-    weights = ((name, unet_weight(model, name)) for name in names)
+    weight = unet_weights(model)
+    weights = ((name, weight(name)) for name in names)
     return content_name(chain([(told, torch.zeros(0))], levels, weights))
 
 
@@ -144,7 +145,8 @@ def encoders_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
     """
     saved = model.model.model_config.process_clip_state_dict_for_saving(dict(text_encoder_weights(clip)))
     both = {f"clip {name}": x for name, x in saved.items()} | vae.get_sd()
-    both |= {f"patched {key}": patched_weight(clip.patcher, key) for key in clip.patcher.patches}
+    patched = patched_weights(clip.patcher)
+    both |= {f"patched {key}": patched(key) for key in clip.patcher.patches}
     tensors = [(name, x) for name, x in sorted(both.items()) if isinstance(x, Tensor)]
     # Clip skip, token weights and the like.
     options = {"layer": clip.layer_idx, "tokens": sorted(getattr(clip, "tokenizer_options", {}).items())}

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from ..adaptor import VideoAdaptor
 from ..frame_layout import FrameLayout
 from ..frame_noise import clip_noise
-from .base_model import check_trainable, unet_of, unet_weight
+from .base_model import check_trainable, unet_of, unet_weights
 from .caption_tensor import LATENT_PIXELS, CaptionTensor
 from .causal_sampling import CausalSampling, Conditionings, Options, SamplingOrder, finished_frames
 from .frame_cache import CallCache, no_cache
@@ -129,7 +129,8 @@ def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype) -> 
     settings = model.model.model_config.unet_config | {"dtype": dtype}
     layers = model.model.model_config.custom_operations or comfy.ops.disable_weight_init
     made = type(unet)(**settings, device="meta", operations=layers)
-    weights = {name: unet_weight(model, name).to(device, dtype) for name in unet.state_dict()}
+    weight = unet_weights(model)
+    weights = {name: weight(name).to(device, dtype) for name in unet.state_dict()}
     made.load_state_dict(weights, strict=True, assign=True)
     return made.requires_grad_(False).eval()
 

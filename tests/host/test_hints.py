@@ -69,35 +69,35 @@ def numbers(start: int, end: int) -> list[int]:
 
 def test_each_chunk_gets_the_hints_of_its_frames(kind: str, sample: Sampler, seen: list[list[int]]) -> None:
     model = moving(model_for(kind))
-    sample(with_causal_windows(model, 8), 20, steps=1, **applied(CONTROLS[kind](), numbered_hints(20)))
-    assert frames_seen(seen, 20) == [numbers(0, 8), numbers(8, 16), numbers(16, 20)]
+    sample(with_causal_windows(model, 4), 10, steps=1, **applied(CONTROLS[kind](), numbered_hints(10)))
+    assert frames_seen(seen, 10) == [numbers(0, 4), numbers(4, 8), numbers(8, 10)]
 
 
 def test_a_controlled_clip_in_chunks_equals_the_whole(kind: str, sample: Sampler) -> None:
     model = moving(model_for(kind))
-    pictures = torch.rand(12, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    pictures = torch.rand(8, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     text = applied(CONTROLS[kind](), pictures, strength=3.0)
-    whole = sample(model, 12, steps=3, **text)
-    chunked = sample(with_causal_windows(model, 5), 12, steps=3, **text)
+    whole = sample(model, 8, **text)
+    chunked = sample(with_causal_windows(model, 3), 8, **text)
     assert relative(chunked, whole) <= CLOSE
-    assert relative(whole, sample(model, 12, steps=3)) > 10 * CLOSE, "the control should show"
-    first_again = applied(CONTROLS[kind](), pictures[[*range(5), *range(5), 0, 1]], strength=3.0)
-    assert relative(whole, sample(model, 12, steps=3, **first_again)) > 3 * CLOSE, "which hint it is should show"
+    assert relative(whole, sample(model, 8)) > 10 * CLOSE, "the control should show"
+    first_again = applied(CONTROLS[kind](), pictures[[*range(3), *range(3), 0, 1]], strength=3.0)
+    assert relative(whole, sample(model, 8, **first_again)) > 3 * CLOSE, "which hint it is should show"
 
 
 @pytest.mark.parametrize("order", ["windows last", "windows first"])
-@pytest.mark.parametrize("overlap", [0, 2])
+@pytest.mark.parametrize("overlap", [0, 1])
 def test_the_stock_windows_get_the_hints_of_their_frames(
     kind: str, sample: Sampler, seen: list[list[int]], order: str, overlap: int
 ) -> None:
     model = model_for(kind)
     if order == "windows last":
-        model = stock_windows(moving(model), 8, overlap)
+        model = stock_windows(moving(model), 4, overlap)
     else:
-        model = moving(stock_windows(model, 8, overlap))
-    sample(model, 20, steps=1, **applied(CONTROLS[kind](), numbered_hints(20)))
-    starts = {0: [0, 8, 16], 2: [0, 6, 12]}[overlap]
-    expected = [numbers(start, min(start + 8, 20)) for start in starts]
+        model = moving(stock_windows(model, 4, overlap))
+    sample(model, 10, steps=1, **applied(CONTROLS[kind](), numbered_hints(10)))
+    starts = {0: [0, 4, 8], 1: [0, 3, 6]}[overlap]
+    expected = [numbers(start, min(start + 4, 10)) for start in starts]
     assert [call[: len(call) // 2] for call in seen] == expected
 
 
@@ -126,25 +126,25 @@ def stock_windows(model: ModelPatcher, length: int, overlap: int, **more: bool) 
 def test_the_frame_in_front_of_a_stock_window_has_its_own_hint(sample: Sampler, seen: list[list[int]]) -> None:
     if not hasattr(comfy.context_windows, "create_sampler_sample_wrapper"):
         pytest.skip("this host's windows have no frame in front")
-    model = stock_windows(moving(build_model()), 8, 0, causal_window_fix=True)
-    sample(model, 16, steps=1, **applied(control_net(), numbered_hints(16)))
-    assert [call[: len(call) // 2] for call in seen] == [numbers(0, 8), numbers(7, 16)]
+    model = stock_windows(moving(build_model()), 4, 0, causal_window_fix=True)
+    sample(model, 8, steps=1, **applied(control_net(), numbered_hints(8)))
+    assert [call[: len(call) // 2] for call in seen] == [numbers(0, 4), numbers(3, 8)]
 
 
 def test_without_this_pack_the_stock_windows_all_get_the_first_hints(sample: Sampler, seen: list[list[int]]) -> None:
     """What the pack mends; once the host does so itself, the code for it can go."""
-    sample(stock_windows(build_model(), 8, 0), 24, steps=1, **applied(control_net(), numbered_hints(24)))
-    assert frames_seen(seen, 24) == [numbers(0, 8)] * 3
+    sample(stock_windows(build_model(), 4, 0), 12, steps=1, **applied(control_net(), numbered_hints(12)))
+    assert frames_seen(seen, 12) == [numbers(0, 4)] * 3
 
 
 @pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize(
     ("hints", "expected"),
     [
-        (16, numbers(0, 16)),
-        (20, numbers(0, 16)),
-        (10, [*range(10), *[9] * 6]),
-        (6, [*range(6), *[5] * 10]),
+        (8, numbers(0, 8)),
+        (10, numbers(0, 8)),
+        (5, [*range(5), *[4] * 3]),
+        (3, [*range(3), *[2] * 5]),
         (1, None),
     ],
 )
@@ -152,8 +152,8 @@ def test_the_last_hint_is_held_and_a_single_one_is_for_all(
     sample: Sampler, seen: list[list[int]], hints: int, expected: list[int] | None, windowed: bool
 ) -> None:
     model = moving(build_model())
-    model = with_causal_windows(model, 6) if windowed else model
-    sample(model, 16, steps=1, cfg=1.0, **applied(control_net(), numbered_hints(hints)))
+    model = with_causal_windows(model, 3) if windowed else model
+    sample(model, 8, steps=1, cfg=1.0, **applied(control_net(), numbered_hints(hints)))
     if expected is None:
         assert all(call == [0] for call in seen) and seen
     else:
@@ -161,9 +161,9 @@ def test_the_last_hint_is_held_and_a_single_one_is_for_all(
 
 
 def test_twice_as_many_hints_as_frames_are_not_shared_out_to_both_parts(sample: Sampler, seen: list[list[int]]) -> None:
-    """The host takes 16 hints for the 16 rows of both parts of 8 frames."""
-    sample(moving(build_model()), 8, steps=1, **applied(control_net(), numbered_hints(16)))
-    assert frames_seen(seen, 8) == [numbers(0, 8)]
+    """The host takes 8 hints for the 8 rows of both parts of 4 frames."""
+    sample(moving(build_model()), 4, steps=1, **applied(control_net(), numbered_hints(8)))
+    assert frames_seen(seen, 4) == [numbers(0, 4)]
 
 
 @pytest.mark.parametrize("windowed", [False, True])

@@ -7,7 +7,6 @@ import folder_paths
 import pytest
 
 from magicvideo.adaptor_unet.host.folders import CLIPS, check_prefix, clips_folder
-from magicvideo.trainer.command import TrainCommand
 
 
 @pytest.fixture
@@ -52,21 +51,6 @@ def test_a_link_that_the_owner_placed_is_followed(server: Path) -> None:
 def test_prefixes_that_some_system_refuses_are_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="filename_prefix of Save MagicVideo Adaptor must be a name"):
         check_prefix(prefix)
-
-
-@pytest.mark.parametrize("name", ["waves_v1.5", "waves_v1.5.safetensors", "waves.tar.gz", "waves"])
-def test_a_dot_in_the_name_of_the_output_is_kept(tmp_path: Path, name: str) -> None:
-    plain = name.removesuffix(".safetensors")
-    output = TrainCommand(tmp_path / "base", tmp_path, None, tmp_path / name)._output()
-    assert output.adaptor == tmp_path / f"{plain}.safetensors"
-    assert output.folder == tmp_path / f"{plain}.run"
-    assert output.base == tmp_path / f"{plain}_base.safetensors"
-
-
-def test_an_output_that_is_a_folder_is_no_place_to_make_room_in(tmp_path: Path) -> None:
-    (tmp_path / "a.safetensors").mkdir()
-    with pytest.raises(ValueError, match="that is a folder. Choose another name"):
-        TrainCommand(tmp_path / "base", tmp_path, None, tmp_path / "a.safetensors")._output()
 
 
 def test_ctrl_c_while_something_is_loaded_ends_with_a_sentence(

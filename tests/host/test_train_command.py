@@ -30,6 +30,7 @@ def command(tmp_path: Path) -> TrainCommand:
 
 
 @pytest.mark.slow
+@pytest.mark.on_newest
 def test_a_second_start_needs_no_autoencoder_and_no_text_encoder(
     command: TrainCommand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -85,6 +86,7 @@ def test_the_same_encoders_have_the_same_name_at_every_start_and_others_another(
 
 
 @pytest.mark.slow
+@pytest.mark.on_oldest
 def test_shards_train_the_adaptor_that_the_folder_trains(command: TrainCommand, tmp_path: Path) -> None:
     from dataclasses import replace
 

@@ -31,7 +31,8 @@ def test_resuming_never_writes_over_an_adaptor_that_has_no_state(tmp_path: Path)
 
 def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
     (tmp_path / "waves.safetensors").mkdir()
-    with pytest.raises(ValueError, match="waves.safetensors.* that is a folder"):
-        command(tmp_path / "waves", resume=True)._output()
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="waves.safetensors.* that is a folder. Choose another name"):
+            command(tmp_path / "waves", resume)._output()
     with pytest.raises(ValueError, match="is a folder; expected a Stable Diffusion 1.5 checkpoint"):
         BaseCheckpoint(tmp_path)

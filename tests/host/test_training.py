@@ -1,7 +1,6 @@
 """The trainer on the real host: it computes what the host computes, and leaves the graph's model alone."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +16,7 @@ from small_host import SMALL, build_model, conditioning, denoised_by_host, sampl
 from toy import Told
 
 from magicvideo.adaptor_unet.checkpoint import load
-from magicvideo.adaptor_unet.host.base_model import check_text, config_for, unet_weight
+from magicvideo.adaptor_unet.host.base_model import check_text, config_for, unet_weights
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.training_files import HostEncoders
@@ -67,7 +66,7 @@ def training(
     output = Output(folder / "a.safetensors", folder / "a_base.safetensors", folder / "a.run")
     return MotionTraining(
         model,
-        new_adaptor(config_for(model, frames=FRAMES), "spatial", 0, partial(unet_weight, model)),
+        new_adaptor(config_for(model, frames=FRAMES), "spatial", 0, unet_weights(model)),
         clips(),
         TrainingSettings(**{"steps": 2} | QUICK | settings),
         output,

@@ -31,18 +31,22 @@ def test_each_workflow_runs_to_the_end(server: HostServer, small: Small, workflo
 def test_a_clip_is_sampled_and_saved_with_an_adaptor_that_changes_it(
     latent_of: Callable, small: Small, server: HostServer
 ) -> None:
-    with_adaptor, _ = latent_of(small("text_to_video"))
-    without, _ = latent_of(with_inputs(small("text_to_video"), "MagicVideo_Apply", strength=0.0))
+    prompt = small("text_to_video", batch_size=4)
+    with_adaptor, _ = latent_of(prompt)
+    without, _ = latent_of(with_inputs(prompt, "MagicVideo_Apply", strength=0.0))
     assert np.isfinite(with_adaptor).all() and with_adaptor.std() > 0
     assert not np.array_equal(with_adaptor, without)
 
 
-@pytest.mark.parametrize(("width", "height"), [(512, 512), (520, 392)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [pytest.param(512, 512, marks=pytest.mark.on_newest), pytest.param(520, 392, marks=pytest.mark.on_oldest)],
+)
 def test_text_to_video_leaves_a_playable_file_with_its_graph(
     server: HostServer, small: Small, width: int, height: int
 ) -> None:
-    # Four frames and no guidance: at full size a CPU needs some seconds a frame.
-    frames, fps = 4, 12.0
+    # Three frames and no guidance: at full size a CPU needs some seconds a frame.
+    frames, fps = 3, 12.0
     prompt = small("text_to_video", steps=1, cfg=1.0, batch_size=frames, fps=fps, frames=frames)
     prompt = with_inputs(prompt, width=width, height=height)
     (name,) = [name for name in server.run(prompt).files() if name.endswith(".mp4")]

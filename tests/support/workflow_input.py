@@ -8,13 +8,16 @@ import numpy as np
 from magicvideo.tools.host_server import Prompt
 from magicvideo.tools.prompt_edits import nodes_of, with_at_most, with_inputs
 
-# The long workflows ask for many more frames; their chunks have 8.
-MORE_THAN_TWO_CHUNKS = 20
+# The long workflows ask for many more frames; their chunks have 8, and what they extend has 16.
+MORE_THAN_TWO_CHUNKS = 18
+FEW = 6
 
 
 def short(prompt: Prompt) -> Prompt:
     """A copy with few frames and little training; a still stays one picture."""
-    prompt = with_at_most(prompt, batch_size=MORE_THAN_TWO_CHUNKS, frames=MORE_THAN_TWO_CHUNKS)
+    most = MORE_THAN_TWO_CHUNKS if nodes_of(prompt, "MagicVideo_CausalWindows") else FEW
+    # Of pictures that are repeated, there are half as many for each of two prompts.
+    prompt = with_at_most(prompt, batch_size=most, frames=most, length=most, amount=most // 2)
     settings = "sample_every = 0\nrank = 4\ninit = 'random'"
     return with_inputs(prompt, "MagicVideo_Train", frames=8, settings=settings)
 
