@@ -12,8 +12,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from magicvideo.demo.make_clip import ENLARGED, FPS, PROMPT, SAMPLING
+from magicvideo.demo.make_clip import ENLARGED, SAMPLING
 from magicvideo.demo.model.demo_models import ADAPTOR, CHECKPOINT
+from magicvideo.demo.wishes import FPS, PROMPT
 from magicvideo.demo.world.sprite_scene import FRAMES, SIDE
 from magicvideo.demo.world.subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
 from magicvideo.tools.host_server import PACK
