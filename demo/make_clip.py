@@ -20,8 +20,9 @@ from magicvideo.demo.model.demo_models import (
     MissingWeightsError,
     ensure_models,
 )
-from magicvideo.demo.world.sprite_scene import FRAME_RATES, FRAMES, SIDE
-from magicvideo.demo.world.vocabulary import PromptError, check_prompt
+from magicvideo.demo.wishes import BASE, frames_in_words, parse_arguments, remarks
+from magicvideo.demo.world.sprite_scene import SIDE
+from magicvideo.demo.world.words import PromptError
 from magicvideo.tools.host_in_process import find_host
 from magicvideo.tools.host_server import PACK, HostError, HostServer, Prompt
 from magicvideo.tools.prompt_edits import (
@@ -33,37 +34,10 @@ from magicvideo.tools.prompt_edits import (
     with_text,
 )
 
-BASE = PACK / ".demo"
 WORKFLOW = PACK / "workflows" / "api" / "text_to_video.json"
 LOG_TAIL = 30
 ENLARGED = 512  # pixels
-PROMPT = "a rocket moving left on a blue background"
-FPS = 12.0
 SAMPLING = {"sampler_name": SAMPLER, "scheduler": SCHEDULER, "steps": STEPS, "cfg": CFG}
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bin/demo", description=__doc__)
-    parser.add_argument("prompt", nargs="?", default=PROMPT)
-    parser.add_argument("--seed", type=int, help="same seed, same clip; without it, one is drawn and shown")
-    parser.add_argument("--frames", type=_positive, default=FRAMES, help=f"length of the clip (default {FRAMES})")
-    parser.add_argument("--fps", type=_rate, default=FPS, help=f"frames a second (default {FPS:g})")
-    parser.add_argument("--output", type=Path, default=BASE / "output", help="folder (default .demo/output)")
-    return parser.parse_args()
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
-    return number
-
-
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not 1 <= rate <= 120:
-        raise argparse.ArgumentTypeError(f"must be from 1 to 120, got {rate}")
-    return rate
 
 
 def filled_in(options: argparse.Namespace) -> Prompt:
@@ -74,15 +48,6 @@ def filled_in(options: argparse.Namespace) -> Prompt:
     prompt = with_inputs(prompt, width=SIDE, height=SIDE, batch_size=options.frames, fps=options.fps)
     prompt = with_inputs(prompt, "SaveVideo", filename_prefix="magicvideo")
     return with_animated_picture(with_enlarged(prompt, ENLARGED), "magicvideo", options.fps)
-
-
-def remarks(options: argparse.Namespace) -> list[str]:
-    """What a person may want to know before.  Raises PromptError for a prompt that makes no sense to the model."""
-    told = check_prompt(options.prompt)
-    if not min(FRAME_RATES) <= options.fps <= max(FRAME_RATES):
-        rates = f"{min(FRAME_RATES):g} to {max(FRAME_RATES):g}"
-        told.append(f"The demo model has seen {rates} frames a second; at {options.fps:g} the speed may be off.")
-    return told
 
 
 def host_flags() -> tuple[str, ...]:
@@ -100,7 +65,10 @@ def make_clip(options: argparse.Namespace) -> list[Path]:
     try:
         print("Starting ComfyUI ...", flush=True)
         with server:
-            print(f"Sampling {options.frames} frames for {options.prompt!r}, seed {options.seed} ...", flush=True)
+            print(
+                f"Sampling {frames_in_words(options.frames)} for {options.prompt!r}, seed {options.seed} ...",
+                flush=True,
+            )
             finished = server.run(filled_in(options), seconds=3600, tell=show)
             return [server.output / name for name in finished.files()]
     except HostError:
@@ -135,7 +103,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
-    print(f"\nDone in {time.monotonic() - began:.0f} s:", *files, sep="\n  ")
+    print(f"\nDone in {time.monotonic() - began:.0f} s; the WebP repeats by itself:", *files, sep="\n  ")
     return 0
 
 

@@ -21,7 +21,7 @@ class LoadAdaptor(io.ComfyNode):
             display_name="Load MagicVideo Adaptor",
             category=ADAPTORS,
             description="Loads a trained video adaptor from the folder models/magicvideo.",
-            search_aliases=["motion module", "motion model", "animate", "text to video"],
+            search_aliases=["motion module", "motion model", "motion", "animate", "text to video"],
             inputs=[
                 io.Combo.Input(
                     "adaptor_name",
@@ -107,7 +107,7 @@ class NewAdaptor(io.ComfyNode):
                     default="spatial",
                     tooltip="Temporal attention starts from the model's own self-attention, or at random.",
                 ),
-                seed("Seed of the weights that start at random."),
+                seed("Seed of the weights that start at random.", stays=True),
             ],
             outputs=[Adaptor.Output(display_name="adaptor", tooltip="Changes nothing until it is trained.")],
         )
@@ -126,7 +126,7 @@ class ApplyMagicVideo(io.ComfyNode):
             category=CATEGORY,
             description="Makes a Stable Diffusion 1.5 model treat a batch of latents as the frames of one clip. "
             "Two of these in a row blend their motions.",
-            search_aliases=["motion module", "animate", "text to video", "video"],
+            search_aliases=["motion module", "motion", "animate", "text to video", "video"],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model; LoRAs may come before or after."),
                 Adaptor.Input("adaptor", tooltip="From Load MagicVideo Adaptor or New MagicVideo Adaptor."),

@@ -18,7 +18,7 @@ class ExpandLatent(io.ComfyNode):
             category=CATEGORY,
             description="Lengthens each still or clip of a latent batch to a number of frames by repeating its last, "
             "clip after clip, with noise of its own for every frame.",
-            search_aliases=["repeat latent", "image to video", "extend video"],
+            search_aliases=["repeat latent", "image to video", "extend video", "interpolate", "loop"],
             inputs=[
                 io.Latent.Input("latent", tooltip="One or more stills or clips of equal length, one after the other."),
                 io.Int.Input("frames", default=16, min=1, max=4096, tooltip="Frames that each clip is to have."),

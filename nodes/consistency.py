@@ -22,7 +22,14 @@ class CrossFrameAttention(io.ComfyNode):
             description="Makes the frames of a batch look alike with nothing trained, by cross-frame attention: each "
             "reads earlier frames too, with the model's own self-attention. For clips whose structure comes from a "
             "source video or a ControlNet; from text alone, frames stay separate pictures.",
-            search_aliases=["directed attention", "consistency", "flicker", "video to video", "reference"],
+            search_aliases=[
+                "directed attention",
+                "consistency",
+                "consistent",
+                "flicker",
+                "video to video",
+                "reference",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model, before or after Apply MagicVideo."),
                 io.Combo.Input(
@@ -72,7 +79,7 @@ class FrameAdain(io.ComfyNode):
             category=UNTRAINED,
             description="Keeps tone and colours of a clip together with nothing trained, by AdaIN: each frame's "
             "channels get the mean and standard deviation of the first frame's.",
-            search_aliases=["align frames", "color match", "consistency", "flicker", "video to video"],
+            search_aliases=["align frames", "color match", "consistency", "consistent", "flicker", "video to video"],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model, before or after Apply MagicVideo."),
                 io.Combo.Input(
@@ -125,7 +132,7 @@ class CalibrateAdaptor(io.ComfyNode):
                     max=1000,
                     tooltip="Noise levels at which the clip goes through the model.",
                 ),
-                seed("Seed of the noise."),
+                seed("Seed of the noise.", stays=True),
                 Adaptor.Input(
                     "adaptor",
                     optional=True,
@@ -157,7 +164,14 @@ class FrameNoise(io.ComfyNode):
             category=UNTRAINED,
             description="Noise for Sampler Custom Advanced that the frames of a clip share in part, so that what the "
             "sampler makes of it differs less from frame to frame.",
-            search_aliases=["random noise", "shared noise", "mixed noise", "progressive noise", "consistency"],
+            search_aliases=[
+                "random noise",
+                "shared noise",
+                "mixed noise",
+                "progressive noise",
+                "consistency",
+                "consistent",
+            ],
             inputs=[
                 seed("The first frame's noise is that of Random Noise with this seed.", "noise_seed"),
                 io.Float.Input(

@@ -5,6 +5,8 @@ On the wire an adaptor is a ModelPatcher around a VideoAdaptor, and a motion mod
 
 from comfy_api.latest import io
 
+from ..adaptor_unet.host.versions import unchanging_seed
+
 Adaptor = io.Custom("MAGICVIDEO_ADAPTOR")
 MotionModule = io.Custom("MAGICVIDEO_MOTION_MODULE")
 # Where the nodes stand in the menu; locales/*/main.json has each part's name.
@@ -14,9 +16,10 @@ MOTION_MODULES = f"{CATEGORY}/motion modules"
 UNTRAINED = f"{CATEGORY}/without training"
 
 
-def seed(tooltip: str, name: str = "seed") -> io.Int.Input:
-    """Seed of all that chance decides; the page draws a new one after each run unless told otherwise."""
-    return io.Int.Input(name, default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
+def seed(tooltip: str, name: str = "seed", stays: bool = False) -> io.Int.Input:
+    """Seed of all that chance decides; the page draws a new one after each run, unless it ``stays`` as it is."""
+    after = unchanging_seed() if stays else True
+    return io.Int.Input(name, default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=after, tooltip=tooltip)
 
 
 def frames_per_clip() -> io.Int.Input:

@@ -34,7 +34,7 @@ class TrainAdaptor(io.ComfyNode):
             description="Trains a motion on clips: a folder of them, or images, videos or latents from other nodes. "
             "Stopped and queued again with the same inputs, it goes on where it was. The adaptor is also saved in "
             "models/magicvideo under its name.",
-            search_aliases=["train motion", "motion module", "fine-tune video", "motion lora"],
+            search_aliases=["train motion", "motion", "motion module", "fine-tune video", "motion lora"],
             is_input_list=True,
             inputs=[
                 io.Model.Input("model", tooltip="The Stable Diffusion 1.5 model to train for. It is not changed."),

@@ -7,6 +7,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +126,18 @@ def test_the_requirements_are_what_the_pack_imports(project: dict[str, Any]) -> 
 
 
 def left_out() -> tuple[str, ...]:
-    """What .comfyignore keeps out of the registry's archive: folders that end in a slash, and files."""
+    """What .comfyignore keeps out of the registry's archive: folders that end in a slash, and files, some by a star."""
     lines = read(Path(".comfyignore")).splitlines()
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def code_that_is_handed_out() -> list[Path]:
-    return [path for path in shipped_files(".py") if not path.as_posix().startswith(left_out())]
+def handed_out(ending: str = "") -> list[Path]:
+    """The files of the registry's archive."""
+
+    def kept_out(path: str) -> bool:
+        return any(path.startswith(name) if name.endswith("/") else fnmatch(path, name) for name in left_out())
+
+    return [path for path in shipped_files(ending) if not kept_out(path.as_posix())]
 
 
 def refused(tree: ast.Module) -> Iterator[str]:
@@ -158,7 +164,7 @@ def refused(tree: ast.Module) -> Iterator[str]:
             yield f"line {node.lineno}: too long to be read"
 
 
-@pytest.mark.parametrize("path", code_that_is_handed_out(), ids=str)
+@pytest.mark.parametrize("path", handed_out(".py"), ids=str)
 def test_code_runs_no_text_installs_nothing_and_hides_nothing(path: Path) -> None:
     assert list(refused(ast.parse(read(path)))) == []
 
@@ -194,11 +200,11 @@ def test_no_large_file_strays_in() -> None:
 
 
 def test_the_archive_of_the_registry_is_small_and_holds_what_users_run() -> None:
-    handed_out = [path for path in shipped_files() if not path.as_posix().startswith(left_out())]
-    assert not {path.parts[0] for path in handed_out} & {"benchmarks", "docs", "tests"}
-    assert not [path for path in handed_out if path.suffix == ".safetensors"]
-    assert sum((ROOT / path).stat().st_size for path in handed_out) < 5 * MIB
-    assert {Path("bin/train.py"), Path("bin/pack.py"), Path("tools/host_in_process.py")} < set(handed_out)
+    files = handed_out()
+    assert not {path.parts[0] for path in files} & {"benchmarks", "docs", "tests"}
+    assert not [path for path in files if path.suffix == ".safetensors"]
+    assert sum((ROOT / path).stat().st_size for path in files) < 5 * MIB
+    assert {Path("bin/train.py"), Path("bin/pack.py"), Path("tools/host_in_process.py")} < set(files)
 
 
 def test_only_weights_that_cannot_run_code_are_shipped() -> None:
@@ -207,6 +213,16 @@ def test_only_weights_that_cannot_run_code_are_shipped() -> None:
 
 
 def test_what_is_left_out_of_the_archive_is_there_and_nothing_that_the_pack_loads() -> None:
-    assert all((ROOT / name).exists() for name in left_out())
+    files = [path.as_posix() for path in shipped_files()]
+    matched = [[path for path in files if path.startswith(name) or fnmatch(path, name)] for name in left_out()]
+    assert all(matched)
     loaded = ("__init__.py", "adaptor_unet/", "nodes/", "web/", "locales/", "workflows/", "pyproject.toml")
-    assert not [name for name in left_out() if name.startswith(loaded) or "*" in name]
+    demo = ("workflows/demo_", "workflows/api/demo_")
+    assert [path for group in matched for path in group if path.startswith(loaded) and not path.startswith(demo)] == []
+
+
+def test_the_archive_lists_no_template_for_the_weights_that_it_does_not_hold() -> None:
+    templates = [path for path in handed_out() if path.parts[0] == "workflows"]
+    assert len([path for path in templates if path.suffix == ".json"]) > 15
+    assert [path for path in templates if path.suffix == ".json" and "magicvideo_demo" in read(path)] == []
+    assert [path for path in templates if path.stem.startswith("demo_")] == []

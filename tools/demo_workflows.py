@@ -2,8 +2,8 @@
 
     bash bin/run tools/demo_workflows.py
 
-They run as they are once `bash bin/demo` has written the model files, so none asks for a picture or a video: where the
-pack's own workflow loads one, the demo's samples it.
+They run as they are once `bin/demo_files.py` has written the model files, so none asks for a picture or a video: where
+the pack's own workflow loads one, the demo's samples it.
 """
 
 import argparse
@@ -12,8 +12,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from magicvideo.demo.make_clip import ENLARGED, FPS, PROMPT, SAMPLING
+from magicvideo.demo.make_clip import ENLARGED, SAMPLING
 from magicvideo.demo.model.demo_models import ADAPTOR, CHECKPOINT
+from magicvideo.demo.wishes import FPS, PROMPT
 from magicvideo.demo.world.sprite_scene import FRAMES, SIDE
 from magicvideo.demo.world.subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
 from magicvideo.tools.host_server import PACK
@@ -30,10 +31,11 @@ WORDS = (
     f"**Backgrounds**: {', '.join(BACKGROUNDS)}. **Directions**: {', '.join(DIRECTIONS)}."
 )
 FILES = (
-    "## Files\n\n`bash bin/demo` in a clone of this pack writes both files into its own `.demo/models`. Copy them to "
-    f"here:\n\n```\nComfyUI/models/\n  checkpoints/\n    {CHECKPOINT}\n"
-    f"  magicvideo/\n    {ADAPTOR}\n```\n\nWith your own SD1.5 model, use the workflow of the same "
-    "name without `demo`.\n"
+    "## Files\n\nBoth are made by one command in ComfyUI's folder, with the Python that runs ComfyUI:\n\n```\n"
+    "python custom_nodes/ComfyUI-MagicVideo/bin/demo_files.py\n```\n\nThen press R in the graph. The files:\n\n```\n"
+    f"ComfyUI/models/\n  checkpoints/\n    {CHECKPOINT}\n  magicvideo/\n    {ADAPTOR}\n```\n\n"
+    "`bash bin/demo` in the pack's folder makes a clip without any of this. With your own SD1.5 model, use the "
+    "workflow of the same name without `demo`.\n"
 )
 
 

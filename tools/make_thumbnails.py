@@ -17,8 +17,9 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
-from magicvideo.demo.make_clip import FPS, SAMPLING, host_flags, stop_in_order
+from magicvideo.demo.make_clip import SAMPLING, host_flags, stop_in_order
 from magicvideo.demo.model.demo_models import ADAPTOR, CHECKPOINT, ensure_models
+from magicvideo.demo.wishes import FPS
 from magicvideo.demo.world.sprite_scene import SIDE
 from magicvideo.tools.demo_workflows import EXTENDED_FPS, LONG_FPS, WORKFLOWS
 from magicvideo.tools.host_in_process import find_host

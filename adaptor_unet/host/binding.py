@@ -26,7 +26,7 @@ from .causal_windows import CausalWindows, windows_of, with_frame_record
 from .effect import CallPart, Effect, NoiseLevels, Options
 from .frame_cache import ONCE, CallCache, MadeOnce, cache_of_call
 from .hints import own_hints
-from .layout import check_batch, clip_layout, window_places
+from .layout import check_batch, clip_layout, tell_of_one_frame, window_places
 from .memory import planned_shape
 from .noise import noise_as_trained
 from .step_state import refuse_step_state
@@ -85,6 +85,8 @@ class Binding:
             check_batch(noise.shape[0], effect.frames_per_clip, effect.node)
             effect.check(noise.shape[0], model_options)
             effect.before_sampling(model_options.get("transformer_options", {}))
+        for node in [effect.node for effect in self.effects if effect.strength][:1]:
+            tell_of_one_frame(len(noise), node)
         ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas
         noise = noise_as_trained(noise, self.effects, sigmas, executor.class_obj.model_patcher)
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)

@@ -1,9 +1,12 @@
 """How many frames, of which clips, does one call of the UNet hold?  Read anew at each call, remembered nowhere."""
 
+import logging
 from typing import Any
 
 from ..frame_layout import FrameLayout
 from .versions import window_frames
+
+logger = logging.getLogger(__name__)
 
 
 def window_places(transformer_options: dict[str, Any]) -> list[int] | None:
@@ -34,6 +37,16 @@ def clip_layout(rows: int, transformer_options: dict[str, Any], frames_per_clip:
     if window is None or (frames == beside * each and positions == positions[:each] * beside):
         return FrameLayout(conditionings * beside, positions[:each], clips[:each])
     return FrameLayout(conditionings, positions, clips)
+
+
+def tell_of_one_frame(frames: int, node: str) -> None:
+    """Logs what to set when the latent batch is one latent, which is a clip of one frame and rarely what is wanted."""
+    if frames == 1:
+        logger.warning(
+            "%s: the latent batch holds one frame, so the result is one picture. For a clip, set batch_size of Empty "
+            "Latent Image to the number of frames, such as 16.",
+            node,
+        )
 
 
 def check_batch(frames: int, frames_per_clip: int, node: str) -> None:

@@ -18,6 +18,16 @@ def schema(**settings: Any) -> io.Schema:  # noqa: ANN401 - whatever the host's 
     return io.Schema(**{name: value for name, value in settings.items() if name in known})
 
 
+def unchanging_seed() -> object:
+    """What a seed's input says of the value behind it so that the page leaves the seed alone after a run.
+
+    An older host knows only that there is such a value, and its page draws a new seed each time; without the value,
+    saved graphs would be read wrongly.
+    """
+    choices = getattr(io, "ControlAfterGenerate", None)
+    return choices.fixed if choices else True
+
+
 def patcher_class() -> type[comfy.model_patcher.ModelPatcher]:
     """The class that the host uses for models: newer ones load weights as they are needed."""
     return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)

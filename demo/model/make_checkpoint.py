@@ -22,7 +22,8 @@ from magicvideo.demo.model.compact_checkpoint import (
 )
 from magicvideo.demo.model.padding import padded_unet
 from magicvideo.demo.model.sizes import AUTOENCODER, TEXT_CHANNELS, TOKENS, UNET
-from magicvideo.demo.world.vocabulary import MEANINGS, word_vector
+from magicvideo.demo.world.vocabulary import word_vector
+from magicvideo.demo.world.words import MEANINGS
 from magicvideo.tools.host_in_process import PACK, find_host
 
 WEIGHTS = PACK / "demo" / "weights"

@@ -20,7 +20,8 @@ from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, load_autoe
 from magicvideo.demo.train.autoencoder import encoded
 from magicvideo.demo.world.captions import caption
 from magicvideo.demo.world.sprite_painter import Painter, load_sprites
-from magicvideo.demo.world.vocabulary import SYNONYMS, meanings_of, word_vector
+from magicvideo.demo.world.vocabulary import word_vector
+from magicvideo.demo.world.words import SYNONYMS, meanings_of
 
 COUNT, HELD_OUT = 24_000, 256
 SEEDS = {"training": 11, "held_out": 12}

@@ -3,7 +3,7 @@
 import random
 
 from magicvideo.demo.world.sprite_scene import Scene
-from magicvideo.demo.world.vocabulary import MOTIONS, PLACES, SYNONYMS
+from magicvideo.demo.world.words import MOTIONS, PLACES, SYNONYMS
 
 # Share of captions that say nothing of the background, so that a prompt need not either.
 NO_BACKGROUND = 0.1

@@ -7,7 +7,7 @@ import pytest
 from magicvideo.demo.world.captions import caption
 from magicvideo.demo.world.sprite_scene import Scene, draw_scene
 from magicvideo.demo.world.subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
-from magicvideo.demo.world.vocabulary import MEANINGS, SILENT, meanings_of, unknown_words, words_of
+from magicvideo.demo.world.words import MEANINGS, SILENT, meanings_of, unknown_words, words_of
 
 COUPLES = [(subject, background) for subject in SUBJECTS for background in BACKGROUNDS]
 SCENE = Scene("turtle", "orange", "up", size=28, x=30, y=40, fps=8)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from magicvideo.demo.world.vocabulary import check_prompt
-from magicvideo.tools.demo_workflows import MAKERS, PROMPT, WORKFLOWS, files_of
+from magicvideo.demo.wishes import PROMPT
+from magicvideo.demo.world.words import check_prompt
+from magicvideo.tools.demo_workflows import MAKERS, WORKFLOWS, files_of
 
 
 @pytest.mark.parametrize("name", MAKERS)

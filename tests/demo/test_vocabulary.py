@@ -5,7 +5,8 @@ import torch
 
 from magicvideo.demo.model.sizes import TEXT_CHANNELS
 from magicvideo.demo.train.encode_stills import MEANING_NUMBERS, MOST_WORDS, word_numbers, word_table
-from magicvideo.demo.world.vocabulary import SYNONYMS, meanings_of, text_of, unknown_words, word_vector
+from magicvideo.demo.world.vocabulary import text_of, word_vector
+from magicvideo.demo.world.words import SYNONYMS, meanings_of, unknown_words
 
 
 def test_order_case_and_punctuation_do_not_matter() -> None:

@@ -4,10 +4,11 @@ import random
 
 import pytest
 
+from magicvideo.demo.wishes import MOST_SEEDS, frames_in_words, how_long, parse_arguments
 from magicvideo.demo.world.captions import caption
 from magicvideo.demo.world.sprite_scene import draw_scene
 from magicvideo.demo.world.subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
-from magicvideo.demo.world.vocabulary import MEANINGS, PromptError, check_prompt, known_words
+from magicvideo.demo.world.words import MEANINGS, PromptError, check_prompt, known_words
 
 
 def test_every_known_word_is_listed() -> None:
@@ -52,3 +53,35 @@ def test_a_prompt_that_cannot_be_drawn_is_refused_with_the_reason(prompt: str, w
 
 def test_synonyms_are_one_thing() -> None:
     assert check_prompt("a cat, a kitten, going down, falling") == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--seed", "-1", "from 0 to"),
+        ("--seed", str(MOST_SEEDS), "from 0 to"),
+        ("--frames", "0", "from 1 to 4096"),
+        ("--frames", "5000", "from 1 to 4096"),
+        ("--fps", "0.5", "from 1 to 120"),
+    ],
+)
+def test_a_number_that_comfyui_does_not_take_is_refused_with_the_range(
+    option: str, value: str, told: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(["a cat", option, value])
+    assert f"argument {option}: must be {told}" in capsys.readouterr().err
+
+
+def test_the_largest_seed_is_taken() -> None:
+    assert parse_arguments(["--seed", str(MOST_SEEDS - 1)]).seed == MOST_SEEDS - 1
+
+
+def test_frames_are_counted_as_people_do() -> None:
+    assert (frames_in_words(1), frames_in_words(2)) == ("1 frame", "2 frames")
+
+
+def test_a_person_is_told_what_is_fetched_and_how_long_sampling_takes() -> None:
+    assert how_long(16, fetched=True) == "16 frames take about 2 min on a processor, less on a GPU."
+    assert "several GB" in how_long(64, fetched=False) and "about 8 min" in how_long(64, fetched=False)
+    assert "1 frame takes" in how_long(1, fetched=True)

@@ -138,3 +138,12 @@ def test_a_partly_loaded_adaptor_gives_the_same_clip(
     adaptor.load(torch.device("cpu"), lowvram_model_memory=1)
     assert adaptor.model.model_lowvram
     assert torch.equal(sample(bound), expected)
+
+
+@pytest.mark.parametrize(("frames", "told"), [(1, True), (2, False)])
+def test_a_batch_of_one_says_in_the_log_what_to_set(
+    model: ModelPatcher, sample: Sampler, caplog: pytest.LogCaptureFixture, frames: int, told: bool
+) -> None:
+    sample(bind(model, fresh_adaptor(model)), noise=torch.randn(frames, 4, 8, 8), latent=torch.zeros(frames, 4, 8, 8))
+    assert ("Apply MagicVideo: the latent batch holds one frame" in caplog.text) is told
+    assert ("set batch_size of Empty Latent Image" in caplog.text) is told

@@ -13,7 +13,8 @@ from magicvideo.demo.model.make_checkpoint import demo_checkpoint, host_tokenize
 from magicvideo.demo.model.narrow_unet import narrow_model
 from magicvideo.demo.model.sizes import AUTOENCODER
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, padded
-from magicvideo.demo.world.vocabulary import MEANINGS, SILENT, text_of
+from magicvideo.demo.world.vocabulary import text_of
+from magicvideo.demo.world.words import MEANINGS, SILENT
 
 PROMPT = "a kitten drifting left on a purple wall"
 

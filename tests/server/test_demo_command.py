@@ -44,6 +44,7 @@ def test_a_prompt_becomes_a_video_in_which_the_thing_moves_as_asked(tmp_path: Pa
     assert len(frames) == 8 and fps == 12 and frames[0].shape == (ENLARGED, ENLARGED, 3)
     assert way(as_drawn(frames)).along("down") > 3
     with Image.open(picture) as animated:
+        assert animated.info["loop"] == 0, "a web page shows it once"
         assert animated.n_frames == 8 and animated.size == (ENLARGED, ENLARGED)
         animated.seek(7)
         last = np.asarray(animated.convert("RGB"))
@@ -59,6 +60,7 @@ def test_a_prompt_becomes_a_video_in_which_the_thing_moves_as_asked(tmp_path: Pa
         (["a dog moving left"], "'dog'"),
         (["a cat and a fish"], "one subject"),
         (["a cat", "--fps", "1000"], "from 1 to 120"),
+        (["a cat", "--seed", "-1"], "from 0 to"),
     ],
 )
 def test_what_cannot_be_made_is_refused_before_anything_starts(tmp_path: Path, arguments: list[str], told: str) -> None:

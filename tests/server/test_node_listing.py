@@ -53,6 +53,32 @@ def test_every_node_is_found_by_words_that_are_not_its_name(listed: dict[str, An
     assert [name for name, words in aliases.items() if len(words or []) < 2] == []
 
 
+@pytest.mark.parametrize(
+    ("word", "node"),
+    [
+        ("animate", "MagicVideo_Apply"),
+        ("video", "MagicVideo_Apply"),
+        ("motion", "MagicVideo_LoadAdaptor"),
+        ("loop", "MagicVideo_ExpandLatent"),
+        ("interpolate", "MagicVideo_ExpandLatent"),
+        ("consistent", "MagicVideo_DirectedAttention"),
+        ("flicker", "MagicVideo_DirectedAttention"),
+    ],
+)
+def test_words_that_people_search_for_lead_to_few_nodes(listed: dict[str, Any], word: str, node: str) -> None:
+    """The page shows nodes that have the very word first."""
+    named = [name for name, entry in listed.items() if word in entry.get("search_aliases", [])]
+    assert (node in named and len(named) <= 3) or "search_aliases" not in listed[node]
+
+
+def test_a_run_leaves_the_seeds_of_adaptors_as_they_are(listed: dict[str, Any]) -> None:
+    """Another seed would be another adaptor, and a training that is wired to it would begin anew."""
+    for name in ("MagicVideo_NewAdaptor", "MagicVideo_CalibrateAdaptor"):
+        # The oldest host's page knows no choice here.
+        assert listed[name]["input"]["required"]["seed"][1]["control_after_generate"] in ("fixed", True)
+    assert listed["MagicVideo_FrameNoise"]["input"]["required"]["noise_seed"][1]["control_after_generate"] is True
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_nodes_stand_in_one_menu_whose_parts_have_names(listed: dict[str, Any], language: str) -> None:
     places = {node["category"] for node in listed.values()}
