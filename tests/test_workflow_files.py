@@ -82,6 +82,19 @@ INPUTS = {
     "MagicVideo_AlignFrames": ["model", "at", "strength", "start_percent", "end_percent", "frames_per_clip"],
     "MagicVideo_CalibrateAdaptor": ["model", "latent", "positive", "steps", "seed", "adaptor"],
     "MagicVideo_FrameNoise": ["noise_seed", "share", "kind", "frames_per_clip"],
+    "MagicVideo_LoadMotionModule": ["module_name"],
+    "MagicVideo_LoadMotionLoRA": ["motion_module", "lora_name", "strength"],
+    "MagicVideo_ApplyMotionModule": [
+        "model",
+        "motion_module",
+        "strength",
+        "noise_schedule",
+        "group_norm",
+        "key_scale",
+        "frames_per_clip",
+        "start_percent",
+        "end_percent",
+    ],
 }
 # Values that the page keeps behind a widget's own, and that the server never gets.
 AFTER_WIDGET = dict.fromkeys(("seed", "noise_seed"), {"fixed", "randomize", "increment", "decrement"})

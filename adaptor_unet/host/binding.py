@@ -74,8 +74,7 @@ class Binding:
         refuse_step_state(self.effects, len(noise), model_options)
         for effect in self.effects:
             check_batch(noise.shape[0], effect.frames_per_clip, effect.node)
-            effect.check(noise.shape[0], model_options)
-            effect.before_sampling(model_options.get("transformer_options", {}))
+            effect.before_sampling(noise.shape[0], model_options)
         ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas
         noise = noise_as_trained(noise, self.effects, sigmas, executor.class_obj.model_patcher)
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)

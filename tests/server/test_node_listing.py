@@ -20,6 +20,9 @@ NODES = {
     "MagicVideo_AlignFrames",
     "MagicVideo_CalibrateAdaptor",
     "MagicVideo_FrameNoise",
+    "MagicVideo_LoadMotionModule",
+    "MagicVideo_LoadMotionLoRA",
+    "MagicVideo_ApplyMotionModule",
 }
 
 
@@ -56,7 +59,8 @@ def test_every_node_is_found_by_words_that_are_not_its_name(listed: dict[str, An
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_nodes_stand_in_one_menu_whose_parts_have_names(listed: dict[str, Any], language: str) -> None:
     places = {node["category"] for node in listed.values()}
-    assert places == {"magicvideo", "magicvideo/adaptors", "magicvideo/without training"}
+    parts = ("", "/adaptors", "/motion modules", "/without training")
+    assert places == {f"magicvideo{part}" for part in parts}
     told = json.loads((PACK / "locales" / language / "main.json").read_text(encoding="utf-8"))["nodeCategories"]
     assert set(told) == {part for place in places for part in place.split("/")} and all(told.values())
 
