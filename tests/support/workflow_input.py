@@ -13,8 +13,8 @@ MORE_THAN_TWO_CHUNKS = 20
 
 
 def short(prompt: Prompt) -> Prompt:
-    """A copy with few frames and little training; a still stays one picture."""
-    prompt = with_at_most(prompt, batch_size=MORE_THAN_TWO_CHUNKS, frames=MORE_THAN_TWO_CHUNKS)
+    """A copy with few frames, and so small windows, and little training; a still stays one picture."""
+    prompt = with_at_most(prompt, batch_size=MORE_THAN_TWO_CHUNKS, frames=MORE_THAN_TWO_CHUNKS, context_length=8)
     settings = "sample_every = 0\nrank = 4\ninit = 'random'"
     return with_inputs(prompt, "MagicVideo_Train", frames=8, settings=settings)
 
