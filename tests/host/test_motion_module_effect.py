@@ -283,8 +283,8 @@ def test_the_module_is_loaded_with_the_model_and_counted(model: ModelPatcher) ->
 
 
 def test_a_model_of_another_size_or_kind_is_refused(model: ModelPatcher) -> None:
-    with pytest.raises(ValueError, match=r"made for a UNet with 320, 640 channels at its levels.*input_blocks.1 .* 64"):
-        applied(model, motion_module=motion_module("v3", Size((320, 640), 1)))
+    with pytest.raises(ValueError, match=r"made for a UNet with 32, 96 channels at its levels.*input_blocks.1 .* 64"):
+        applied(model, motion_module=motion_module("v3", Size((32, 96), 1)))
     with pytest.raises(ValueError, match=r"middle_block|input_blocks|output_blocks"):
         applied(model, motion_module=motion_module("v3", Size((64, 64), 2)))
     with pytest.raises(ValueError, match="works with Stable Diffusion 1.5 models, but this model is SD20"):
