@@ -20,9 +20,11 @@ from magicvideo.adaptor_unet.host.base_model import config_for
 from magicvideo.adaptor_unet.host.binding import with_effect
 from magicvideo.adaptor_unet.host.cross_frame_effect import CrossFrameAttention
 from magicvideo.adaptor_unet.host.effect import Effect
-from magicvideo.adaptor_unet.host.hosted import hosted
+from magicvideo.adaptor_unet.host.hosted import hosted, hosted_motion_module
 from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from magicvideo.adaptor_unet.initialisation import new_adaptor
+from magicvideo.adaptor_unet.motion_module import Kind, MotionModule, MotionModuleConfig
 from magicvideo.benchmarks.own_process import measured_apart
 from magicvideo.tests.support import small_host
 
@@ -51,6 +53,21 @@ def effect(kind: type[Effect], **settings: object) -> Row:
     return lambda base, dtype: with_effect(base, kind.of(base, **settings))
 
 
+def motion_module(kind: Kind, mid: bool) -> Row:
+    """A public motion module of this kind, with random weights."""
+
+    def bound(base: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:
+        unet = base.model.diffusion_model
+        widths = tuple(multiple * unet.model_channels for multiple in unet.channel_mult)
+        config = MotionModuleConfig(kind, widths, depth=unet.num_res_blocks[0], mid=mid)
+        module = MotionModule(config).to(dtype).requires_grad_(False)
+        made = hosted_motion_module(module)
+        made.model.to(dtype)
+        return with_effect(base, MotionModuleEffect.of(base, motion_module=made))
+
+    return bound
+
+
 PLAIN = "plain batch"
 ROWS: dict[str, Row] = {
     PLAIN: lambda base, dtype: base,
@@ -62,6 +79,8 @@ ROWS: dict[str, Row] = {
     "cross-frame attention, first and previous, all blocks": effect(CrossFrameAttention, where="all"),
     "AdaIN, features": effect(Adain, at="features"),
     "AdaIN, latent": effect(Adain, at="latent"),
+    "motion module, v1": motion_module("AnimateDiff v1", mid=False),
+    "motion module, v2": motion_module("AnimateDiff v2", mid=True),
 }
 
 

@@ -21,6 +21,10 @@ NAMES = (
     "train_motion",
     "video_to_video_controlnet",
     "long_video_to_video_controlnet",
+    "motion_module_text_to_video",
+    "motion_module_fast",
+    "motion_module_video_to_video",
+    "motion_module_long_video_to_video",
     "demo_text_to_video",
     "demo_prompts_over_time",
     "demo_long_video",
@@ -82,6 +86,19 @@ INPUTS = {
     "MagicVideo_AlignFrames": ["model", "at", "strength", "start_percent", "end_percent", "frames_per_clip"],
     "MagicVideo_CalibrateAdaptor": ["model", "latent", "positive", "steps", "seed", "adaptor"],
     "MagicVideo_FrameNoise": ["noise_seed", "share", "kind", "frames_per_clip"],
+    "MagicVideo_LoadMotionModule": ["module_name"],
+    "MagicVideo_LoadMotionLoRA": ["motion_module", "lora_name", "strength"],
+    "MagicVideo_ApplyMotionModule": [
+        "model",
+        "motion_module",
+        "strength",
+        "noise_schedule",
+        "group_norm",
+        "key_scale",
+        "frames_per_clip",
+        "start_percent",
+        "end_percent",
+    ],
 }
 # Values that the page keeps behind a widget's own, and that the server never gets.
 AFTER_WIDGET = dict.fromkeys(("seed", "noise_seed"), {"fixed", "randomize", "increment", "decrement"})
@@ -224,6 +241,8 @@ def test_the_clip_is_saved_at_the_frame_rate_of_the_motion_or_else_of_the_source
     rates = [node["inputs"]["fps"] for node in prompt.values() if "fps" in node["inputs"]]
     if "MagicVideo_Apply" in types_of(prompt) or "MagicVideo_Train" in types_of(prompt):
         assert len(set(rates)) == 1
+    elif "EmptyLatentImage" in types_of(prompt):  # a motion module, which was trained at one frame rate
+        assert rates == [8.0]
     else:
         assert [prompt[node]["class_type"] for node, _ in rates] == ["GetVideoComponents"]
 
@@ -234,6 +253,9 @@ def test_a_note_says_what_is_not_trained_and_what_follows_from_that(
     text = " ".join(node["widgets_values"][0] for node in page["nodes"] if node["type"] in NOTES)
     if name.startswith("demo_"):  # all is trained, and must be there
         assert "bash bin/demo" in text and "magicvideo_demo.safetensors" in text
+        return
+    if "MagicVideo_ApplyMotionModule" in types_of(prompt):
+        assert "tested with random weights" in text and "animatediff_models" in text
         return
     assert "Load MagicVideo Adaptor" in text
     if "MagicVideo_DirectedAttention" in types_of(prompt):

@@ -6,7 +6,7 @@
 
 A picture is an animated WebP under the name that the page asks for, which ends in .jpg: a browser shows a picture by
 what is in it. For the demo model there are no LoRA and no ControlNet. Workflows with these run with a random one at
-strength 0, so their pictures show the rest.
+strength 0, so their pictures show the rest. Nor is there a motion module: what these do is drawn.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from magicvideo.demo.model.demo_models import ADAPTOR, CHECKPOINT, ensure_models
 from magicvideo.demo.wishes import FPS
 from magicvideo.demo.world.sprite_scene import SIDE
 from magicvideo.tools.demo_workflows import EXTENDED_FPS, LONG_FPS, WORKFLOWS
+from magicvideo.tools.drawn_thumbnails import DRAWN, draw_thumbnail
 from magicvideo.tools.host_in_process import find_host
 from magicvideo.tools.host_server import PACK, HostServer, Prompt
 from magicvideo.tools.make_random_checkpoint import write_random
@@ -101,6 +102,8 @@ class Maker:
 
     def thumbnail(self, name: str) -> Path:
         """Makes a workflow's picture and says where it is."""
+        if name in DRAWN:
+            return draw_thumbnail(name, WORKFLOWS)
         prompt = read_prompt(WORKFLOWS / "api" / f"{name}.json")
         if name in SHOWN:
             shown = SHOWN[name]

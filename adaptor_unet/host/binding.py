@@ -83,8 +83,7 @@ class Binding:
             logger.warning("The model is compiled, but runs uncompiled here: torch.compile sees none of its effects.")
         for effect in self.effects:
             check_batch(noise.shape[0], effect.frames_per_clip, effect.node)
-            effect.check(noise.shape[0], model_options)
-            effect.before_sampling(model_options.get("transformer_options", {}))
+            effect.before_sampling(noise.shape[0], model_options)
         for node in [effect.node for effect in self.effects if effect.strength][:1]:
             tell_of_one_frame(len(noise), node)
         ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas

@@ -77,9 +77,9 @@ class CrossFrameAttention(Effect):
         past = cache_of(layout, CrossFrameKvCache)
         return cross_frame_attention(q, k, v, layout, self.look_back, attention, self.strength, past)
 
-    def before_sampling(self, transformer_options: Options) -> None:
+    def before_sampling(self, frames: int, model_options: Options) -> None:
         """Names the sites where another node's self-attention stays."""
-        theirs = transformer_options.get("patches_replace", {}).get("attn1", {})
+        theirs = model_options.get("transformer_options", {}).get("patches_replace", {}).get("attn1", {})
         others = [site.name for site in self.sites if self.strength and is_replaced(site.block, theirs)]
         if others:
             logger.warning("%s leaves self-attention to another node at: %s.", self.node, ", ".join(others))

@@ -4,7 +4,8 @@ Axes: b clips or conditionings of one call, f frames of each, c channels, h heig
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal, get_args
@@ -104,7 +105,7 @@ class MotionModuleEffect(Effect):
             if layout.frames > 1:
                 parts.append(CallPart(hooks=effect.hooks(layout)))
         over = [(effect, layout) for effect, layout in acting if effect.norms_over_frames and layout.frames > 1]
-        return parts + [norms_part(effect.norms, layout.frames) for effect, layout in over[:1]]
+        return parts + [NormsOverFrames(norms=effect.norms, frames=layout.frames) for effect, layout in over[:1]]
 
     def hooks(self, layout: FrameLayout) -> dict[str, partial]:
         """Behind each site, its temporal transformer."""
@@ -131,7 +132,7 @@ class MotionModuleEffect(Effect):
         if self.schedule is not None and self.strength:
             model.add_object_patch(OBJECT, self.schedule)
 
-    def check(self, frames: int, model_options: Options) -> None:
+    def before_sampling(self, frames: int, model_options: Options) -> None:
         """No more frames may see each other than the module has positions for."""
         if not self.strength:
             return
@@ -165,16 +166,29 @@ class MotionModuleEffect(Effect):
         return numbers * unet_of(model).model_channels * ACTIVATION_BYTES
 
 
-def norms_part(names: Sequence[str], frames: int) -> CallPart:
-    """These group norms take all frames of a clip together: their inputs and outputs change shape, nothing else."""
+@dataclass(frozen=True)
+class NormsOverFrames(CallPart):
+    """Group norms, by name, that take all frames of a clip together: what goes in and comes out changes its shape."""
 
-    def beside(norm: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        return frames_beside(inputs[0], frames)
+    norms: tuple[str, ...] = ()
+    frames: int = 1
 
-    def apart(norm: nn.Module, inputs: tuple[Tensor, ...], x: Tensor) -> Tensor:
-        return frames_apart(x, frames)
+    @contextmanager
+    def hooked(self, unet: nn.Module) -> Iterator[None]:
+        """The norms are so for as long as the context lasts."""
+        with ExitStack() as stack:
+            for norm in map(unet.get_submodule, self.norms):
+                stack.callback(norm.register_forward_pre_hook(self.beside).remove)
+                stack.callback(norm.register_forward_hook(self.apart).remove)
+            yield
 
-    return CallPart(hooks=dict.fromkeys(names, apart), before=dict.fromkeys(names, beside))
+    def beside(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        """(b f) c h w -> b c (f h) w"""
+        return frames_beside(inputs[0], self.frames)
+
+    def apart(self, norm: nn.Module, inputs: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        """b c (f h) w -> (b f) c h w"""
+        return frames_apart(x, self.frames)
 
 
 def norms_of(unet: nn.Module) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from served_models import CHECKPOINT, CONTROLNET, LORA, link_demo_models, link_models, make_adaptor
+from served_models import CHECKPOINT, CONTROLNET, LORA, MOTION_MODULE, link_demo_models, link_models, make_adaptor
 
 from magicvideo.tools.host_server import PACK, Finished, HostServer, Prompt
 from magicvideo.tools.prompt_edits import nodes_of, read_prompt, with_adaptor_file, with_inputs
@@ -44,6 +44,7 @@ def small(adaptor_name: str) -> Callable[..., Prompt]:
         if not workflow.startswith("demo_"):
             prompt = with_adaptor_file(prompt, adaptor_name)
             prompt = with_inputs(prompt, ckpt_name=CHECKPOINT, lora_name=LORA, control_net_name=CONTROLNET)
+            prompt = with_inputs(prompt, module_name=MOTION_MODULE)
         return with_inputs(prompt, width=size, height=size, steps=steps, **values)
 
     return shrink

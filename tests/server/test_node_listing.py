@@ -20,6 +20,9 @@ NODES = {
     "MagicVideo_AlignFrames",
     "MagicVideo_CalibrateAdaptor",
     "MagicVideo_FrameNoise",
+    "MagicVideo_LoadMotionModule",
+    "MagicVideo_LoadMotionLoRA",
+    "MagicVideo_ApplyMotionModule",
 }
 
 
@@ -82,7 +85,8 @@ def test_a_run_leaves_the_seeds_of_adaptors_as_they_are(listed: dict[str, Any]) 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_nodes_stand_in_one_menu_whose_parts_have_names(listed: dict[str, Any], language: str) -> None:
     places = {node["category"] for node in listed.values()}
-    assert places == {"magicvideo", "magicvideo/adaptors", "magicvideo/without training"}
+    parts = ("", "/adaptors", "/motion modules", "/without training")
+    assert places == {f"magicvideo{part}" for part in parts}
     told = json.loads((PACK / "locales" / language / "main.json").read_text(encoding="utf-8"))["nodeCategories"]
     assert set(told) == {part for place in places for part in place.split("/")} and all(told.values())
 

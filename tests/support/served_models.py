@@ -14,19 +14,27 @@ from magicvideo.demo.model.demo_models import ADAPTOR as DEMO_ADAPTOR
 from magicvideo.demo.model.demo_models import CHECKPOINT as DEMO_CHECKPOINT
 from magicvideo.demo.model.demo_models import ensure_models
 from magicvideo.tools.host_server import PACK, HostServer, Prompt
-from magicvideo.tools.make_random_checkpoint import write_random
+from magicvideo.tools.make_random_checkpoint import MOTION_MAKERS, write_random, write_random_motion
 
 KEPT = PACK / ".demo" / "models"
 CHECKPOINT = "magicvideo_random.safetensors"
 LORA = "magicvideo_random_lora.safetensors"
 CONTROLNET = "magicvideo_random_controlnet.safetensors"
+MOTION_MODULE, MOTION_LORA = "magicvideo_random_motion_module.ckpt", "magicvideo_random_motion_lora.ckpt"
 MODELS = {
     "checkpoint": f"checkpoints/{CHECKPOINT}",
     "lora": f"loras/{LORA}",
     "controlnet": f"controlnet/{CONTROLNET}",
+    "motion_module": f"animatediff_models/{MOTION_MODULE}",
+    "motion_lora": f"animatediff_motion_lora/{MOTION_LORA}",
 }
 # The inputs that name a model file, and the kind of model that they name.
-NAMED_BY = {"ckpt_name": "checkpoint", "lora_name": "lora", "control_net_name": "controlnet"}
+NAMED_BY = {
+    "ckpt_name": "checkpoint",
+    "lora_name": "lora",
+    "control_net_name": "controlnet",
+    "module_name": "motion_module",
+}
 ADAPTOR = "moved.safetensors"
 # What lies in the adaptor folder after somebody saved a download page under the name of a model.
 WEB_PAGE = "downloaded.safetensors"
@@ -57,7 +65,9 @@ def link_asked_for(base: Path, prompts: Iterable[Prompt]) -> None:
 
 def _link(kind: str, place: Path) -> None:
     source = KEPT / MODELS[kind]
-    if not source.is_file():
+    if not source.is_file() and kind in MOTION_MAKERS:
+        write_random_motion(source, kind, variant="v2", size="compact")
+    elif not source.is_file():
         write_random(source, kind)
     _place(source, place)
 

@@ -14,10 +14,10 @@ FEW = 6
 
 
 def short(prompt: Prompt) -> Prompt:
-    """A copy with few frames and little training; a still stays one picture."""
+    """A copy with few frames, and so small windows, and little training; a still stays one picture."""
     most = MORE_THAN_TWO_CHUNKS if nodes_of(prompt, "MagicVideo_CausalWindows") else FEW
     # Of pictures that are repeated, there are half as many for each of two prompts.
-    prompt = with_at_most(prompt, batch_size=most, frames=most, length=most, amount=most // 2)
+    prompt = with_at_most(prompt, batch_size=most, frames=most, length=most, amount=most // 2, context_length=8)
     settings = "sample_every = 0\nrank = 4\ninit = 'random'"
     return with_inputs(prompt, "MagicVideo_Train", frames=8, settings=settings)
 
