@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from .frame_layout import FrameLayout, KeptFrames
+from .rotary import rotate
 
 # Rows (positions times heads) of one attention call: more than 65,535 is refused by some GPU back ends, and on a
 # processor a small piece stays in its cache and in memory that is already mapped.
@@ -165,23 +166,3 @@ def later_frames(frames: int, device: torch.device) -> Tensor:
     """Which frames come after each one, ``f k``."""
     with torch.inference_mode(False):  # kept for later calls, which may want gradients
         return torch.ones(frames, frames, dtype=torch.bool, device=device).triu(1)
-
-
-def rotate(x: Tensor, positions: tuple[int, ...], heads: int) -> Tensor:
-    """Rotary encoding of the frame position, f p c -> f p c: a score then depends on the distance of two frames only.
-
-    Channel pairs of a head turn by ``position * 10000 ** (-2 i / d)`` (RoFormer, Su et al. 2021).
-    """
-    even, odd = rearrange(x, "f p (h d two) -> two f p h d", h=heads, two=2).unbind()
-    cos, sin = (part.to(x.dtype) for part in rotation(positions, even.shape[-1], x.device))
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos])
-    return rearrange(turned, "two f p h d -> f p (h d two)")
-
-
-@lru_cache(maxsize=16)  # asked for at every site of a call
-def rotation(positions: tuple[int, ...], pairs: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angles by which ``rotate`` turns channel pairs, ``f 1 1 d`` each."""
-    with torch.inference_mode(False):  # kept for later calls, which may want gradients
-        rate = 10_000 ** (-torch.arange(pairs) / pairs)
-        angle = torch.tensor(positions)[:, None, None, None] * rate
-        return angle.cos().to(device), angle.sin().to(device)

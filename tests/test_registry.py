@@ -117,7 +117,8 @@ def test_the_requirements_are_what_the_pack_imports(project: dict[str, Any]) -> 
         path for path in shipped_files(".py") if path.parts[0] in ("__init__.py", "adaptor_unet", "nodes", "trainer")
     ]
     imported = set().union(*map(top_modules, files)) - set(sys.stdlib_module_names) - HOST_PACKAGES
-    host = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "latent_preview", "nodes"}
+    host = {"comfy", "comfy_api", "comfy_execution", "comfy_extras"}
+    host |= {"folder_paths", "latent_preview", "nodes", "server"}
     wanted = {INSTALLED_BY.get(name, name) for name in imported - host - {"tomllib"}}
     lines = read(Path("requirements.txt")).splitlines()
     listed = [line for line in lines if line and not line.startswith("#")]

@@ -18,8 +18,9 @@ from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for
 from .causal_sampling import finished_frames
-from .effect import CallPart, Effect, HeldSelfAttention, NoiseLevels, Options, block_of
+from .effect import CallPart, Effect, NoiseLevels, Options, block_of
 from .frame_cache import CallCache
+from .held_self_attention import HeldSelfAttention
 from .layout import clip_layout
 
 Change = tuple[Tensor, Tensor]

@@ -6,14 +6,11 @@ find in the image model.
 """
 
 import logging
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 
-import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
@@ -23,21 +20,20 @@ from torch import Tensor
 
 from .causal_sampling import causal_sampling, finished_frames, with_kept_frames
 from .causal_windows import CausalWindows, windows_of, with_frame_record
-from .effect import CallPart, Effect, NoiseLevels, Options
-from .frame_cache import ONCE, CallCache, MadeOnce, cache_of_call
+from .effect import Effect, Options
+from .frame_cache import ONCE, MadeOnce
 from .hints import own_hints
-from .layout import check_batch, clip_layout, tell_of_one_frame, window_places
+from .layout import check_batch, tell_of_one_frame, window_places
 from .memory import planned_shape
 from .noise import noise_as_trained
 from .step_state import refuse_step_state
+from .unet_call import parts_of_call, uncompiled, with_effects_of_call
 from .versions import STOCK_WINDOW_WRAPPERS
 
 logger = logging.getLogger(__name__)
 
 KEY = "magicvideo"
-# Where the options of a call hold the effects with the tensors of its device, and the noise levels at which each acts.
-EFFECTS, LEVELS = "magicvideo_effects", "magicvideo_levels"
-# Where they hold the number of frames of the whole batch.
+# Where the options of a call hold the number of frames of the whole batch.
 BATCH_FRAMES = "magicvideo_batch_frames"
 
 
@@ -52,10 +48,6 @@ class Binding:
     def clip_lengths(self) -> tuple[int, ...]:
         """Lengths of the clips in a batch; none where the whole batch is one."""
         return tuple(sorted({effect.frames_per_clip for effect in self.effects} - {0}))
-
-    def on(self, patcher: ModelPatcher | None) -> tuple[Effect, ...]:
-        """The effects with the tensors that belong to this copy of the model, None where the host does not say."""
-        return self.effects if patcher is None else tuple(effect.on(patcher) for effect in self.effects)
 
     def acts(self, model_options: Options) -> bool:
         """Whether sampling is the pack's at all; if not, it stays the host's bit for bit."""
@@ -182,11 +174,7 @@ class Binding:
     ) -> Tensor:
         """Tells the UNet's call what acts, at which noise levels: the model around it knows how it is sampled, and on
         which card."""
-        sampling, cache = executor.class_obj.model_sampling, CallCache(made_once=transformer_options.get(ONCE))
-        key, patcher = (id(self), id(sampling)), executor.class_obj.current_patcher
-        effects = cache.once(("effects", *key), lambda: self.on(patcher))
-        levels = cache.once(("levels", *key), lambda: tuple(effect.levels(sampling) for effect in effects))
-        options = {**transformer_options, EFFECTS: effects, LEVELS: levels}
+        options = with_effects_of_call(self.effects, executor.class_obj, transformer_options)
         with uncompiled() if any(effect.strength for effect in self.effects) else nullcontext():
             return executor(x, timesteps, c_concat, c_crossattn, control, options, **kwargs)
 
@@ -203,54 +191,10 @@ class Binding:
     ) -> Tensor:
         """One call of the UNet, ``(b f) c h w -> (b f) c h w``, with all that acts at its noise level."""
         with ExitStack() as stack:
-            for part in self.parts_of_call(x.shape[0], transformer_options):
+            for part in parts_of_call(self.effects, x.shape[0], transformer_options):
                 stack.enter_context(part.hooked(executor.class_obj))
                 transformer_options = part.patched(transformer_options)
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-
-    def parts_of_call(self, rows: int, transformer_options: Options) -> list[CallPart]:
-        """What acts in a call: effects of one class together, classes by their place.
-
-        The cache is asked for once a call, because it counts the calls.
-        """
-        finished = finished_frames(transformer_options)
-        shown = finished is not None and finished.keeps  # finished frames are seen as all effects make them
-        effects = transformer_options.get(EFFECTS, self.effects)
-        levels = transformer_options.get(LEVELS) or [NoiseLevels()] * len(effects)
-        sigma = None if all(own == NoiseLevels() for own in levels) else sigma_of(transformer_options)
-        acting = [
-            (effect, clip_layout(rows, transformer_options, effect.frames_per_clip))
-            for effect, own in sorted(zip(effects, levels, strict=True), key=lambda one: (one[0].place, one[0].node))
-            if effect.acts_at(sigma, own) or (shown and effect.strength)
-        ]
-        if not acting:
-            return []
-        cache = cache_of_call(transformer_options)
-        logger.debug("frames %s, batch %s", acting[0][1].positions, acting[0][1].batch)
-        parts: list[CallPart] = []
-        for kind, of_kind in groupby(acting, key=lambda one: type(one[0])):
-            parts += kind.parts(list(of_kind), cache)
-        return parts
-
-
-def sigma_of(transformer_options: Options) -> float | None:
-    """The noise level of a call, None if the host does not say.  A GPU waits while it is read, so only if need be."""
-    sigmas = transformer_options.get("sigmas")
-    return None if sigmas is None else float(sigmas.flatten()[0])
-
-
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """The UNet runs as it stands, although ``torch.compile`` was set on the model.
-
-    Compiled code does not look whether modules have hooks, nor, as the host sets it, at a call's options: it would give
-    what another call has had.  Nothing is compiled before torch's compiler was imported, which takes seconds.
-    """
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def install(bound: ModelPatcher, binding: Binding) -> None:

@@ -21,8 +21,9 @@ from ..temporal_attention import KvCache
 from .base_model import check_fit, unet_of
 from .binding import KEY, with_effect
 from .causal_sampling import SamplingOrder
-from .effect import CallPart, Effect, HeldSelfAttention, Options, block_of
+from .effect import CallPart, Effect, Options, block_of
 from .frame_cache import CallCache
+from .held_self_attention import HeldSelfAttention
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
 from .versions import is_copy
 

@@ -17,14 +17,14 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from magicvideo.adaptor_unet import frame_layout, motion_module, temporal_attention
+from magicvideo.adaptor_unet import frame_layout, motion_module, rotary, temporal_attention
 
 CARD = torch.device("cuda:0")
 CACHES = (
     frame_layout.indices,
     frame_layout.directed_mask,
     temporal_attention.later_frames,
-    temporal_attention.rotation,
+    rotary.rotation,
     motion_module.encoding_in_call,
     motion_module.mask_of_clips,
 )

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from magicvideo.adaptor_unet import temporal_attention
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
-from magicvideo.adaptor_unet.temporal_attention import DirectedTemporalAttention, KvCache, Projection, rotate
+from magicvideo.adaptor_unet.rotary import rotate
+from magicvideo.adaptor_unet.temporal_attention import DirectedTemporalAttention, KvCache, Projection
 
 CHANNELS, HEADS, SPAN, POSITIONS = 16, 4, 6, 5
 Randomised = Callable[[nn.Module], nn.Module]
