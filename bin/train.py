@@ -94,7 +94,7 @@ def main() -> int:
 def run() -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from magicvideo.adaptor_unet.training.live_bar import preparing
+    from magicvideo.adaptor_unet.training.live_bar import LiveBar, preparing
     from magicvideo.adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
     from magicvideo.adaptor_unet.training.settings_text import read_toml
     from magicvideo.adaptor_unet.training.training_error import TrainingError
@@ -117,7 +117,7 @@ def run() -> int:
         with preparing("starting ComfyUI"):
             start_host()
             from magicvideo.trainer.command import TrainCommand
-        with logging_redirect_tqdm():
+        with logging_redirect_tqdm(tqdm_class=LiveBar):
             finished = TrainCommand(**files).train(settings, left_open=ALL_SETTINGS.keys() - values.keys())
         return 0 if finished else 130
     except (ValueError, TrainingError, ImportError) as error:

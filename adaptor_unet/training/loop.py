@@ -165,7 +165,7 @@ class TrainingRun:
         settings, done, clip = self.settings, self.state.step, self.clips.train[0]
         self._phase(TIMING, 0, 0)
         with self.autocast():
-            took = pass_time(self.denoiser, clip.latents, self.clips.empty_text)
+            took = pass_time(self.denoiser, self.trainables.adaptor, clip.latents, self.clips.empty_text)
         left = range(done + bool(done), settings.steps + 1)
         validations, samples = (
             sum(is_due(every, step, settings.steps) for step in left)
