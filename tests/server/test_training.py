@@ -1,4 +1,7 @@
-"""Training inside a graph, as an artist does it: queue, look, stop, queue again."""
+"""Training inside a graph, as an artist does it: queue, look, stop, queue again.
+
+What is the pack's own, such as which run is which, is trained on one ComfyUI.
+"""
 
 import json
 import time
@@ -13,7 +16,6 @@ from magicvideo.tools.host_server import PACK, HostServer, Prompt
 from magicvideo.tools.prompt_edits import read_prompt, with_inputs
 
 LatentOf = Callable[[Prompt], tuple[np.ndarray, object]]
-# What is the pack's own, such as which run is which, is trained on one ComfyUI.
 TRAIN = "4"
 CHECKPOINT = "magicvideo_random.safetensors"
 FAST = "sample_steps = 1\nvalidate_every = 0\nsave_every = 2\ndraws_per_clip = 2\nrank = 4\ninit = 'random'"
