@@ -157,9 +157,9 @@ class TemporalTransformer(nn.Module):
         """(b f) c h w -> (b f) c h w.  ``key_scale`` times the keys: above 1, frames look at fewer others."""
         height, width = x.shape[-2:]
         tokens = rearrange(self.norm(x), "(b f) c h w -> (b h w) f c", f=layout.frames)
-        places = torch.tensor(places_in_call(layout), device=x.device)
-        encoding = position_encoding(places, tokens.shape[-1]).to(tokens)
-        mask = mask_of_clips(layout)
+        encoding, mask = position_encoding(layout.frames, tokens.shape[-1], x.device).to(tokens), mask_of_clips(layout)
+        if mask is not None:  # else the positions are 0, 1, 2, and taking them by number would make a GPU wait
+            encoding = encoding[list(places_in_call(layout))]
         mask = mask if mask is None else mask.to(x.device)
         for piece in tokens.split(self._positions_at_once(tokens)):
             z = self.transformer_blocks[0](self.proj_in(piece), encoding, mask, key_scale)
@@ -173,13 +173,14 @@ class TemporalTransformer(nn.Module):
         return max(1, min(most // tokens.shape[1], MOST_ROWS // heads))
 
 
-def position_encoding(places: Tensor, channels: int) -> Tensor:
-    """Sinusoids, f -> f c: ``sin(p r_i)`` on even channels and ``cos(p r_i)`` on odd ones, ``r_i = 10000^(-2i / c)``.
+def position_encoding(frames: int, channels: int, device: Device = None) -> Tensor:
+    """Sinusoids of positions p from 0 on, ``f c``: ``sin(p r_i)`` on even channels, ``cos(p r_i)`` on odd ones, where
+    ``r_i = 10000^(-2i / c)``.
 
     Vaswani et al. 2017, arXiv 1706.03762, section 3.5.  Every file has the same, if it has any.
     """
-    rate = torch.exp(torch.arange(0, channels, 2, device=places.device) * (-math.log(10_000.0) / channels))
-    angle = places[:, None] * rate
+    rate = torch.exp(torch.arange(0, channels, 2, device=device) * (-math.log(10_000.0) / channels))
+    angle = torch.arange(frames, device=device)[:, None] * rate
     return rearrange(torch.stack([angle.sin(), angle.cos()]), "two f c -> f (c two)")
 
 
