@@ -2,6 +2,7 @@
 
 import os
 import struct
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .adaptor import AdaptorConfig, VideoAdaptor
-from .file_kind import Wanted, kind_of_bytes, kind_of_keys
+from .file_kind import MOTION_MODULE, Wanted, kind_of_bytes, kind_of_keys
 from .whole_file import save_tensors
 
 FORMAT, VERSION = "adaptor", "1"
@@ -143,7 +144,9 @@ def read_config(path: Path, metadata: dict[str, str], keys: list[str]) -> Adapto
     Raises AdaptorFileError for a file of another kind or version, and for settings that cannot be read.
     """
     if metadata.get("magicvideo.format") != FORMAT:
-        raise refusal(path, f"seems to be {kind_of_keys(keys)}")
+        kind = kind_of_keys(keys)
+        wanted = replace(ADAPTOR, remedy="Use the node Load Motion Module.") if kind == MOTION_MODULE else ADAPTOR
+        raise wanted.refusal(path, f"seems to be {kind}")
     version = metadata.get("magicvideo.version")
     if version != VERSION:
         raise AdaptorFileError(

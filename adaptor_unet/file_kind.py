@@ -14,8 +14,9 @@ STARTS = (
     (b"\x89PNG", "a picture"),
 )
 
+MOTION_MODULE = "an AnimateDiff motion module"
 KEY_PARTS = (
-    ("an AnimateDiff motion module", ("motion_modules.", "temporal_transformer.")),
+    (MOTION_MODULE, ("motion_modules.", "temporal_transformer.")),
     ("a LoRA", ("lora_down.", "lora_up.", "lora_A.", "lora_B.", "lora_unet_", "lora_te")),
     ("a ControlNet", ("control_model.", "controlnet_", "input_hint_block.")),
     ("a full checkpoint", ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")),

@@ -171,13 +171,14 @@ class TemporalTransformer(nn.Module):
         return max(1, min(most // tokens.shape[1], MOST_ROWS // heads))
 
 
-def position_encoding(places: Tensor, channels: int) -> Tensor:
-    """Sinusoids, f -> f c: ``sin(p r_i)`` on even channels and ``cos(p r_i)`` on odd ones, ``r_i = 10000^(-2i / c)``.
+def position_encoding(frames: int, channels: int) -> Tensor:
+    """Sinusoids of positions p from 0 on, ``f c``: ``sin(p r_i)`` on even channels, ``cos(p r_i)`` on odd ones, where
+    ``r_i = 10000^(-2i / c)``.
 
     Vaswani et al. 2017, arXiv 1706.03762, section 3.5.  Every file has the same, if it has any.
     """
-    rate = torch.exp(torch.arange(0, channels, 2, device=places.device) * (-math.log(10_000.0) / channels))
-    angle = places[:, None] * rate
+    rate = torch.exp(torch.arange(0, channels, 2) * (-math.log(10_000.0) / channels))
+    angle = torch.arange(frames)[:, None] * rate
     return rearrange(torch.stack([angle.sin(), angle.cos()]), "two f c -> f (c two)")
 
 
@@ -201,7 +202,7 @@ def places_in_call(layout: FrameLayout) -> tuple[int, ...]:
 def encoding_in_call(layout: FrameLayout, channels: int, device: torch.device) -> Tensor:
     """The position encoding of the f rows, f c in fp32."""
     with torch.inference_mode(False):  # kept for later calls
-        return position_encoding(torch.tensor(places_in_call(layout)), channels).to(device)
+        return position_encoding(layout.frames, channels)[list(places_in_call(layout))].to(device)
 
 
 @lru_cache(maxsize=64)

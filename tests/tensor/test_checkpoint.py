@@ -287,6 +287,12 @@ def test_another_kind_of_safetensors_is_named(
     assert refusal(path).startswith(f"a.safetensors seems to be {kind}; expected a MagicVideo adaptor")
 
 
+def test_a_motion_module_is_sent_to_its_own_node(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"mid_block.motion_modules.0.temporal_transformer.norm.weight": torch.ones(2)}, path)
+    assert refusal(path).endswith("expected a MagicVideo adaptor. Use the node Load Motion Module.")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "gone.safetensors is not there" in refusal(tmp_path / "gone.safetensors")
 
