@@ -107,7 +107,9 @@ def test_links_of_help_pages_are_taken_as_comfyui_takes_them() -> None:
 
 def test_the_tour_of_the_code_is_read_in_one_go() -> None:
     tour = re.split(
-        r"^## ", read(Path("README.md")).partition("## Read the code in this order\n")[2], flags=re.MULTILINE
+        r"^## ",
+        read(Path("docs/architecture.md")).partition("## Read the code in this order\n")[2],
+        flags=re.MULTILINE,
     )[0]
     files = re.findall(r"^\d+\. \[`([\w/]+\.py)`\]", tour, re.MULTILINE)
     assert 6 <= len(files) <= 8 and len(files) == len(re.findall(r"^\d+\. ", tour, re.MULTILINE))

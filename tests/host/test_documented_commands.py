@@ -21,14 +21,20 @@ pytestmark = pytest.mark.on_newest
 PAGES = [path for path in shipped_files(".md") if path.parts[0] in ("docs", "demo") or len(path.parts) == 1]
 COMMANDS = sorted({command for page in PAGES for command in bash_commands(read(page))})
 # The commands in bin/ that are shell scripts, and what they start.
-STARTS = {"bin/demo": "demo/make_clip.py", "bin/train": "bin/train.py"}
+STARTS = {
+    "bin/demo": "demo/make_clip.py",
+    "bin/train": "bin/train.py",
+    "custom_nodes/ComfyUI-MagicVideo/bin/demo_files.py": "bin/demo_files.py",
+}
 
 # Scripts, and the tests that run them or all they are made of.
 RUN = {
     "demo/make_clip.py": "tests/server/test_demo_command.py",
     "bin/train.py": "tests/server/test_train_command.py",
+    "bin/demo_files.py": "tests/host/test_demo_files.py",
     "demo/model/make_checkpoint.py": "tests/host/test_demo_checkpoint.py",
     "tools/demo_workflows.py": "tests/demo/test_demo_workflows.py",
+    "tools/lay_out_workflows.py": "tests/test_page_layout.py",
     "demo/model/padding.py": "tests/demo/test_pad_adaptor.py",
     "demo/train/make_sprite_clips.py": "tests/demo/test_make_sprite_clips.py",
     "demo/train/autoencoder.py": "tests/demo/test_train_autoencoder.py",
