@@ -1,5 +1,7 @@
 """What the pack needs to know of the image model, and the refusal of models it cannot work with."""
 
+from collections.abc import Callable, Iterable, Iterator
+
 import comfy.lora
 import comfy.supported_models
 import torch
@@ -91,8 +93,21 @@ def unet_weight(model: ModelPatcher, name: str) -> Tensor:
     return patched_weight(model, f"diffusion_model.{name}")
 
 
+def unet_weights(model: ModelPatcher, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """As ``unet_weight``, of many names; the host, which looks through the whole model each time, is asked once."""
+    found = model.get_key_patches("diffusion_model.")
+    for name in names:
+        key = f"diffusion_model.{name}"
+        yield name, weight_with(key, *found[key])
+
+
 def patched_weight(model: ModelPatcher, key: str) -> Tensor:
     """A weight of any model of the host by its key, as this clone has it, LoRAs included, in fp32."""
-    (weight, convert), *patches = model.get_key_patches(key)[key]
+    return weight_with(key, *model.get_key_patches(key)[key])
+
+
+def weight_with(key: str, own: tuple[Tensor, Callable[..., Tensor]], *patches: tuple) -> Tensor:
+    """A weight with the host's patches of it; ``own`` is the weight and what makes a tensor of it."""
+    weight, convert = own
     weight = convert(weight, inplace=False).to(device="cpu", dtype=torch.float32, copy=True)
-    return comfy.lora.calculate_weight(patches, weight, key) if patches else weight
+    return comfy.lora.calculate_weight(list(patches), weight, key) if patches else weight

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..content_name import content_name
 from ..whole_file import save_tensors
-from .base_model import check_latents, check_trainable, patched_weight, unet_of, unet_weight
+from .base_model import check_latents, check_trainable, patched_weight, unet_of, unet_weights
 from .graph_watch import raise_if_stopped
 from .versions import text_encoder_weights
 
@@ -120,8 +120,7 @@ def model_fingerprint(model: ModelPatcher) -> str:
     told = f"{sorted_settings(sampling)} {sorted_settings(model.model.latent_format)}"
     levels = sorted(sampling.state_dict().items())
     names = sorted(name for name, _ in unet_of(model).named_parameters())
-    weights = ((name, unet_weight(model, name)) for name in names)
-    return content_name(chain([(told, torch.zeros(0))], levels, weights))
+    return content_name(chain([(told, torch.zeros(0))], levels, unet_weights(model, names)))
 
 
 def sorted_settings(made: object) -> str:

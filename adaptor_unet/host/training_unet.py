@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from ..adaptor import VideoAdaptor
 from ..frame_layout import FrameLayout
 from ..frame_noise import clip_noise
-from .base_model import check_trainable, unet_of, unet_weight
+from .base_model import check_trainable, unet_of, unet_weights
 from .frame_cache import CallCache, FrameCache, no_cache
 from .motion_effect import Motion
 
@@ -110,7 +110,7 @@ def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype) -> 
     settings = model.model.model_config.unet_config | {"dtype": dtype}
     layers = model.model.model_config.custom_operations or comfy.ops.disable_weight_init
     made = type(unet)(**settings, device="meta", operations=layers)
-    weights = {name: unet_weight(model, name).to(device, dtype) for name in unet.state_dict()}
+    weights = {name: weight.to(device, dtype) for name, weight in unet_weights(model, unet.state_dict())}
     made.load_state_dict(weights, strict=True, assign=True)
     return made.requires_grad_(False).eval()
 
