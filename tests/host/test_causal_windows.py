@@ -71,9 +71,9 @@ def test_without_the_past_chunks_would_differ(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(
-    clip=st.integers(1, 9),
+    clip=st.integers(1, 6),
     clips=st.integers(1, 3),
-    chunk=st.integers(1, 12),
+    chunk=st.integers(1, 8),
     positives=st.integers(1, 3),
     guided=st.booleans(),
     offload=st.booleans(),
