@@ -65,41 +65,7 @@ OTHER_KINDS = (
     (("controlnet_cond_embedding.",), "SparseCtrl, a ControlNet and no motion module"),
     (("flow_conv_in.",), "Live2Diff, which needs its depth input and its own way of sampling"),
 )
-
-
-@dataclass(frozen=True)
-class OpenFile:
-    """A file that is open for reading: the shapes of its tensors by name, and how to read one."""
-
-    path: Path
-    shapes: Mapping[str, Shape]
-    read: Callable[[str], Tensor]
-
-
 PICKLES = ("a pickled PyTorch file (or another zip archive)", "a pickled PyTorch file")
-
-
-@contextmanager
-def opened(path: Path, unpickle: Unpickle, wanted: Wanted) -> Iterator[OpenFile]:
-    """The tensors of a safetensors file or of a pickled one.
-
-    Raises the error of ``wanted`` for a file that is damaged, that holds more than tensors, or that another program
-    may read as code.
-    """
-    wanted.check_there(path)
-    if kind_of_bytes(path) in PICKLES and path.suffix.lower() not in (".safetensors", ".sft"):
-        tensors = unpickled(path, unpickle, wanted)
-        yield OpenFile(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__)
-        return
-    try:
-        check_header(path, wanted)
-        with safe_open(path, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            yield OpenFile(path, shapes, file.get_tensor)
-    except (SafetensorError, OSError, struct.error) as error:
-        raise wanted.refusal(path, f"cannot be read as safetensors ({error})") from error
-
-
 # All that a weights-only reader raises for damaged files, and for those that hold more than tensors.
 UNREADABLE = (
     UnpicklingError,
@@ -114,6 +80,35 @@ UNREADABLE = (
     struct.error,
     MemoryError,
 )
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file that is open for reading: the shapes of its tensors by name, and how to read one."""
+
+    path: Path
+    shapes: Mapping[str, Shape]
+    read: Callable[[str], Tensor]
+
+
+@contextmanager
+def opened(path: Path, unpickle: Unpickle, wanted: Wanted) -> Iterator[OpenFile]:
+    """The tensors of a safetensors file or of a pickled one.
+
+    Raises the error of ``wanted`` for a file that is damaged or that holds more than tensors.
+    """
+    wanted.check_there(path)
+    try:
+        if kind_of_bytes(path) in PICKLES and path.suffix.lower() not in (".safetensors", ".sft"):
+            tensors = unpickled(path, unpickle, wanted)
+            yield OpenFile(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__)
+            return
+        check_header(path, wanted)
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            yield OpenFile(path, shapes, file.get_tensor)
+    except (SafetensorError, OSError) as error:
+        raise wanted.refusal(path, f"cannot be read ({error})") from error
 
 
 def unpickled(path: Path, unpickle: Unpickle, wanted: Wanted) -> dict[str, Tensor]:

@@ -271,6 +271,18 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, suffix: str, part: float) -
     refusal(path)
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_file_that_the_system_does_not_give_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    def failing(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = written(tmp_path / f"a{suffix}", random_motion_module(0, "v3", SMALL))
+    monkeypatch.setattr(Path, "open", failing)
+    assert "Permission denied" in refusal(path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MotionFileError, match=r"gone\.ckpt is not there\. Refresh .* choose another motion module"):
         load(tmp_path / "gone.ckpt")
