@@ -19,9 +19,12 @@ WORDS = {
 # The headings that every page has: inputs, outputs (unless there is none), common mistakes.
 HEADINGS = {
     "en": ("Inputs", "Outputs?", "Common mistakes"),
+    "ja": ("入力", "出力", "よくある間違い"),
     "ko": ("입력", "출력", "흔한 실수"),
     "zh": ("输入", "输出", "常见错误"),
 }
+# What every node must have words and a page in, whatever lies in locales/.
+LANGUAGES = {"en", "ja", "ko", "zh"}
 CASES = [(language, node) for language, nodes in WORDS.items() for node in nodes]
 
 
@@ -75,6 +78,12 @@ def test_a_help_page_calls_our_nodes_by_their_names(language: str, node: str) ->
         r"(?<!\*)\*([^*\n]*MagicVideo[^*\n]*)\*(?!\*)|“([^”]*MagicVideo[^”]*)”", read(page_of(language, node))
     )
     assert {starred or quoted for starred, quoted in called} <= names
+
+
+def test_every_node_has_its_words_in_every_language() -> None:
+    assert set(WORDS) == set(HEADINGS) == LANGUAGES
+    assert all(set(nodes) == set(WORDS["en"]) for nodes in WORDS.values())
+    assert all((ROOT / "locales" / language / "main.json").is_file() for language in LANGUAGES)
 
 
 def test_no_page_is_left_over() -> None:

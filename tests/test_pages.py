@@ -16,7 +16,7 @@ PAGES = shipped_files(".md")
 # What codespell takes for mistakes and is none: a file name that was cut in two.
 RIGHT_WORDS = {"caf"}
 SPELLED = ("*.md", "*.py", "*.toml", "*.txt", "*.json", "*.svg")
-OTHER_LANGUAGES = {"ko", "zh"}
+OTHER_LANGUAGES = {"ja", "ko", "zh"}
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

@@ -3,7 +3,8 @@
     bash bin/run tools/lay_out_workflows.py [workflows/NAME.json ...]
 
 Without names, all of the pack's. A node stays in its group, groups follow their numbers, and in a group nodes keep
-their order, column after column: so put a node roughly where it belongs and run this.
+their order, column after column: so put a node roughly where it belongs and run this. A title of more than 31 letters
+makes its column wider, and the page smaller.
 """
 
 import argparse
