@@ -86,7 +86,7 @@ class NewAdaptor(io.ComfyNode):
             description="Makes an untrained video adaptor for a model. It changes nothing until it is trained.",
             search_aliases=["motion module", "train motion"],
             inputs=[
-                io.Model.Input("model", tooltip="The Stable Diffusion 1.5 model that the adaptor is for."),
+                io.Model.Input("model", tooltip="The Stable Diffusion (1.x, 2.x, XL) model that the adaptor is for."),
                 io.Int.Input(
                     "frames",
                     default=16,
@@ -124,11 +124,13 @@ class ApplyMagicVideo(io.ComfyNode):
             node_id="MagicVideo_Apply",
             display_name="Apply MagicVideo",
             category=CATEGORY,
-            description="Makes a Stable Diffusion 1.5 model treat a batch of latents as the frames of one clip. "
-            "Two of these in a row blend their motions.",
+            description="Makes a Stable Diffusion (1.x, 2.x, XL) model treat a batch of latents as the frames of one "
+            "clip. Two of these in a row blend their motions.",
             search_aliases=["motion module", "motion", "animate", "text to video", "video"],
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model; LoRAs may come before or after."),
+                io.Model.Input(
+                    "model", tooltip="A Stable Diffusion (1.x, 2.x, XL) model; LoRAs may come before or after."
+                ),
                 Adaptor.Input("adaptor", tooltip="From Load MagicVideo Adaptor or New MagicVideo Adaptor."),
                 io.Float.Input(
                     "strength",

@@ -31,7 +31,9 @@ class CrossFrameAttention(io.ComfyNode):
                 "reference",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model, before or after Apply MagicVideo."),
+                io.Model.Input(
+                    "model", tooltip="A Stable Diffusion (1.x, 2.x, XL) model, before or after Apply MagicVideo."
+                ),
                 io.Combo.Input(
                     "look_back",
                     options=["first and previous", "first", "last"],
@@ -81,7 +83,9 @@ class FrameAdain(io.ComfyNode):
             "channels get the mean and standard deviation of the first frame's.",
             search_aliases=["align frames", "color match", "consistency", "consistent", "flicker", "video to video"],
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model, before or after Apply MagicVideo."),
+                io.Model.Input(
+                    "model", tooltip="A Stable Diffusion (1.x, 2.x, XL) model, before or after Apply MagicVideo."
+                ),
                 io.Combo.Input(
                     "at",
                     options=["latent", "features"],
@@ -122,7 +126,7 @@ class CalibrateAdaptor(io.ComfyNode):
             "is alike at all noise levels. Made for sampling that clip anew, or as the start of training.",
             search_aliases=["distribution adaptor", "train motion", "flicker"],
             inputs=[
-                io.Model.Input("model", tooltip="The Stable Diffusion 1.5 model that the adaptor is for."),
+                io.Model.Input("model", tooltip="The Stable Diffusion (1.x, 2.x, XL) model that the adaptor is for."),
                 io.Latent.Input("latent", tooltip="One clip through VAE Encode; its frames are the adaptor's."),
                 io.Conditioning.Input("positive", tooltip="What the clip shows."),
                 io.Int.Input(

@@ -37,7 +37,9 @@ class TrainAdaptor(io.ComfyNode):
             search_aliases=["train motion", "motion", "motion module", "fine-tune video", "motion lora"],
             is_input_list=True,
             inputs=[
-                io.Model.Input("model", tooltip="The Stable Diffusion 1.5 model to train for. It is not changed."),
+                io.Model.Input(
+                    "model", tooltip="The Stable Diffusion (1.x, 2.x, XL) model to train for. It is not changed."
+                ),
                 io.Clip.Input("clip", tooltip="Its text encoder, for the captions."),
                 io.Vae.Input("vae", tooltip="Its autoencoder, for the frames and for sample clips."),
                 io.String.Input(

@@ -108,7 +108,7 @@ class TrainingSettings:
         "frozen",
         "What is trained of the base: nothing, a LoRA on it (saved for any LoRA loader), or all of it (saved as a "
         "checkpoint).",
-        tooltip="frozen: the adaptor alone, which then fits every SD1.5 model. lora: a LoRA on it is trained along and "
+        tooltip="frozen: the adaptor alone, which then fits every fine-tune. lora: a LoRA on it is trained along and "
         "saved in models/loras. full: the whole model, saved in models/checkpoints.",
     )
     base_rank: int = setting(16, "Rank of that LoRA.", least=1)
