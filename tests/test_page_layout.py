@@ -51,6 +51,12 @@ def test_the_files_are_as_the_tool_lays_them_out(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == laid_out(path), told
 
 
+def test_the_title_of_a_group_is_no_wider_than_the_group(path: Path) -> None:
+    """The page draws a letter about 10 wide."""
+    groups = json.loads(path.read_text(encoding="utf-8"))["groups"]
+    assert [group["title"] for group in groups if 10 * len(group["title"]) > group["bounding"][2]] == []
+
+
 def test_the_scale_is_the_pages_by_hand() -> None:
     """Two nodes cover 1980 x 330 with their titles, and 10 around them: 0.75 * 1600 / 2000; high ones by the height."""
     wide = [box(0, 30, 280, 300), box(1700, 30, 280, 100)]

@@ -22,20 +22,21 @@ LEAST_SCALE = 0.60  # the page draws no text below 0.571
 BARS, EDGE = (75, 95), 15
 MOST_HIGH = int((SMALL_WINDOW[1] - BARS[1] - EDGE) / LEAST_SCALE)
 
-WIDTH, NOTE_WIDTH, GAP, PADDING, HEADING = 280, 330, 14, 10, 36
+WIDTH, NOTE_WIDTH, GAP, PADDING, HEADING = 280, 330, 12, 10, 36
 # Rows as the page draws them, and what shows a text, a picture or a video and so needs more.
 ROW, WIDGET, BELOW = 20, 24, 14
 HEIGHTS = {
     "CLIPTextEncode": 110,
     "CreateVideo": 110,
+    "GetVideoComponents": 86,
     "LoadImage": 330,
     "LoadVideo": 450,
     "MagicVideo_Train": 560,
     "PreviewImage": 300,
     "SaveVideo": 440,
 }
-NOTE_LINES = (("## ", 30), ("### ", 30), ("", 18))
-NOTE_LETTER, NOTE_FRAME = 6.2, 40
+NOTE_LINES = (("## ", 28), ("### ", 26), ("", 15))
+NOTE_LETTER, NOTE_FRAME = 5.6, 40
 TITLE_LETTER, TITLE_FRAME = 7.3, 52
 
 
@@ -184,4 +185,4 @@ def _note_line(line: str, letters: float) -> int:
     """The height of a line of Markdown in a note."""
     shown = re.sub(r"\]\([^)]*\)|[*`\[]", "", line)
     height = next(height for mark, height in NOTE_LINES if line.startswith(mark))
-    return height * math.ceil(len(shown) / letters) if shown.strip() else 10
+    return height * math.ceil(len(shown) / letters) if shown.strip() else 8
