@@ -19,13 +19,8 @@ from magicvideo.tools.host_in_process import start_host
 FOLDERS = ("benchmarks", "demo", "tools")
 # The scripts there import ComfyUI at their top. All others start it themselves, where they need it.
 WITH_HOST = ("benchmarks", "demo/measure", "demo/train")
-# What trains or samples the demo's network, or counts for a card. All others measure what ComfyUI chooses here.
-WITH_FUSED_ATTENTION = (
-    "benchmarks/ablation.py",
-    "benchmarks/consistency.py",
-    "benchmarks/training_memory.py",
-    "demo",
-)
+# What trains or samples the demo's network. The other benchmarks measure what ComfyUI chooses on this machine.
+WITH_FUSED_ATTENTION = ("benchmarks/ablation.py", "benchmarks/consistency.py", "demo")
 
 
 def is_below(path: Path, places: tuple[str, ...]) -> bool:
