@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 ENDING = ".safetensors"
 # What a processor trains where nobody has chosen: a graphics card takes more in less time.
-CPU_SIZE, CPU_STEPS = 256, 10
+CPU_SIZE, CPU_STEPS = 256, 6
 TRIAL = "There is no graphics card, so these are %d steps, to try things; --steps %d trains."
 FINISHED = "%s is finished: all %d steps were done before, and nothing was trained now. Raise --steps to go on."
 GRAPH = """

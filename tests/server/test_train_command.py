@@ -200,9 +200,9 @@ def test_with_no_options_but_the_paths_it_fits_the_clips_and_always_says_what_it
     # The first line comes once torch is loaded; the bound is for a machine that does much else.
     assert max(silent[1:]) < 20
     assert "Trained at 64x64, because 0.mp4 is no larger" in told
-    assert "these are 10 steps, to try things; --steps 500 trains" in told
+    assert "these are 6 steps, to try things; --steps 500 trains" in told
     for phase in ("starting ComfyUI", f"loading {CHECKPOINT}", "reading clips", "copying the model"):
         assert f"{phase} [" in told
     assert "training:" in told
     assert "clip 2 of 3: encoding 1.mp4, sub-clip 1 of" in told
-    assert load(output).metadata["ss_steps"] == "10"
+    assert load(output).metadata["ss_steps"] == "6"
