@@ -9,9 +9,12 @@ from comfy.model_patcher import ModelPatcher
 from ways import Way, cross_frame, features, last_frames, latents, moved
 
 from fake_card import CARD, Waits, fake_card
+from magicvideo.adaptor_unet.host.binding import with_effect
 from magicvideo.adaptor_unet.host.causal_windows import Chunk
 from magicvideo.adaptor_unet.host.frame_cache import ONCE, OPTION, FrameCache, MadeOnce
 from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
+from motion_modules import motion_module
 
 FRAMES = 8
 
@@ -59,6 +62,15 @@ def test_nor_does_a_chunk_of_a_longer_clip(model: ModelPatcher, adaptor: ModelPa
                 chunk = Chunk(range(start, start + FRAMES), total)
                 found |= call(bound, **{ONCE: once, OPTION: cache, "context_window": chunk}).found
         assert found == {}
+
+
+@pytest.mark.parametrize("variant", ["v1", "v2"])
+def test_a_motion_module_neither_copies_nor_reads(model: ModelPatcher, variant: str) -> None:
+    module, once = motion_module(variant), MadeOnce()
+    bound = with_effect(model, MotionModuleEffect.of(model, motion_module=module))
+    with fake_card(model, module), torch.inference_mode():
+        call(bound, **{ONCE: once})
+        assert call(bound, **{ONCE: once}).found == {}
 
 
 def test_what_is_made_at_the_first_call_does_not_grow_with_the_sites(
