@@ -63,7 +63,7 @@ def test_without_the_past_chunks_would_differ(
     bound = way(sharp_model(), adaptor)
     whole = sample(bound)
     begin = FrameCache.begin_chunk
-    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (cache.entries.clear(), begin(cache)))
+    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache, sigmas: (cache.entries.clear(), begin(cache, sigmas)))
     assert relative(sample(with_causal_windows(bound, 3)), whole) > 10 * CLOSE
 
 
@@ -206,7 +206,7 @@ def test_conditionings_joined_in_one_chunk_and_apart_in_the_next_equal_the_whole
     whole = sample(bound, 12, **text)
     chunks = []
     begin = FrameCache.begin_chunk
-    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (chunks.append(cache), begin(cache)))
+    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache, sigmas: (chunks.append(cache), begin(cache, sigmas)))
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30 if len(chunks) % 2 else 1.0)
     rows = rows_in_calls(model)
     assert relative(sample(with_causal_windows(bound, 3), 12, **text), whole) <= CLOSE
@@ -304,8 +304,8 @@ def test_an_interrupt_leaves_no_past_behind(
     caches = []
     begin = FrameCache.begin_chunk
 
-    def begin_and_stop(cache: FrameCache) -> None:
-        begin(cache)
+    def begin_and_stop(cache: FrameCache, sigmas: torch.Tensor) -> None:
+        begin(cache, sigmas)
         caches.append((cache, len(cache.entries)))
         if len(caches) == 3:
             comfy.model_management.interrupt_current_processing()
@@ -393,7 +393,7 @@ def test_a_past_in_main_memory_gives_the_same_clip(
 ) -> None:
     places = set()
     begin = FrameCache.begin_chunk
-    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (places.add(cache.device), begin(cache)))
+    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache, sigmas: (places.add(cache.device), begin(cache, sigmas)))
     bound = untrained(bind(model, adaptor))
     assert relative(sample(with_causal_windows(bound, 4, offload), 10), sample(bound, 10)) <= CLOSE
     assert places == {torch.device("cpu") if offload else None}
