@@ -7,7 +7,6 @@ Prints medians, their ratio to the plain batch of the same run, and peak memory,
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.motion_module import Kind, MotionModule, MotionModuleConfig
+from magicvideo.benchmarks import peak_memory
 from magicvideo.benchmarks.own_process import measured_apart
 from magicvideo.tests.support import small_host
 
@@ -118,7 +118,7 @@ def main() -> None:
     if options.peak_of:
         (model,) = models(dtype, [options.peak_of]).values()
         seconds(model, options.frames, options.size)
-        print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        print(json.dumps(peak_memory.peak_mebibytes()))  # getrusage would count what this process was started from
         return
     rows = models(dtype, [PLAIN, *(name for name in options.rows if name != PLAIN)])
     taken: dict[str, list[float]] = {name: [] for name in rows}
