@@ -393,7 +393,7 @@ def test_a_past_in_main_memory_gives_the_same_clip(
 ) -> None:
     places = set()
     begin = FrameCache.begin_chunk
-    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache, sigmas: (places.add(cache.device), begin(cache, sigmas)))
+    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache, at: (places.add(cache.device), begin(cache, at)))
     bound = untrained(bind(model, adaptor))
     assert relative(sample(with_causal_windows(bound, 4, offload), 10), sample(bound, 10)) <= CLOSE
     assert places == {torch.device("cpu") if offload else None}
