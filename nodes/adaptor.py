@@ -21,7 +21,7 @@ class LoadAdaptor(io.ComfyNode):
             display_name="Load MagicVideo Adaptor",
             category=ADAPTORS,
             description="Loads a trained video adaptor from the folder models/magicvideo.",
-            search_aliases=["motion module", "motion model", "motion", "animate", "text to video"],
+            search_aliases=["motion module", "motion model", "motion", "text to video"],
             inputs=[
                 io.Combo.Input(
                     "adaptor_name",
