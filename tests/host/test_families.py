@@ -20,11 +20,9 @@ from magicvideo.adaptor_unet.host.calibrate import calibrated_adaptor
 from magicvideo.adaptor_unet.host.caption_tensor import CaptionTensor
 from magicvideo.adaptor_unet.host.hosted import adaptor_for, fresh_adaptor, hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
-from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from magicvideo.adaptor_unet.host.training_unet import TrainingUnet
 from magicvideo.trainer.node_inputs import WiredClips
 from measures import relative
-from motion_modules import motion_module
 
 FRAMES = 6
 CLOSE = 1e-4
@@ -178,12 +176,6 @@ def test_tokens_and_vector_come_back_as_they_were() -> None:
     tokens, vectors = layout.apart(layout.stacked([layout.joined(short, vector), layout.joined(long, -vector)]))
     assert torch.equal(tokens[0], torch.cat([short, short])) and torch.equal(tokens[1], long)
     assert torch.equal(vectors, torch.stack([vector, -vector]))
-
-
-def test_a_motion_module_is_refused_on_another_family_than_its_own() -> None:
-    kind, changes = FAMILIES["SD2"]
-    with pytest.raises(ValueError, match=r"works with SD1\.5 models, .* but this model is SD2"):
-        MotionModuleEffect.of(build_model(kind, **changes), motion_module=motion_module())
 
 
 # Blocks of the real networks, each level 320 channels wide, as the host's loader tells families apart.

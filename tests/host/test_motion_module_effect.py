@@ -293,7 +293,7 @@ def test_a_model_of_another_size_or_kind_is_refused(model: ModelPatcher) -> None
         applied(model, motion_module=motion_module("v3", Size((32, 96), 1)))
     with pytest.raises(ValueError, match=r"middle_block|input_blocks|output_blocks"):
         applied(model, motion_module=motion_module("v3", Size((64, 64), 2)))
-    with pytest.raises(ValueError, match="works with Stable Diffusion 1.5 models, but this model is SD20"):
+    with pytest.raises(ValueError, match=r"works with SD1\.5 models, .* but this model is SD2\. Load an SD1\.5"):
         applied(build_model(comfy.supported_models.SD20))
     with pytest.raises(ValueError, match="made for a UNet"):
         applied(narrow_model())
