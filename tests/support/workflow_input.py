@@ -19,7 +19,7 @@ def short(prompt: Prompt) -> Prompt:
     # Of pictures that are repeated, there are half as many for each of two prompts.
     prompt = with_at_most(prompt, batch_size=most, frames=most, length=most, amount=most // 2, context_length=8)
     settings = "sample_every = 0\nrank = 4\ninit = 'random'"
-    return with_inputs(prompt, "MagicVideo_Train", frames=8, settings=settings)
+    return with_inputs(prompt, "MagicVideo_Train", frames=FEW, settings=settings)
 
 
 def make_input_files(prompt: Prompt, folder: Path, frames: int = 16, size: int = 64) -> None:
