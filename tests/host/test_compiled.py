@@ -45,6 +45,7 @@ def changes(adaptor: ModelPatcher) -> list[tuple[str, Callable[[ModelPatcher], M
 
 
 @pytest.mark.slow
+@pytest.mark.on_newest  # torch's compiler, not the host, makes the difference
 def test_a_compiled_model_gives_what_it_gives_uncompiled_whatever_came_before(
     model: ModelPatcher, compiled: ModelPatcher, changes: list, sample: Sampler
 ) -> None:
@@ -56,7 +57,5 @@ def test_a_compiled_model_gives_what_it_gives_uncompiled_whatever_came_before(
 def test_a_compiled_model_says_that_it_runs_uncompiled(
     compiled: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sample(bind(compiled, adaptor, strength=0.0), 2, steps=1)
-    assert "runs uncompiled" not in caplog.text
     sample(bind(compiled, adaptor), 2, steps=1)
     assert "runs uncompiled" in caplog.text

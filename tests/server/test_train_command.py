@@ -57,6 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.on_oldest  # on the newest the run that is killed is as long
 def test_a_folder_becomes_an_adaptor_with_all_that_a_person_looks_at(folder: Path) -> None:
     (folder / "clips 클립" / "broken.mp4").write_bytes(b"nothing")
     done = train(folder, "--steps", "2", "--sample-every", "2", "--sample-steps", "1")
