@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..adaptor import CONTEXT_NOISE
-from ..frame_layout import FrameLayout, indices
+from ..frame_layout import FrameLayout
 from .causal_windows import Chunk, chunk_options, denoise_chunk, rows_for, windows_of
 from .frame_cache import OPTION, FrameCache
 from .versions import full_mask
@@ -79,7 +79,7 @@ class FinishedFrames(FrameCache):
 
     def finish(self, chunk: Chunk, latents: Tensor) -> None:
         """Takes in the frames of a chunk, ``f c h w``; the network is shown them when the next call needs it."""
-        self.latents[chunk.index_list] = latents.to(self.latents)
+        chunk.put(self.latents, latents)
         self.chunks.append(chunk)
 
     def first_frames(self, layout: FrameLayout) -> Tensor | None:
@@ -189,7 +189,7 @@ class CausalSampling:
                     None if denoise_mask is None else rows_for(denoise_mask, chunk.index_list),
                     True,
                 )
-                samples[chunk.index_list] = out.to(samples)
+                chunk.put(samples, out)
                 clean = out if ends_clean or progress.denoised is None else progress.denoised
                 # As a latent wire would hand it on, so that a clip that is extended goes on bit for bit.
                 clean = base.process_latent_in(base.process_latent_out(clean.float()))
@@ -297,7 +297,7 @@ class Progress:
             return
         batch = [self.samples.clone(), self.samples.clone()]
         for rows, own in zip(batch, (denoised, x), strict=True):
-            rows[indices(tuple(self.chunk.index_list), rows.device)] = own.to(rows)
+            self.chunk.put(rows, own)
         if done + 1 < self.total:
             batch = [rows.roll(-self.chunk.index_list[0], 0) for rows in batch]
         self.callback(done, *batch, self.total)

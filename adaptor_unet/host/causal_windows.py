@@ -35,13 +35,21 @@ class Chunk(ContextWindowABC):
         self.total_frames = total
         self.dim = 0
 
+    def rows(self, device: torch.device) -> Tensor:
+        """The places, to index a batch with on that device."""
+        return indices(tuple(self.index_list), device)
+
     def get_tensor(self, full: Tensor) -> Tensor:
         """n ... -> f ...; one row for all stays one."""
-        return full if full.shape[0] == 1 else full[indices(tuple(self.index_list), full.device)]
+        return full if full.shape[0] == 1 else full[self.rows(full.device)]
+
+    def put(self, full: Tensor, part: Tensor) -> None:
+        """Writes the chunk's frames, f ..., in their places among those of the batch."""
+        full[self.rows(full.device)] = part.to(full)
 
     def add_window(self, full: Tensor, to_add: Tensor) -> Tensor:
         """Adds the chunk's frames to those of the batch."""
-        full[indices(tuple(self.index_list), full.device)] += to_add
+        full[self.rows(full.device)] += to_add
         return full
 
 
@@ -90,7 +98,7 @@ class CausalWindows(ContextHandlerABC):
                 rows = (chunk.get_tensor(x) for x in (x_in, timestep))
                 parts = denoise_chunk(calc_cond_batch, model, conds, *rows, chunk, model_options, cache)
                 for all_frames, part in zip(whole, parts, strict=True):
-                    all_frames[indices(tuple(chunk.index_list), part.device)] = part
+                    chunk.put(all_frames, part)
         finally:
             cache.clear()
         return whole
