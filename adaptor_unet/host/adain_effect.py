@@ -18,10 +18,11 @@ from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for
 from .causal_sampling import finished_frames
-from .effect import CallPart, Effect, NoiseLevels, Options, block_of
+from .effect import CallPart, Effect, Options, block_of
 from .frame_cache import CallCache
 from .held_self_attention import HeldSelfAttention
 from .layout import clip_layout
+from .unet_call import sigma_where_it_counts
 
 Change = tuple[Tensor, Tensor]
 
@@ -71,8 +72,7 @@ class Adain(Effect):
         """
         latents = given["denoised"]
         levels = self.levels(given["model"].model_sampling)
-        sigma = None if levels == NoiseLevels() else float(given["sigma"].flatten()[0])
-        if not self.acts_at(sigma, levels):
+        if not self.acts_at(sigma_where_it_counts(given["sigma"], [levels]), levels):
             return latents
         options = given["model_options"].get("transformer_options", {})
         own, finished = frame_statistics(latents), finished_frames(options)

@@ -76,8 +76,8 @@ class Binding:
         for effect in self.effects:
             check_batch(noise.shape[0], effect.frames_per_clip, effect.node)
             effect.before_sampling(noise.shape[0], model_options)
-        for node in [effect.node for effect in self.effects if effect.strength][:1]:
-            tell_of_one_frame(len(noise), node)
+        if acting := [effect.node for effect in self.effects if effect.strength]:
+            tell_of_one_frame(len(noise), acting[0])
         ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas
         noise = noise_as_trained(noise, self.effects, sigmas, executor.class_obj.model_patcher)
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)

@@ -14,7 +14,8 @@ from ..initialisation import Init, new_adaptor
 from ..motion_module import MotionModule
 from ..motion_module import with_tensors as motion_module_of
 from .base_model import config_for, unet_weights
-from .versions import patcher_class
+from .binding import KEY
+from .versions import is_copy, patcher_class
 
 
 def hosted(adaptor: VideoAdaptor) -> ModelPatcher:
@@ -44,6 +45,18 @@ def patcher_for(network: nn.Module, made_by: Callable[[nn.Module], ModelPatcher]
 def copy_for_another_card(made_by: Callable[[nn.Module], ModelPatcher], network: nn.Module) -> ModelPatcher:
     """A patcher around copies of a network's tensors."""
     return made_by(copy.deepcopy(network))
+
+
+def load_with(model: ModelPatcher, patcher: ModelPatcher) -> None:
+    """The host loads, offloads and frees the patcher's network with the model, once however often it is added."""
+    others = [one for one in model.get_additional_models_with_key(KEY) if one.model is not patcher.model]
+    model.set_additional_models(KEY, [*others, patcher])
+
+
+def on_card_of(model: ModelPatcher, patcher: ModelPatcher | None) -> ModelPatcher | None:
+    """The copy of a patcher that the host has made for the card of this copy of the model; without one, the patcher."""
+    copies = (one for one in model.get_additional_models_with_key(KEY) if is_copy(one, patcher))
+    return next(copies, patcher)
 
 
 def hosted_motion_module(module: MotionModule) -> ModelPatcher:

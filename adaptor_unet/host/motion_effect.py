@@ -19,13 +19,13 @@ from ..frame_adaptor import apply_change
 from ..frame_layout import FrameLayout, indices
 from ..temporal_attention import KvCache
 from .base_model import check_fit, unet_of
-from .binding import KEY, with_effect
+from .binding import with_effect
 from .causal_sampling import SamplingOrder
 from .effect import CallPart, Effect, Options, block_of
 from .frame_cache import CallCache
 from .held_self_attention import HeldSelfAttention
+from .hosted import load_with, on_card_of
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
-from .versions import is_copy
 
 Order = Literal["auto", "together", "frame by frame"]
 # Tensors of a block's size that live at once beside the host's own: the block's input, its self-attention, and the
@@ -73,15 +73,12 @@ class Motion(Effect):
 
     def attach(self, model: ModelPatcher) -> None:
         """The host loads, offloads and frees the adaptor with the model."""
-        others = [patcher for patcher in model.get_additional_models_with_key(KEY) if patcher.model is not self.adaptor]
-        model.set_additional_models(KEY, [*others, self.patcher])
+        load_with(model, self.patcher)
 
     def on(self, patcher: ModelPatcher) -> "Motion":
         """With the copy of the adaptor on the card of that copy of the model."""
-        for own in patcher.get_additional_models_with_key(KEY):
-            if is_copy(own, self.patcher) and own.model is not self.adaptor:
-                return replace(self, adaptor=own.model, patcher=own)
-        return self
+        own = on_card_of(patcher, self.patcher)
+        return self if own is None or own.model is self.adaptor else replace(self, adaptor=own.model, patcher=own)
 
     @property
     def rates(self) -> tuple[float, ...]:

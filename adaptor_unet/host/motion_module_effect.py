@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from ..frame_layout import FrameLayout
 from ..motion_module import MOST_TOKENS, MotionModule, MotionModuleConfig, frames_apart, frames_beside
 from .base_model import family_of, unet_of
-from .binding import KEY
 from .effect import CallPart, Effect, Options
 from .frame_cache import CallCache
+from .hosted import load_with, on_card_of
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE
 from .noise_schedule import OBJECT, Schedule, schedule_for
-from .versions import is_copy, most_window_frames
+from .versions import most_window_frames
 
 FAMILY = "SD1.5"
 GroupNorms = Literal["auto", "per frame", "over frames"]
@@ -103,13 +103,13 @@ class MotionModuleEffect(Effect):
         for effect, layout in acting:
             effect.check_seen(max(map(layout.clip_of.count, layout.clip_of)))
             if layout.frames > 1:
-                parts.append(CallPart(hooks=effect.hooks(layout)))
+                transformers = cache.once(("transformers", id(effect)), effect.module.transformers)
+                parts.append(CallPart(hooks=effect.hooks(layout, transformers)))
         over = [(effect, layout) for effect, layout in acting if effect.norms_over_frames and layout.frames > 1]
         return parts + [NormsOverFrames(norms=effect.norms, frames=layout.frames) for effect, layout in over[:1]]
 
-    def hooks(self, layout: FrameLayout) -> dict[str, partial]:
+    def hooks(self, layout: FrameLayout, transformers: dict[str, nn.Module]) -> dict[str, partial]:
         """Behind each site, its temporal transformer."""
-        transformers = self.module.transformers()
         return {site: partial(self.behind, transformers[name], layout) for name, site in self.sites.items()}
 
     def behind(
@@ -120,15 +120,12 @@ class MotionModuleEffect(Effect):
 
     def on(self, patcher: ModelPatcher) -> "MotionModuleEffect":
         """With the copy of the module on the card of that copy of the model."""
-        for own in patcher.get_additional_models_with_key(KEY):
-            if is_copy(own, self.patcher) and own.model is not self.module:
-                return replace(self, patcher=own)
-        return self
+        own = on_card_of(patcher, self.patcher)
+        return self if own.model is self.module else replace(self, patcher=own)
 
     def attach(self, model: ModelPatcher) -> None:
         """The host loads, offloads and frees the module with the model.  At strength 0 the schedule stays too."""
-        others = [one for one in model.get_additional_models_with_key(KEY) if one.model is not self.module]
-        model.set_additional_models(KEY, [*others, self.patcher])
+        load_with(model, self.patcher)
         if self.schedule is not None and self.strength:
             model.add_object_patch(OBJECT, self.schedule)
 

@@ -2,12 +2,13 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 
 import torch
 from comfy.model_base import BaseModel
+from torch import Tensor
 
 from .causal_sampling import finished_frames
 from .effect import CallPart, Effect, NoiseLevels, Options
@@ -42,7 +43,7 @@ def parts_of_call(effects: Sequence[Effect], rows: int, transformer_options: Opt
     shown = finished is not None and finished.keeps  # finished frames are seen as all effects make them
     effects = transformer_options.get(EFFECTS, effects)
     levels = transformer_options.get(LEVELS) or [NoiseLevels()] * len(effects)
-    sigma = None if all(own == NoiseLevels() for own in levels) else sigma_of(transformer_options)
+    sigma = sigma_where_it_counts(transformer_options.get("sigmas"), levels)
     acting = [
         (effect, clip_layout(rows, transformer_options, effect.frames_per_clip))
         for effect, own in sorted(zip(effects, levels, strict=True), key=lambda one: (one[0].place, one[0].node))
@@ -58,10 +59,14 @@ def parts_of_call(effects: Sequence[Effect], rows: int, transformer_options: Opt
     return parts
 
 
-def sigma_of(transformer_options: Options) -> float | None:
-    """The noise level of a call, None if the host does not say.  A GPU waits while it is read, so only if need be."""
-    sigmas = transformer_options.get("sigmas")
-    return None if sigmas is None else float(sigmas.flatten()[0])
+def sigma_where_it_counts(sigmas: Tensor | None, levels: Iterable[NoiseLevels]) -> float | None:
+    """The noise level of a call; None if the host does not say, and where effects act at all of them.
+
+    A GPU waits while it is read, so only if need be.
+    """
+    if sigmas is None or all(own == NoiseLevels() for own in levels):
+        return None
+    return float(sigmas.flatten()[0])
 
 
 @contextmanager

@@ -19,6 +19,14 @@ def bound(model: ModelPatcher, adaptor: ModelPatcher) -> ModelPatcher:
     return bind(model, adaptor)
 
 
+def halve_own_weights(copied: ModelPatcher) -> None:
+    """Of the network that the host has copied with the model."""
+    (own,) = copied.get_additional_models_with_key("magicvideo")
+    with torch.no_grad():
+        for parameter in own.model.parameters():
+            parameter.mul_(0.5)
+
+
 def test_a_model_with_an_adaptor_can_be_copied_for_another_card(
     bound: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
 ) -> None:
@@ -32,10 +40,7 @@ def test_a_model_with_an_adaptor_can_be_copied_for_another_card(
 def test_a_copy_uses_the_adaptor_of_its_own_card(bound: ModelPatcher, sample: Sampler) -> None:
     expected = sample(bound, 4)
     copied = bound.deepclone_multigpu(torch.device("cpu"))
-    (own,) = copied.get_additional_models_with_key("magicvideo")
-    with torch.no_grad():
-        for parameter in own.model.parameters():
-            parameter.mul_(0.5)
+    halve_own_weights(copied)
     assert not torch.allclose(sample(copied, 4), expected)
     assert torch.equal(sample(bound, 4), expected)
 
@@ -46,9 +51,6 @@ def test_a_copy_uses_the_motion_module_of_its_own_card(model: ModelPatcher, samp
     expected = sample(bound, 4)
     copied = bound.deepclone_multigpu(torch.device("cpu"))
     assert torch.equal(sample(copied, 4), expected)
-    (own,) = copied.get_additional_models_with_key("magicvideo")
-    with torch.no_grad():
-        for parameter in own.model.parameters():
-            parameter.mul_(0.5)
+    halve_own_weights(copied)
     assert not torch.allclose(sample(copied, 4), expected)
     assert torch.equal(sample(bound, 4), expected)
