@@ -14,10 +14,10 @@ from typing import Literal, get_args
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu
 
 from .frame_layout import FrameLayout
-from .temporal_attention import FEW_FRAMES, MOST_ROWS
+from .temporal_attention import MOST_ROWS, attend
 
 Layers = type | ModuleType  # where linear layers and norms come from: torch's or the host's
 Device = torch.device | str | None
@@ -80,18 +80,8 @@ class TemporalAttention(nn.Module):
     def forward(self, z: Tensor, mask: Tensor | None, key_scale: float) -> Tensor:
         """``softmax(s Q K^T / sqrt(d)) V``, n f c -> n f c; every frame sees all, or those that the mask, f k, says."""
         q, k, v = (rearrange(to(z), "n f (m d) -> n m f d", m=self.heads) for to in (self.to_q, self.to_k, self.to_v))
-        out = attend(q, k, v, mask, key_scale * q.shape[-1] ** -0.5)
+        out = attend(q, k, v, mask, key_scale * q.shape[-1] ** -0.5, two_way=True)
         return self.to_out[0](rearrange(out, "n m f d -> n f (m d)"))
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """``softmax(s Q K^T + M) V``, n m f d -> n m f d; a processor is faster with few frames as it is written."""
-    if q.device.type != "cpu" or k.shape[-2] > FEW_FRAMES:
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    scores = (q * scale) @ k.mT
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(dim=-1) @ v
 
 
 class GatedProjection(nn.Module):

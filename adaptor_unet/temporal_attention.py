@@ -151,14 +151,23 @@ class DirectedTemporalAttention(nn.Module):
         return self.to_out(rearrange(seen, "p h f d -> f p (h d)"))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """``softmax(Q K^T / sqrt(d) + M) V``: ``p h f d``, ``p h k d`` twice -> ``p h f d``; mask ``f k`` or None."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None, two_way: bool = False
+) -> Tensor:
+    """``softmax(s Q K^T + M) V``: ``p h f d``, ``p h k d`` twice -> ``p h f d``; ``scale`` s, 1 / sqrt(d) by default.
+
+    The mask, ``f k``, says what a frame sees; without one it sees itself and those before, and all if ``two_way``.
+    """
+    directed = mask is None and not two_way
     many = q.device.type == "cpu" or q.shape[0] * q.shape[1] >= MANY_ROWS_GPU
     if not many or k.shape[-2] > FEW_FRAMES:
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT
-    unseen = later_frames(q.shape[-2], q.device) if mask is None else ~mask
-    return scores.masked_fill(unseen, -torch.inf).softmax(dim=-1) @ v
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=directed, scale=scale)
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT
+    if directed:
+        scores = scores.masked_fill(later_frames(q.shape[-2], q.device), -torch.inf)
+    elif mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(dim=-1) @ v
 
 
 @lru_cache(maxsize=16)  # asked for at every site of a call

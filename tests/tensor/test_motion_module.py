@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, group_norm, layer_norm
 
-from magicvideo.adaptor_unet import motion_module
+from magicvideo.adaptor_unet import motion_module, temporal_attention
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.motion_module import (
     MotionModule,
@@ -138,7 +138,7 @@ def test_the_fused_attention_gives_the_same(
 ) -> None:
     x, layout = torch.randn(4, C, 2, 2), FrameLayout(1, (0, 1, 0, 1) if mixed else (0, 1, 2, 3), (0, 0, mixed, mixed))
     written = transformer(x, layout)
-    monkeypatch.setattr(motion_module, "FEW_FRAMES", 1)
+    monkeypatch.setattr(temporal_attention, "FEW_FRAMES", 1)
     torch.testing.assert_close(transformer(x, layout), written, **CLOSE)
 
 
