@@ -12,7 +12,6 @@ and no numbers: then kernels are operations of torch, and there are no times.
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import comfy.model_management
@@ -22,9 +21,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.frame_cache import ONCE, MadeOnce
-from magicvideo.benchmarks.overhead import FULL, PLAIN, ROWS, Row, adapted
+from magicvideo.benchmarks.overhead import PLAIN, ROWS, Row, adapted, random_model
 from magicvideo.tests.support import small_host
-from magicvideo.tests.support.fake_card import CARD, Waits, fake_card
+from magicvideo.tests.support.fake_card import call, fake_card
 
 STEPS = 4  # of a timed sampling, behind one that is not
 
@@ -74,36 +73,11 @@ def measured(model: ModelPatcher, frames: int, size: int, rounds: int) -> Cost:
 
 def counted(model: ModelPatcher, frames: int, size: int) -> Cost:
     """Without a card: one call of the UNet with both sides of guidance, after one at which things are made once."""
-    rows, once = 2 * frames, MadeOnce()
-    adaptors = model.get_additional_models()
-    with fake_card(model, *adaptors), torch.inference_mode():
-        dtype = next(model.model.diffusion_model.parameters()).dtype
-        for _ in range(2):
-            options = {
-                **model.model_options["transformer_options"],
-                "wrappers": model.wrappers,
-                "cond_or_uncond": [0, 1],
-                "uuids": ["wanted", "not wanted"],
-                "sigmas": torch.empty(1, device=CARD),
-                ONCE: once,
-            }
-            x = torch.empty(rows, 4, size, size, dtype=dtype, device=CARD)
-            text = torch.empty(rows, 77, small_host.SMALL["context_dim"], dtype=dtype, device=CARD)
-            with Waits() as waits:
-                model.model.diffusion_model(
-                    x, torch.empty(rows, device=CARD), context=text, transformer_options=options
-                )
+    once = MadeOnce()
+    with fake_card(model, *model.get_additional_models()), torch.inference_mode():
+        call(model, frames, size, **{ONCE: once})
+        waits = call(model, frames, size, **{ONCE: once})
     return Cost(0, waits.kernels, waits.found.total(), 0)
-
-
-def models(names: Sequence[str], dtype: torch.dtype, full: bool) -> dict[str, Callable[[], ModelPatcher]]:
-    """Makers of the rows' models, which share one UNet."""
-    if full:
-        small_host.SMALL.update(FULL)
-    base = small_host.build_model(dtype=dtype)
-    base.model.manual_cast_dtype = None
-    base.load_device = comfy.model_management.get_torch_device()
-    return {name: lambda name=name: CARD_ROWS[name](base, dtype) for name in names}
 
 
 def main() -> None:
@@ -116,10 +90,12 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a small UNet, to try this file")
     options = parser.parse_args()
     card = torch.cuda.is_available()
-    names = [PLAIN, *(name for name in options.rows if name != PLAIN)]
+    dtype = getattr(torch, options.dtype)
+    base = random_model(dtype, full=not options.tiny)
+    base.load_device = comfy.model_management.get_torch_device()
     costs = {}
-    for name, make in models(names, getattr(torch, options.dtype), not options.tiny).items():
-        model = make()
+    for name in [PLAIN, *(name for name in options.rows if name != PLAIN)]:
+        model = CARD_ROWS[name](base, dtype)
         if card:
             costs[name] = measured(model, options.frames, options.size, options.rounds)
         elif "Windows" not in name:  # whose chunks are cut outside the UNet

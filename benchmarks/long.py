@@ -22,7 +22,7 @@ from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.initialisation import new_adaptor
-from magicvideo.benchmarks.overhead import FULL
+from magicvideo.benchmarks.overhead import random_model
 from magicvideo.benchmarks.own_process import measured_apart
 from magicvideo.tests.support import small_host
 
@@ -32,11 +32,8 @@ LATENTS_HELD = 8
 
 def model(options: argparse.Namespace) -> ModelPatcher:
     """The UNet with a full adaptor, in windows of ``chunk`` frames unless that is 0."""
-    if not options.tiny:
-        small_host.SMALL.update(FULL)
     dtype = getattr(torch, options.dtype)
-    base = small_host.build_model(dtype=dtype)
-    base.model.manual_cast_dtype = None
+    base = random_model(dtype, full=not options.tiny)
     adaptor = new_adaptor(config_for(base), "random").to(dtype)
     order = {"order": "frame by frame", "chunk": options.at_once} if options.at_once else {"order": "together"}
     length = options.frames[0] if options.clips > 1 else 0

@@ -28,14 +28,6 @@ from magicvideo.benchmarks import peak_memory
 from magicvideo.benchmarks.own_process import measured_apart
 from magicvideo.tests.support import small_host
 
-FULL = {
-    "model_channels": 320,
-    "num_res_blocks": 2,
-    "channel_mult": (1, 2, 4, 4),
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "context_dim": 768,
-}
 Row = Callable[[ModelPatcher, torch.dtype], ModelPatcher]
 
 
@@ -84,11 +76,18 @@ ROWS: dict[str, Row] = {
 }
 
 
-def models(dtype: torch.dtype, names: Sequence[str]) -> dict[str, ModelPatcher]:
-    """The rows' models: one UNet, and clones of it."""
-    small_host.SMALL.update(FULL)
+def random_model(dtype: torch.dtype, full: bool = True) -> ModelPatcher:
+    """A model with random weights that computes in its own dtype, of full size or as the tests have it."""
+    if full:
+        small_host.SMALL.update(small_host.FULL)
     base = small_host.build_model(dtype=dtype)
     base.model.manual_cast_dtype = None
+    return base
+
+
+def models(dtype: torch.dtype, names: Sequence[str]) -> dict[str, ModelPatcher]:
+    """The rows' models: one UNet, and clones of it."""
+    base = random_model(dtype)
     return {name: ROWS[name](base, dtype) for name in names}
 
 

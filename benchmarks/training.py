@@ -24,7 +24,7 @@ from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, Memory
 from magicvideo.adaptor_unet.training.loop import accelerator
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.watchers import Watcher
-from magicvideo.benchmarks.overhead import FULL
+from magicvideo.benchmarks.overhead import random_model
 from magicvideo.benchmarks.own_process import measured_apart
 from magicvideo.benchmarks.peak_memory import forget_peak, peak_mebibytes
 from magicvideo.tests.support import small_host
@@ -93,8 +93,7 @@ def training_clips(options: argparse.Namespace, cached: bool) -> TrainingClips:
 def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of one step after a first one, which warms up, and the peak memory of both in MiB."""
     how, cost = WAYS[way], Cost()
-    small_host.SMALL.update(FULL)
-    model = small_host.build_model()
+    model = random_model(torch.float32)
     with tempfile.TemporaryDirectory() as folder:
         training = MotionTraining(
             model,

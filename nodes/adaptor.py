@@ -10,7 +10,7 @@ from ..adaptor_unet.host.folders import adaptor_names, load_adaptor, save_adapto
 from ..adaptor_unet.host.hosted import fresh_adaptor
 from ..adaptor_unet.host.motion_effect import Motion
 from ..adaptor_unet.host.versions import schema
-from .inputs import ADAPTORS, CATEGORY, Adaptor, end_percent, frames_per_clip, seed, start_percent
+from .inputs import ADAPTORS, CATEGORY, Adaptor, end_percent, frames_per_clip, scaling_strength, seed, start_percent
 
 
 class LoadAdaptor(io.ComfyNode):
@@ -132,13 +132,8 @@ class ApplyMagicVideo(io.ComfyNode):
                     "model", tooltip="A Stable Diffusion (1.x, 2.x, XL) model; LoRAs may come before or after."
                 ),
                 Adaptor.Input("adaptor", tooltip="From Load MagicVideo Adaptor or New MagicVideo Adaptor."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="How much of the motion: 0 leaves the image model exactly as it was, 1 is as trained.",
+                scaling_strength(
+                    "How much of the motion: 0 leaves the image model exactly as it was, 1 is as trained."
                 ),
                 io.Float.Input(
                     "fps",

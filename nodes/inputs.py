@@ -38,6 +38,11 @@ def strength(tooltip: str) -> io.Float.Input:
     return io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
 
 
+def scaling_strength(tooltip: str) -> io.Float.Input:
+    """Strength of what scales a change, of any sign: 0 none of it, 1 as trained."""
+    return io.Float.Input("strength", default=1.0, min=-10.0, max=10.0, step=0.01, tooltip=tooltip)
+
+
 def start_percent(tooltip: str) -> io.Float.Input:
     """Point of sampling from which on an effect acts: 0 the start, 1 the end."""
     return io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip=tooltip)

@@ -14,7 +14,7 @@ from ..adaptor_unet.host.folders import (
 )
 from ..adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from ..adaptor_unet.host.versions import schema
-from .inputs import MOTION_MODULES, MotionModule, end_percent, frames_per_clip, start_percent
+from .inputs import MOTION_MODULES, MotionModule, end_percent, frames_per_clip, scaling_strength, start_percent
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +74,7 @@ class LoadMotionLora(io.ComfyNode):
                     tooltip="A file in models/animatediff_motion_lora or models/magicvideo_motion_loras. Press R in "
                     "the graph after adding one.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="How much of it: 0 none, 1 as trained, below 0 the other way round.",
-                ),
+                scaling_strength("How much of it: 0 none, 1 as trained, below 0 the other way round."),
             ],
             outputs=[
                 MotionModule.Output(
@@ -109,13 +102,8 @@ class ApplyMotionModule(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model; LoRAs may come before or after."),
                 MotionModule.Input("motion_module", tooltip="From Load Motion Module or Load Motion LoRA."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="How much of the motion: 0 leaves the image model exactly as it was, 1 is as trained.",
+                scaling_strength(
+                    "How much of the motion: 0 leaves the image model exactly as it was, 1 is as trained."
                 ),
                 io.Combo.Input(
                     "noise_schedule",

@@ -8,7 +8,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from ways import Way, cross_frame, features, last_frames, latents, moved
 
-from fake_card import CARD, Waits, fake_card
+from fake_card import call, fake_card
 from magicvideo.adaptor_unet.host.binding import with_effect
 from magicvideo.adaptor_unet.host.causal_windows import Chunk
 from magicvideo.adaptor_unet.host.frame_cache import ONCE, OPTION, FrameCache, MadeOnce
@@ -17,23 +17,6 @@ from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from motion_modules import motion_module
 
 FRAMES = 8
-
-
-def call(bound: ModelPatcher, frames: int = FRAMES, **options: object) -> Waits:
-    """One call of the UNet with both sides of guidance, as the host makes it while it samples."""
-    given = {
-        **bound.model_options["transformer_options"],
-        "wrappers": bound.wrappers,
-        "cond_or_uncond": [0, 1],
-        "uuids": ["wanted", "not wanted"],
-        "sigmas": torch.empty(1, device=CARD),
-        **options,
-    }
-    rows = 2 * frames
-    x, text = torch.empty(rows, 4, 16, 16, device=CARD), torch.empty(rows, 77, 32, device=CARD)
-    with Waits() as waits:
-        bound.model.diffusion_model(x, torch.empty(rows, device=CARD), context=text, transformer_options=given)
-    return waits
 
 
 def together(model: ModelPatcher, adaptor: ModelPatcher, *_: object) -> ModelPatcher:
@@ -47,8 +30,8 @@ def test_a_call_neither_copies_to_the_card_nor_reads_from_it(
 ) -> None:
     bound, once = way(model, adaptor), MadeOnce()
     with fake_card(model, adaptor), torch.inference_mode():
-        call(bound, **{ONCE: once})
-        assert call(bound, **{ONCE: once}).found == {}
+        call(bound, FRAMES, **{ONCE: once})
+        assert call(bound, FRAMES, **{ONCE: once}).found == {}
 
 
 @pytest.mark.on_newest  # what is kept of the frames before is the pack's own
@@ -60,7 +43,7 @@ def test_nor_does_a_chunk_of_a_longer_clip(model: ModelPatcher, adaptor: ModelPa
             for start in range(0, total, FRAMES):
                 cache.begin_chunk()  # without noise levels, which are read once a call where they are asked for
                 chunk = Chunk(range(start, start + FRAMES), total)
-                found |= call(bound, **{ONCE: once, OPTION: cache, "context_window": chunk}).found
+                found |= call(bound, FRAMES, **{ONCE: once, OPTION: cache, "context_window": chunk}).found
         assert found == {}
 
 
@@ -69,15 +52,15 @@ def test_a_motion_module_neither_copies_nor_reads(model: ModelPatcher, variant: 
     module, once = motion_module(variant), MadeOnce()
     bound = with_effect(model, MotionModuleEffect.of(model, motion_module=module))
     with fake_card(model, module), torch.inference_mode():
-        call(bound, **{ONCE: once})
-        assert call(bound, **{ONCE: once}).found == {}
+        call(bound, FRAMES, **{ONCE: once})
+        assert call(bound, FRAMES, **{ONCE: once}).found == {}
 
 
 def test_what_is_made_at_the_first_call_does_not_grow_with_the_sites(
     model: ModelPatcher, adaptor: ModelPatcher
 ) -> None:
     with fake_card(model, adaptor), torch.inference_mode():
-        waits = call(together(model, adaptor), **{ONCE: MadeOnce()})
+        waits = call(together(model, adaptor), FRAMES, **{ONCE: MadeOnce()})
         assert waits.found.total() < len(adaptor.model.config.convolutions)
 
 
@@ -87,8 +70,8 @@ def test_without_what_is_made_once_a_copy_would_be_seen(
     monkeypatch.setattr(MadeOnce, "get", lambda self, key, make: make())
     bound, once = moved(model, adaptor), MadeOnce()
     with fake_card(model, adaptor), torch.inference_mode():
-        call(bound, **{ONCE: once})
-        assert call(bound, **{ONCE: once}).found != {}
+        call(bound, FRAMES, **{ONCE: once})
+        assert call(bound, FRAMES, **{ONCE: once}).found != {}
 
 
 def test_a_long_clip_makes_no_more_than_a_trained_one(model: ModelPatcher, adaptor: ModelPatcher) -> None:

@@ -85,6 +85,26 @@ def fake_card(*models: ModelPatcher) -> Iterator[None]:
         clear_caches()
 
 
+def call(bound: ModelPatcher, frames: int, size: int = 16, **options: object) -> Waits:
+    """One call of the UNet with both sides of guidance, as the host makes it while it samples; on a card that is not
+    there.  ``size``: latent height and width; ``options`` join those of the call."""
+    rows, unet = 2 * frames, bound.model.diffusion_model
+    channels = bound.model.model_config.unet_config["context_dim"]
+    given = {
+        **bound.model_options["transformer_options"],
+        "wrappers": bound.wrappers,
+        "cond_or_uncond": [0, 1],
+        "uuids": ["wanted", "not wanted"],
+        "sigmas": torch.empty(1, device=CARD),
+        **options,
+    }
+    x = torch.empty(rows, 4, size, size, dtype=unet.dtype, device=CARD)
+    text = torch.empty(rows, 77, channels, dtype=unet.dtype, device=CARD)
+    with Waits() as waits:
+        unet(x, torch.empty(rows, device=CARD), context=text, transformer_options=given)
+    return waits
+
+
 def free(device: object = None, torch_free_too: bool = False) -> int | tuple[int, int]:
     """What the host asks a card for in attention: its free memory, in bytes."""
     return (2**34, 2**34) if torch_free_too else 2**34

@@ -17,13 +17,7 @@ from magicvideo.tools.make_random_checkpoint import random_motion_module
 from magicvideo.tools.motion_module_files import Size
 
 # Of SD1.5's own topology, a tenth as wide.
-NARROW = {
-    "model_channels": 32,
-    "num_res_blocks": 2,
-    "channel_mult": (1, 2, 4, 4),
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-}
+NARROW = small_host.SD15_BLOCKS | {"model_channels": 32}
 # For the small UNet of small_host.
 SMALL = Size((64, 64), depth=1)
 

@@ -31,6 +31,14 @@ SMALL = {
 }
 
 
+# SD1.5's own levels and blocks, of whatever width.
+SD15_BLOCKS = {
+    "num_res_blocks": 2,
+    "channel_mult": (1, 2, 4, 4),
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+}
+FULL = SD15_BLOCKS | {"model_channels": 320, "context_dim": 768}
 # What is different in the other families: transformers a block, heads by their channels, a vector beside the timestep.
 SMALL_SD2 = {"use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 16}
 SMALL_SDXL = SMALL_SD2 | {
@@ -101,11 +109,9 @@ def trained(adaptor: ModelPatcher, seed: int = 1, size: float = 0.3) -> ModelPat
     return adaptor
 
 
-def conditioning(
-    seed: int = 0, tokens: int = 77, batch: int = 1, channels: int = SMALL["context_dim"], **extra: object
-) -> list:
+def conditioning(seed: int = 0, tokens: int = 77, batch: int = 1, channels: int | None = None, **extra: object) -> list:
     generator = torch.Generator().manual_seed(seed)
-    text = torch.randn(batch, tokens, channels, generator=generator)
+    text = torch.randn(batch, tokens, channels or SMALL["context_dim"], generator=generator)
     return [[text, {"pooled_output": torch.randn(batch, 1280, generator=generator), **extra}]]
 
 
