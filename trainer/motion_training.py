@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# LoRA managers' names of the families.
+BASE_VERSIONS = {"SD1.5": "sd_v1", "SD2": "sd_v2"}
+
 
 @dataclass(frozen=True)
 class Output:
@@ -144,10 +147,11 @@ class MotionTraining:
             self._export(self.trainables, step, final)
             return
         told = {"magicvideo.training": json.dumps(self.used | {"steps_done": step})}
-        save(self.adaptor, self.output.adaptor, told | common_keys(self.settings, step), overwrite=True)
+        common = common_keys(self.settings, step, self.adaptor.config.base)
+        save(self.adaptor, self.output.adaptor, told | common, overwrite=True)
         if isinstance(self.trainables.base, BaseLora):
             tensors = self.trainables.base.for_loaders()
-            save_tensors(self.output.base, tensors, told | common_keys(self.settings, step))
+            save_tensors(self.output.base, tensors, told | common)
         elif self.settings.base_tuning == "full" and final:
             encoders = self.encoders()
             write_checkpoint(self.output.base, self.model, self.denoiser.unet, encoders.clip, encoders.vae, told)
@@ -175,10 +179,10 @@ def refuse_finished(output: Output, settings: TrainingSettings) -> None:
             )
 
 
-def common_keys(settings: TrainingSettings, step: int) -> dict[str, str]:
-    """What LoRA managers read."""
+def common_keys(settings: TrainingSettings, step: int, family: str) -> dict[str, str]:
+    """What LoRA managers read; those made of SDXL have its name."""
     return {
-        "ss_base_model_version": "sd_v1",
+        "ss_base_model_version": BASE_VERSIONS.get(family, "sdxl_base_v1-0"),
         "ss_steps": str(step),
         "ss_max_train_steps": str(settings.steps),
         "ss_learning_rate": str(settings.learning_rate),

@@ -49,6 +49,7 @@ NOT_RUN = {
     "tools/make_thumbnails.py": "runs every workflow for minutes; tests/test_thumbnails.py looks at what it has made",
     "demo/measure/animated_subject.py": "fetches an animated emoji from the network; what it trains with is bin/train",
     "benchmarks/overhead.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
+    "benchmarks/card.py": "a full-size UNet for minutes, and its figures need a card that does nothing else",
     "benchmarks/long.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/training.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/ablation.py": "trains for an hour; what it puts in place of parts is tested in tests/benchmarks",

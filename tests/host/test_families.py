@@ -148,6 +148,9 @@ def test_an_adaptor_is_trained_in_the_graph_and_fits(
     with torch.inference_mode():
         adaptor, plot, frames = graph_training(model, clips, **settings).train()
     assert family_of(model) == adaptor.model.config.base and frames.isfinite().all()
+    (saved,) = tmp_path.glob("adaptors/*.safetensors")
+    told = load(saved).metadata["ss_base_model_version"]
+    assert told == ("sd_v2" if family_of(model) == "SD2" else "sdxl_base_v1-0")
     assert not torch.equal(sample(bind(model, adaptor), FRAMES), sample(model, FRAMES))
 
 

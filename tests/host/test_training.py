@@ -208,7 +208,7 @@ def test_a_trained_adaptor_loads_and_shows(tmp_path: Path) -> None:
     assert run.run.train()
     loaded = load(tmp_path / "a.safetensors")
     assert '"steps_done": 3' in loaded.metadata["magicvideo.training"]
-    assert loaded.metadata["ss_steps"] == "3"
+    assert loaded.metadata["ss_steps"] == "3" and loaded.metadata["ss_base_model_version"] == "sd_v1"
     for name, tensor in loaded.state_dict().items():
         torch.testing.assert_close(tensor, run.run.averages.values[f"adaptor.{name}"])
     assert not torch.equal(sample(bind(model, hosted(loaded)), FRAMES), sample(model, FRAMES))
