@@ -1,6 +1,6 @@
 """Nodes for adaptors: load, make, save one, and apply it to a model."""
 
-from typing import Any
+from typing import Any, get_args
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -10,6 +10,7 @@ from ..adaptor_unet.host.folders import adaptor_names, load_adaptor, save_adapto
 from ..adaptor_unet.host.hosted import fresh_adaptor
 from ..adaptor_unet.host.motion_effect import Motion
 from ..adaptor_unet.host.versions import schema
+from ..adaptor_unet.sites import AttentionAt
 from .inputs import ADAPTORS, CATEGORY, Adaptor, end_percent, frames_per_clip, scaling_strength, seed, start_percent
 
 
@@ -108,13 +109,21 @@ class NewAdaptor(io.ComfyNode):
                     tooltip="Temporal attention starts from the model's own self-attention, or at random.",
                 ),
                 seed("Seed of the weights that start at random.", stays=True),
+                io.Combo.Input(
+                    "attention_at",
+                    options=list(get_args(AttentionAt)),
+                    default="every_block",
+                    optional=True,
+                    tooltip="Where a spatial transformer has several blocks, as in SDXL: temporal attention in every "
+                    "one, or in the first, for a much smaller file. For SD1.5 and SD2 both are the same.",
+                ),
             ],
             outputs=[Adaptor.Output(display_name="adaptor", tooltip="Changes nothing until it is trained.")],
         )
 
     @classmethod
-    def execute(cls, model: ModelPatcher, frames: int, rank: int, init: str, seed: int) -> io.NodeOutput:
-        return io.NodeOutput(fresh_adaptor(model, frames, rank, init, seed))
+    def execute(cls, model: ModelPatcher, **settings: object) -> io.NodeOutput:
+        return io.NodeOutput(fresh_adaptor(model, **settings))
 
 
 class ApplyMagicVideo(io.ComfyNode):

@@ -25,6 +25,8 @@ NAMES = (
     "motion_module_fast",
     "motion_module_video_to_video",
     "motion_module_long_video_to_video",
+    "sdxl_video_to_video",
+    "sdxl_train_motion",
     "demo_text_to_video",
     "demo_prompts_over_time",
     "demo_long_video",
@@ -36,7 +38,7 @@ NOTES = {"MarkdownNote", "Note"}
 # Workflows of other people store values by position, so this order never changes; new inputs go to the end.
 INPUTS = {
     "MagicVideo_LoadAdaptor": ["adaptor_name"],
-    "MagicVideo_NewAdaptor": ["model", "frames", "rank", "init", "seed"],
+    "MagicVideo_NewAdaptor": ["model", "frames", "rank", "init", "seed", "attention_at"],
     "MagicVideo_Apply": [
         "model",
         "adaptor",

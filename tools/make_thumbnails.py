@@ -6,7 +6,8 @@
 
 A picture is an animated WebP under the name that the page asks for, which ends in .jpg: a browser shows a picture by
 what is in it. For the demo model there are no LoRA and no ControlNet. Workflows with these run with a random one at
-strength 0, so their pictures show the rest. Nor is there a motion module: what these do is drawn.
+strength 0, so their pictures show the rest. Nor is there a motion module or an SDXL model: what
+these do is drawn.
 """
 
 import argparse

@@ -77,8 +77,6 @@ def adaptor_for(model: ModelPatcher, init: Init = "spatial", seed: int = 0, **se
     return new_adaptor(config_for(model, **settings), init, seed, unet_weights(model))
 
 
-def fresh_adaptor(
-    model: ModelPatcher, frames: int = 16, rank: int = 0, init: Init = "spatial", seed: int = 0
-) -> ModelPatcher:
+def fresh_adaptor(model: ModelPatcher, **settings: object) -> ModelPatcher:
     """An identity adaptor that fits the model, as ``adaptor_for`` makes it, ready for Apply."""
-    return hosted(adaptor_for(model, init, seed, frames=frames, rank=rank))
+    return hosted(adaptor_for(model, **settings))

@@ -21,6 +21,7 @@ from magicvideo.adaptor_unet.host.caption_tensor import CaptionTensor
 from magicvideo.adaptor_unet.host.hosted import adaptor_for, fresh_adaptor, hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.training_unet import TrainingUnet
+from magicvideo.nodes.adaptor import NewAdaptor
 from magicvideo.trainer.node_inputs import WiredClips
 from measures import relative
 
@@ -165,6 +166,13 @@ def test_attention_may_stand_in_the_first_block_of_each_transformer_alone(
     assert relative(sample(bind(bind(model, adaptor), few), FRAMES), both) <= CLOSE, "in either order"
     assert not torch.equal(both, sample(bind(model, adaptor), FRAMES))
     assert relative(sample(with_causal_windows(bind(model, few), 2), FRAMES), alone) <= CLOSE
+
+
+@pytest.mark.parametrize("family", ["SDXL"], indirect=True)
+def test_the_node_puts_attention_where_it_is_asked_to_and_everywhere_by_default(model: ModelPatcher) -> None:
+    settings = {"frames": 4, "rank": 2, "init": "random", "seed": 0}
+    made = [NewAdaptor.execute(model, **settings, **chosen).args[0] for chosen in ({}, {"attention_at": "first_block"})]
+    assert [len(one.model.config.transformers) for one in made] == [8, 4]
 
 
 def test_a_caption_without_its_vector_is_refused_where_the_model_wants_one() -> None:
