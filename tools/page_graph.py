@@ -86,9 +86,13 @@ class PageGraph:
     def _by_id(self, number: int) -> Node:
         return next(node for node in self.graph["nodes"] if node["id"] == number)
 
+    def value(self, node: Node, name: str) -> object:
+        """The value of a widget by its name."""
+        return node["widgets_values"][self.places(node)[name]]
+
     def set(self, node: Node, **values: object) -> None:
         """Sets widgets by name."""
-        places = self._places(node)
+        places = self.places(node)
         for name, value in values.items():
             node["widgets_values"][places[name]] = value
 
@@ -96,11 +100,11 @@ class PageGraph:
         """Sets widgets by name on every node (of a type) that has them."""
         for node in self.graph["nodes"]:
             if type in (None, node["type"]):
-                places = self._places(node)
+                places = self.places(node)
                 self.set(node, **{name: value for name, value in values.items() if name in places})
 
     @staticmethod
-    def _places(node: Node) -> dict[str, int]:
+    def places(node: Node) -> dict[str, int]:
         """Where each widget's value stands in the node's list of values."""
         places, at = {}, 0
         for row in node["inputs"]:
@@ -129,7 +133,7 @@ class PageGraph:
         for node in self.graph["nodes"]:
             if node["type"] in NOTES:
                 continue
-            places, inputs = self._places(node), {}
+            places, inputs = self.places(node), {}
             for row in node["inputs"]:
                 if row["link"] is not None:
                     inputs[row["name"]] = sources[row["link"]]

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from magicvideo.tools.app_mode import app_mode
+
 Node = dict[str, Any]
 Box = tuple[float, float, float, float]
 
@@ -94,7 +96,10 @@ def _begins_in(node: Node, box: list[float]) -> bool:
 
 
 def lay_out(graph: dict[str, Any], blocks: list[Block] | None = None) -> None:
-    """Places and sizes nodes and groups, in columns of the height that opens largest, and sets older pages' view."""
+    """Places and sizes nodes and groups, in columns of the height that opens largest.
+
+    Also sets older pages' view, and what newer pages show in their app mode.
+    """
     blocks = blocks_of(graph) if blocks is None else blocks
     heights = range(600, MOST_HIGH, 5)
     best = max(heights, key=lambda height: _placed(blocks, height))
@@ -105,7 +110,7 @@ def lay_out(graph: dict[str, Any], blocks: list[Block] | None = None) -> None:
     scale = min((SMALL_WINDOW[0] - bars_x - EDGE) / width, (SMALL_WINDOW[1] - bars_y - EDGE) / height, 1.0)
     scale = math.floor(100 * scale) / 100
     offset = [round(bars_x / scale - left), round(bars_y / scale - top)]
-    graph["extra"]["ds"] = {"scale": scale, "offset": offset}
+    graph["extra"] |= {"ds": {"scale": scale, "offset": offset}, "linearData": app_mode(graph)}
 
 
 def _placed(blocks: list[Block], height: int) -> float:

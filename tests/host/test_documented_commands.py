@@ -33,6 +33,7 @@ RUN = {
     "bin/train.py": "tests/server/test_train_command.py",
     "bin/demo_files.py": "tests/host/test_demo_files.py",
     "demo/model/make_checkpoint.py": "tests/host/test_demo_checkpoint.py",
+    "tools/blueprints.py": "tests/test_blueprints.py",
     "tools/demo_workflows.py": "tests/demo/test_demo_workflows.py",
     "tools/lay_out_workflows.py": "tests/test_page_layout.py",
     "demo/model/padding.py": "tests/demo/test_pad_adaptor.py",
