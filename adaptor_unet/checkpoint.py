@@ -1,5 +1,6 @@
 """Saving and loading one adaptor: safetensors only, settings in the metadata, nothing guessed, nothing half loaded."""
 
+import math
 import os
 import struct
 from dataclasses import replace
@@ -17,6 +18,8 @@ from .whole_file import save_tensors
 
 FORMAT, VERSION = "adaptor", "1"
 MOST_HEADER_BYTES = 4 * 2**20
+# Where a file says at which frame rate its adaptor was trained, and what is taken where it says nothing.
+FPS, UNTOLD_FPS = "magicvideo.fps", 8.0
 # ModelSpec's names of the families.
 ARCHITECTURES = {
     "SD1.5": "stable-diffusion-v1",
@@ -90,6 +93,24 @@ def file_metadata(config: AdaptorConfig) -> dict[str, str]:
         "modelspec.implementation": "ComfyUI-MagicVideo",
         "modelspec.date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def trained_fps(adaptor: VideoAdaptor) -> float:
+    """The frame rate that an adaptor was trained with, as its file says; 8 where it says none, as for a new one.
+
+    Raises ValueError where the file says something that is no frame rate.
+    """
+    told = adaptor.metadata.get(FPS, f"{UNTOLD_FPS}")
+    try:
+        rate = float(told)
+    except ValueError:
+        rate = math.nan
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError(
+            f"The adaptor's file says that it was trained at {told!r:.40} frames a second; expected a number above 0. "
+            "Set fps of Apply MagicVideo."
+        )
+    return rate
 
 
 def load(path: Path, operations: type | ModuleType = nn) -> VideoAdaptor:

@@ -5,6 +5,7 @@ from typing import Any, get_args
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..adaptor_unet.checkpoint import trained_fps
 from ..adaptor_unet.host.binding import with_effect
 from ..adaptor_unet.host.folders import adaptor_names, load_adaptor, save_adaptor
 from ..adaptor_unet.host.hosted import fresh_adaptor
@@ -146,11 +147,12 @@ class ApplyMagicVideo(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "fps",
-                    default=8.0,
-                    min=0.1,
+                    default=0.0,
+                    min=0.0,
                     max=240.0,
                     step=0.1,
-                    tooltip="Frame rate the clip is meant for. Give the same to Create Video.",
+                    tooltip="Frame rate the clip is meant for; 0: the one that the adaptor was trained with. Give the "
+                    "output fps to Create Video.",
                 ),
                 frames_per_clip(),
                 start_percent("Where in sampling the motion begins to act."),
@@ -175,10 +177,15 @@ class ApplyMagicVideo(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="A copy of the model that makes clips. The model that came in stays as it was.")
+                io.Model.Output(
+                    tooltip="A copy of the model that makes clips. The model that came in stays as it was."
+                ),
+                io.Float.Output(display_name="fps", tooltip="The clip's frame rate, for Create Video."),
             ],
         )
 
     @classmethod
-    def execute(cls, model: ModelPatcher, **settings: object) -> io.NodeOutput:
-        return io.NodeOutput(with_effect(model, Motion.of(model, **settings)))
+    def execute(cls, model: ModelPatcher, adaptor: ModelPatcher, fps: float, **settings: object) -> io.NodeOutput:
+        rate = fps or trained_fps(adaptor.model)
+        motion = Motion.of(model, adaptor=adaptor, fps=rate, **settings)
+        return io.NodeOutput(with_effect(model, motion), rate)

@@ -28,7 +28,8 @@ class Blueprint:
     """A part of a workflow.
 
     ``holds``: types of its nodes.  ``asks_for``: its widgets, each as the beginning of a node's title, the widget's
-    name and the name that is shown.  ``renamed``: other names for inputs and outputs of links.
+    name and the name that is shown.  ``renamed``: other names for inputs and outputs of links.  ``gives``: outputs
+    beside those of cut links, each as a title and a name.  ``sets``: values other than the workflow's, by widget.
     """
 
     template: str
@@ -37,6 +38,8 @@ class Blueprint:
     holds: tuple[str, ...]
     asks_for: tuple[tuple[str, str, str], ...]
     renamed: dict[str, str] = field(default_factory=dict)
+    gives: tuple[tuple[str, str], ...] = ()
+    sets: dict[str, object] = field(default_factory=dict)
 
 
 BLUEPRINTS = {
@@ -50,6 +53,8 @@ BLUEPRINTS = {
             ("Apply MagicVideo", "strength", "strength"),
             ("Apply MagicVideo", "fps", "fps"),
         ),
+        gives=(("Apply MagicVideo", "fps"),),
+        sets={"fps": 0.0},
     ),
     "Load and Apply Motion Module": Blueprint(
         "motion_module_text_to_video",
@@ -124,18 +129,29 @@ def ports(graph: PageGraph, blueprint: Blueprint, inner: dict[int, Node]) -> tup
             name = inner[end]["inputs"][slot]["name"]
             port = entering.setdefault((start, out), Port(blueprint.renamed.get(name, name), kind, []))
             port.ends.append((end, slot))
+    for title, name in blueprint.gives:
+        node = titled(inner, title)
+        out = next(i for i, row in enumerate(node["outputs"]) if row["name"] == name)
+        leaving[node["id"], out] = Port(name, node["outputs"][out]["type"], [(node["id"], out)])
     widgets = []
     for title, name, shown in blueprint.asks_for:
-        (node,) = (node for node in inner.values() if node["title"].startswith(title))
+        node = titled(inner, title)
         slot = next(i for i, row in enumerate(node["inputs"]) if row["name"] == name)
         kind, ends = node["inputs"][slot]["type"], [(node["id"], slot)]
         widgets.append(Port(shown, kind, ends, graph.value(node, name), is_widget=True))
     return [*entering.values(), *widgets], list(leaving.values())
 
 
+def titled(inner: dict[int, Node], title: str) -> Node:
+    """The one node whose title begins so."""
+    (found,) = (node for node in inner.values() if node["title"].startswith(title))
+    return found
+
+
 def made(name: str, blueprint: Blueprint) -> dict[str, Any]:
     """The blueprint as the page reads it: a graph of one node, and that node's subgraph."""
     graph = PageGraph(PACK / "workflows" / f"{blueprint.template}.json")
+    graph.set_all(**blueprint.sets)
     inner = {node["id"]: node for node in inner_nodes(graph, blueprint)}
     inputs, outputs = ports(graph, blueprint, inner)
     number = str(uuid.uuid5(uuid.UUID(graph.graph["id"]), name))

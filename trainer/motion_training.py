@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..adaptor_unet.adaptor import VideoAdaptor
-from ..adaptor_unet.checkpoint import save
+from ..adaptor_unet.checkpoint import FPS, save
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.training_files import HostEncoders, decode, write_checkpoint
 from ..adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, make_room, sample_latents, training_dtype
@@ -147,8 +147,9 @@ class MotionTraining:
             self._export(self.trainables, step, final)
             return
         told = {"magicvideo.training": json.dumps(self.used | {"steps_done": step})}
+        rate = {FPS: f"{self.clips.usual_fps:g}"}
         common = common_keys(self.settings, step, self.adaptor.config.base)
-        save(self.adaptor, self.output.adaptor, told | common, overwrite=True)
+        save(self.adaptor, self.output.adaptor, told | rate | common, overwrite=True)
         if isinstance(self.trainables.base, BaseLora):
             tensors = self.trainables.base.for_loaders()
             save_tensors(self.output.base, tensors, told | common)

@@ -25,6 +25,7 @@ from .frame_cache import ONCE, MadeOnce
 from .hints import own_hints
 from .layout import check_batch, tell_of_one_frame, window_places
 from .memory import planned_shape
+from .moving_preview import sample_together
 from .noise import noise_as_trained
 from .step_state import refuse_step_state
 from .unet_call import parts_of_call, uncompiled, with_effects_of_call
@@ -103,7 +104,7 @@ class Binding:
         if causal is None:
             options[BATCH_FRAMES] = len(noise)
         extra_args = {**extra_args, "model_options": {**model_options, "transformer_options": options}}
-        sample = executor if causal is None else partial(causal.sample, executor)
+        sample = partial(causal.sample if causal else sample_together, executor)
         try:
             return sample(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
         finally:

@@ -209,6 +209,7 @@ def test_a_trained_adaptor_loads_and_shows(tmp_path: Path) -> None:
     loaded = load(tmp_path / "a.safetensors")
     assert '"steps_done": 3' in loaded.metadata["magicvideo.training"]
     assert loaded.metadata["ss_steps"] == "3" and loaded.metadata["ss_base_model_version"] == "sd_v1"
+    assert loaded.metadata["magicvideo.fps"] == "8", "of clips at 8 and 9, the lower of the middle ones"
     for name, tensor in loaded.state_dict().items():
         torch.testing.assert_close(tensor, run.run.averages.values[f"adaptor.{name}"])
     assert not torch.equal(sample(bind(model, hosted(loaded)), FRAMES), sample(model, FRAMES))

@@ -61,7 +61,7 @@ def test_a_blueprint_applies_an_adaptor_as_its_two_nodes_do(
     for class_type in ("MagicVideo_Apply", "MagicVideo_LoadAdaptor"):
         (gone,) = nodes_of(prompt, class_type)
         del prompt[gone]
-    made, (model,) = with_blueprint(
+    made, (model, _) = with_blueprint(
         prompt, listed["Load and Apply MagicVideo"], model=[checkpoint, 0], adaptor_name=adaptor_name, fps=8.0
     )
     made[sampler]["inputs"]["model"] = model

@@ -200,9 +200,10 @@ class Page:
         return self.run(GRAPH)
 
     def videos(self) -> list[str]:
-        """Addresses that the page's video elements play from; fails unless each of them decodes."""
+        """Addresses that the page's video elements play from; fails unless each of them decodes and loops."""
         self.wait("[...document.querySelectorAll('video')].some(video => video.readyState >= 2)")
         assert self.run("[...document.querySelectorAll('video')].every(video => !video.error && video.videoWidth > 0)")
+        assert self.run("[...document.querySelectorAll('video')].every(video => video.loop)")
         return self.run("[...document.querySelectorAll('video')].map(video => video.currentSrc)")
 
     def drop(self, path: str, name: str, type: str) -> None:
