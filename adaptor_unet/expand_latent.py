@@ -1,8 +1,9 @@
-"""Stills or clips become longer clips: each clip's last frame is repeated to the wanted length.
+"""Stills or clips become longer clips: each goes on with its last frame again and again, or back and forth.
 
 Axes: b clips, f frames given for each, c channels, h height, w width; n = b f.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,11 +11,21 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 
-def lengthen(x: Tensor, given: int, frames: int) -> Tensor:
-    """(b given) ... -> (b frames) ..., clip after clip: each clip goes on with its last frame."""
+def shown(given: int, frames: int, ping_pong: bool = False) -> list[int]:
+    """Which of the given frames each of the clip is: the last again and again, or backwards, forwards and so on.
+
+    Back and forth, ``2 given - 2`` frames are a loop: the next one would be the first.
+    """
+    if not ping_pong or given == 1:
+        return [min(place, given - 1) for place in range(frames)]
+    way = 2 * given - 2
+    return [min(place % way, way - place % way) for place in range(frames)]
+
+
+def lengthen(x: Tensor, given: int, places: Sequence[int]) -> Tensor:
+    """(b given) ... -> (b f) ..., clip after clip: frame by frame the one of that place."""
     clips = rearrange(x, "(b f) ... -> b f ...", f=given)
-    last = torch.arange(frames, device=x.device).clamp(max=given - 1)
-    return rearrange(clips[:, last], "b f ... -> (b f) ...")
+    return rearrange(clips[:, list(places)], "b f ... -> (b f) ...")
 
 
 def noise_places(places: list[int], given: int, frames: int) -> list[int]:
@@ -40,12 +51,13 @@ def keeping_mask(clips: int, given: int, frames: int, height: int, width: int) -
 
 
 def expand_latent(
-    latent: dict[str, Any], frames: int, frames_per_clip: int = 1, keep_given: bool = False
+    latent: dict[str, Any], frames: int, frames_per_clip: int = 1, keep_given: bool = False, ping_pong: bool = False
 ) -> dict[str, Any]:
     """A ComfyUI latent of ``frames`` frames a clip, from one of ``frames_per_clip``.
 
     A noise mask of one entry a frame is lengthened too; ``keep_given`` puts one in its place that keeps the given
     frames and frees the new ones.  Batch indices (which noise each frame gets) go on so that every frame has its own.
+    ``ping_pong``: new frames are the given ones backwards, then forwards and so on, in place of the last.
     Raises ValueError when the latent does not hold whole clips or the clips would get shorter.
     """
     samples = latent["samples"]
@@ -61,13 +73,14 @@ def expand_latent(
         )
     if frames < frames_per_clip:
         raise ValueError(f"The clips have {frames_per_clip} frames already, more than the {frames} asked for.")
-    out = latent | {"samples": lengthen(samples, frames_per_clip, frames)}
+    places = shown(frames_per_clip, frames, ping_pong)
+    out = latent | {"samples": lengthen(samples, frames_per_clip, places)}
     mask = latent.get("noise_mask")
     if keep_given:
         clips = samples.shape[0] // frames_per_clip
         out["noise_mask"] = keeping_mask(clips, frames_per_clip, frames, *samples.shape[2:])
     elif mask is not None and mask.shape[0] == samples.shape[0] and samples.shape[0] > 1:
-        out["noise_mask"] = lengthen(mask, frames_per_clip, frames)
+        out["noise_mask"] = lengthen(mask, frames_per_clip, places)
     if "batch_index" in latent:
         out["batch_index"] = noise_places(list(latent["batch_index"]), frames_per_clip, frames)
     return out

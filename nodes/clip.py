@@ -17,8 +17,8 @@ class ExpandLatent(io.ComfyNode):
             display_name="Expand Latent to Clip",
             category=CATEGORY,
             description="Lengthens each still or clip of a latent batch to a number of frames by repeating its last, "
-            "clip after clip, with noise of its own for every frame.",
-            search_aliases=["repeat latent", "image to video", "extend video", "interpolate", "loop"],
+            "clip after clip, with noise of its own for every frame; or goes back and forth, for a loop.",
+            search_aliases=["repeat latent", "image to video", "extend video", "loop", "ping-pong", "boomerang"],
             inputs=[
                 io.Latent.Input("latent", tooltip="One or more stills or clips of equal length, one after the other."),
                 io.Int.Input("frames", default=16, min=1, max=4096, tooltip="Frames that each clip is to have."),
@@ -36,6 +36,13 @@ class ExpandLatent(io.ComfyNode):
                     tooltip="The sampler leaves the given frames as they are and makes the new ones after them. "
                     "Takes the place of a noise mask.",
                 ),
+                io.Boolean.Input(
+                    "ping_pong",
+                    default=False,
+                    optional=True,
+                    tooltip="The new frames are the given ones backwards, then forwards and so on, in place of the "
+                    "last. 9 frames become a loop of 16: frames = 2 x 9 - 2.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -45,10 +52,8 @@ class ExpandLatent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, latent: io.Latent.Type, frames: int, frames_per_clip: int, keep_given: bool = False
-    ) -> io.NodeOutput:
-        return io.NodeOutput(expand_latent(latent, frames, frames_per_clip, keep_given))
+    def execute(cls, latent: io.Latent.Type, **settings: object) -> io.NodeOutput:
+        return io.NodeOutput(expand_latent(latent, **settings))
 
 
 class CausalWindows(io.ComfyNode):

@@ -217,13 +217,22 @@ def test_what_is_left_out_of_the_archive_is_there_and_nothing_that_the_pack_load
     files = [path.as_posix() for path in shipped_files()]
     matched = [[path for path in files if path.startswith(name) or fnmatch(path, name)] for name in left_out()]
     assert all(matched)
-    loaded = ("__init__.py", "adaptor_unet/", "nodes/", "web/", "locales/", "workflows/", "pyproject.toml")
+    loaded = (
+        "__init__.py",
+        "adaptor_unet/",
+        "nodes/",
+        "web/",
+        "locales/",
+        "workflows/",
+        "subgraphs/",
+        "pyproject.toml",
+    )
     demo = ("workflows/demo_", "workflows/api/demo_")
     assert [path for group in matched for path in group if path.startswith(loaded) and not path.startswith(demo)] == []
 
 
 def test_the_archive_lists_no_template_for_the_weights_that_it_does_not_hold() -> None:
-    templates = [path for path in handed_out() if path.parts[0] == "workflows"]
+    templates = [path for path in handed_out() if path.parts[0] in ("workflows", "subgraphs")]
     assert len([path for path in templates if path.suffix == ".json"]) > 15
     assert [path for path in templates if path.suffix == ".json" and "magicvideo_demo" in read(path)] == []
     assert [path for path in templates if path.stem.startswith("demo_")] == []

@@ -18,6 +18,7 @@ NAMES = (
     "long_video_controlnet",
     "extend_clip",
     "image_to_video",
+    "loop",
     "train_motion",
     "video_to_video_controlnet",
     "long_video_to_video_controlnet",
@@ -25,6 +26,7 @@ NAMES = (
     "motion_module_fast",
     "motion_module_video_to_video",
     "motion_module_long_video_to_video",
+    "motion_module_loop",
     "sdxl_video_to_video",
     "sdxl_train_motion",
     "demo_text_to_video",
@@ -32,6 +34,7 @@ NAMES = (
     "demo_long_video",
     "demo_image_to_video",
     "demo_extend_clip",
+    "demo_loop",
     "demo_train_motion",
 )
 NOTES = {"MarkdownNote", "Note"}
@@ -51,7 +54,7 @@ INPUTS = {
         "chunk",
     ],
     "MagicVideo_CausalWindows": ["model", "chunk_frames", "offload_past"],
-    "MagicVideo_ExpandLatent": ["latent", "frames", "frames_per_clip", "keep_given"],
+    "MagicVideo_ExpandLatent": ["latent", "frames", "frames_per_clip", "keep_given", "ping_pong"],
     "MagicVideo_Train": [
         "model",
         "clip",

@@ -54,7 +54,7 @@ BLUEPRINTS = {
             ("Apply MagicVideo", "fps", "fps"),
         ),
         gives=(("Apply MagicVideo", "fps"),),
-        sets={"fps": 0.0},
+        sets={"fps": 0.0, "adaptor_name": "my_motion_00001.safetensors"},  # as train_motion saves it
     ),
     "Load and Apply Motion Module": Blueprint(
         "motion_module_text_to_video",

@@ -101,6 +101,16 @@ def extend_clip(graph: PageGraph) -> str:
     )
 
 
+def loop(graph: PageGraph) -> str:
+    return (
+        "## Loop, demo model\n\nPress *Run*: 9 frames are sampled as one clip and shown there and back, 16 frames that "
+        "end beside their beginning.\n\n### Change these first\n\n"
+        "1. **Prompt**: another subject, background, direction.\n2. **Seed** of *KSampler*.\n"
+        "3. **Frames**: n in `batch_size` of *Empty Latent Image* and in `frames_per_clip` of *Expand Latent to Clip*, "
+        "and 2 n - 2 in its `frames`.\n"
+    )
+
+
 def train_motion(graph: PageGraph) -> str:
     """A clip of the demo model takes the place of a clip of the user's."""
     train, video = graph.find("MagicVideo_Train"), graph.find("LoadVideo")
@@ -136,7 +146,7 @@ def train_motion(graph: PageGraph) -> str:
 
 MAKERS: dict[str, Callable[[PageGraph], str]] = {
     maker.__name__: maker
-    for maker in (text_to_video, prompts_over_time, long_video, image_to_video, extend_clip, train_motion)
+    for maker in (text_to_video, prompts_over_time, long_video, image_to_video, extend_clip, loop, train_motion)
 }
 
 

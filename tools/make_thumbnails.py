@@ -70,6 +70,7 @@ SHOWN = {
     "long_video": Shown("a turtle moving right on a purple background", LONG_FPS),
     "long_video_controlnet": Shown("a ship moving left on an orange background", LONG_FPS, LONG),
     "extend_clip": Shown("a bee moving left on a white background", EXTENDED_FPS, SHORT),
+    "loop": Shown("a robot moving right on an orange background"),
     "image_to_video": Shown("an apple moving down on a blue background", source=SHORT),
     "train_motion": Shown("a star moving up on a black background", source=SHORT),
     "video_to_video_controlnet": Shown(

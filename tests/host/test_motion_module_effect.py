@@ -312,3 +312,16 @@ def test_a_model_of_another_size_or_kind_is_refused(model: ModelPatcher) -> None
 def test_settings_that_cannot_work_are_refused(model: ModelPatcher, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         applied(model, **settings)
+
+
+# A clip that ends where it begins
+
+
+def test_in_closed_windows_a_clip_is_a_ring_and_in_open_ones_it_is_not(model: ModelPatcher, sample: Sampler) -> None:
+    """Windows of 4 that overlap by 2 begin at every second frame of 8, the last over the seam: a turn by 2 changes
+    nothing but the place."""
+    drawn = noise(8)
+    for closed in (True, False):
+        ring = with_windows(applied(model), 4, 2, "looped_uniform", closed_loop=closed, **NO_ANCHOR)
+        turned = sample(ring, 8, noise=drawn.roll(2, 0)).roll(-2, 0)
+        assert (relative(turned, sample(ring, 8, noise=drawn)) <= CLOSE) == closed

@@ -63,7 +63,6 @@ def test_every_node_is_found_by_words_that_are_not_its_name(listed: dict[str, An
         ("video", "MagicVideo_Apply"),
         ("motion", "MagicVideo_LoadAdaptor"),
         ("loop", "MagicVideo_ExpandLatent"),
-        ("interpolate", "MagicVideo_ExpandLatent"),
         ("consistent", "MagicVideo_DirectedAttention"),
         ("flicker", "MagicVideo_DirectedAttention"),
     ],
@@ -72,6 +71,10 @@ def test_words_that_people_search_for_lead_to_few_nodes(listed: dict[str, Any], 
     """The page shows nodes that have the very word first."""
     named = [name for name, entry in listed.items() if word in entry.get("search_aliases", [])]
     assert (node in named and len(named) <= 3) or "search_aliases" not in listed[node]
+
+
+def test_nothing_is_found_by_words_for_what_the_pack_does_not_do(listed: dict[str, Any]) -> None:
+    assert [name for name, entry in listed.items() if "interpolate" in entry.get("search_aliases", [])] == []
 
 
 def test_a_run_leaves_the_seeds_of_adaptors_as_they_are(listed: dict[str, Any]) -> None:
@@ -99,6 +102,17 @@ def test_every_node_and_input_has_words_in_each_language(listed: dict[str, Any],
         inputs = {key for group in ("required", "optional") for key in node["input"].get(group, {})}
         complete = {key for key, words in told[name]["inputs"].items() if words["name"] and words["tooltip"]}
         assert complete == inputs, f"{name} in {language}"
+
+
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
+def test_every_choice_has_a_name_in_each_other_language(listed: dict[str, Any], language: str) -> None:
+    told = json.loads((PACK / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    for name, node in listed.items():
+        for key, spec in (node["input"].get("required", {}) | node["input"].get("optional", {})).items():
+            choices = spec[1].get("options") if spec[0] == "COMBO" else None
+            if choices is not None and not key.endswith("_name"):  # those are files
+                named = told[name]["inputs"][key]["options"]
+                assert list(named) == choices and all(value in text for value, text in named.items())
 
 
 def test_the_english_words_are_those_of_the_nodes(listed: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ def short(prompt: Prompt) -> Prompt:
     most = MORE_THAN_TWO_CHUNKS if nodes_of(prompt, "MagicVideo_CausalWindows") else FEW
     # Of pictures that are repeated, there are half as many for each of two prompts.
     prompt = with_at_most(prompt, batch_size=most, frames=most, length=most, amount=most // 2, context_length=8)
+    prompt = with_at_most(prompt, frames_per_clip=most)
     settings = "sample_every = 0\nrank = 4\ninit = 'random'"
     return with_inputs(prompt, "MagicVideo_Train", frames=FEW, settings=settings)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magicvideo.adaptor_unet.expand_latent import expand_latent, lengthen, noise_places
+from magicvideo.adaptor_unet.expand_latent import expand_latent, lengthen, noise_places, shown
 
 
 def frames_of(*numbers: int) -> Tensor:
@@ -36,7 +36,28 @@ def test_clips_of_the_wanted_length_stay_as_they_are() -> None:
 
 
 def test_lengthening_works_for_any_further_axes() -> None:
-    assert lengthen(torch.arange(4), 2, 3).tolist() == [0, 1, 1, 2, 3, 3]
+    assert lengthen(torch.arange(4), 2, shown(2, 3)).tolist() == [0, 1, 1, 2, 3, 3]
+
+
+def test_back_and_forth_a_clip_ends_beside_its_beginning() -> None:
+    out = expand_latent({"samples": frames_of(1, 2, 3, 4)}, 6, frames_per_clip=4, ping_pong=True)
+    assert told(out["samples"]) == [1, 2, 3, 4, 3, 2]
+    longer = expand_latent({"samples": frames_of(1, 2, 3, 7, 8, 9)}, 7, frames_per_clip=3, ping_pong=True)
+    assert told(longer["samples"]) == [1, 2, 3, 2, 1, 2, 3, 7, 8, 9, 8, 7, 8, 9], "each clip its own frames"
+
+
+@pytest.mark.parametrize(("given", "frames"), [(1, 4), (2, 5), (9, 16), (9, 40)])
+def test_back_and_forth_neighbours_are_neighbours_and_a_still_stays_one(given: int, frames: int) -> None:
+    places = shown(given, frames, ping_pong=True)
+    steps = {abs(b - a) for a, b in zip(places, places[1:], strict=False)}
+    assert places[:given] == list(range(given)) and steps == ({0} if given == 1 else {1})
+    assert set(places) == set(range(given))
+
+
+def test_masks_go_back_and_forth_with_the_frames() -> None:
+    mask = frames_of(5, 6, 7)[:, :1]
+    out = expand_latent({"samples": frames_of(1, 2, 3), "noise_mask": mask}, 4, frames_per_clip=3, ping_pong=True)
+    assert told(out["noise_mask"]) == [5, 6, 7, 6]
 
 
 @pytest.mark.parametrize("axes", ["n h w", "n c h w"])
