@@ -101,8 +101,7 @@ class Binding:
         model_options, made_once = extra_args["model_options"], MadeOnce()
         causal = causal_sampling(self.effects, len(noise), model_options)
         options = {**model_options.get("transformer_options", {}), ONCE: made_once}
-        if causal is None:
-            options[BATCH_FRAMES] = len(noise)
+        options |= {BATCH_FRAMES: len(noise)} if causal is None else {}
         extra_args = {**extra_args, "model_options": {**model_options, "transformer_options": options}}
         sample = partial(causal.sample if causal else sample_together, executor)
         try:
