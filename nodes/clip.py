@@ -52,8 +52,15 @@ class ExpandLatent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: io.Latent.Type, **settings: object) -> io.NodeOutput:
-        return io.NodeOutput(expand_latent(latent, **settings))
+    def execute(
+        cls,
+        latent: io.Latent.Type,
+        frames: int,
+        frames_per_clip: int,
+        keep_given: bool = False,
+        ping_pong: bool = False,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(expand_latent(latent, frames, frames_per_clip, keep_given, ping_pong))
 
 
 class CausalWindows(io.ComfyNode):
