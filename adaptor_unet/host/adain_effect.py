@@ -22,7 +22,7 @@ from .effect import CallPart, Effect, Options, block_of
 from .frame_cache import CallCache
 from .held_self_attention import HeldSelfAttention
 from .layout import clip_layout
-from .unet_call import sigma_where_it_counts
+from .noise_levels import sigma_where_it_counts
 
 Change = tuple[Tensor, Tensor]
 
