@@ -83,10 +83,11 @@ def reference_of(
 
 
 def adain(own: FrameStatistics, reference: FrameStatistics, strength: float = 1.0) -> tuple[Tensor, Tensor]:
-    """``s (S - 1)`` and ``s B``, n c each: ``S_i = sigma_ref / sigma_i``, ``B_i = mu_ref - S_i mu_i``.
+    """``1 + s (S - 1)`` and ``s B``, n c each: ``S_i = sigma_ref / sigma_i``, ``B_i = mu_ref - S_i mu_i``.
 
-    Exactly 0 where a frame is its own reference.
+    Exactly 1 and 0 where a frame is its own reference.
     """
     scale = (reference.deviation + FLAT) / (own.deviation + FLAT)
-    scale = scale.clamp(1 / MOST_SCALE, MOST_SCALE)
-    return strength * (scale - 1), strength * (reference.mean - scale * own.mean)
+    scale = scale.clamp_(1 / MOST_SCALE, MOST_SCALE)
+    shift = torch.addcmul(reference.mean, scale, own.mean, value=-1)
+    return (scale, shift) if strength == 1 else (1 + strength * (scale - 1), strength * shift)

@@ -20,8 +20,7 @@ class FrameAdaptor(nn.Module):
         self.shift = nn.Parameter(torch.zeros(frames, channels, device=device))
 
     def change(self, rows: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
-        """``s (S - 1)`` and ``s B`` at a strength s, ``n c`` each; ``rows``, n, is the row of S and B for each of n, on
-        their device.
+        """``s (S - 1)`` and ``s B`` at a strength s, ``n c`` each; ``rows``, n, are rows of S and B, on their device.
 
         The difference from the identity, because it keeps its digits in half precision (1.0001 is 1 there), and because
         several adaptors add up in it.
@@ -29,17 +28,22 @@ class FrameAdaptor(nn.Module):
         return strength * (self.scale[rows] - 1), strength * self.shift[rows]
 
 
-def apply_change(z: Tensor, gain: Tensor, shift: Tensor, beside: Tensor | None = None) -> Tensor:
-    """``z + gain (z + beside) + shift``, of z's shape: with ``gain = S - 1`` and ``shift = B``, ``S z + B``.
+def scale_and_shift(z: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``S z + B``, of z's shape; scale and shift spread over it, ``n c 1 1`` or ``n 1 c``, in z's dtype or in fp32.
 
-    ``z`` is ``n c h w`` behind a convolution and ``n p c`` behind attention; gain and shift are of a shape that spreads
-    over it, ``n c 1 1`` or ``n 1 c``, on its device, and may be of another dtype: in fp32 they keep their digits beside
-    features in half precision.  ``beside``, shaped as z, is what the caller's sum holds beside z: it is scaled along,
-    and not added again.  Written into z, and in one pass over it, when no gradient is wanted: fresh memory and further
-    passes cost more than the sums.
+    Written into z, in one pass, when no gradient is wanted: fresh memory and further passes cost more than the sums.
     """
-    if torch.is_grad_enabled():
-        out = torch.addcmul(shift, z, 1 + gain).to(z.dtype)
-        return out if beside is None else torch.addcmul(out, beside, gain).to(z.dtype)
-    torch.addcmul(shift, z, 1 + gain, out=z)
-    return z if beside is None else z.addcmul_(beside, gain)
+    return torch.addcmul(shift, z, scale, out=None if torch.is_grad_enabled() else z).to(z.dtype)
+
+
+def apply_change(
+    z: Tensor, gain: Tensor, shift: Tensor, beside: Tensor | None = None, scale: Tensor | None = None
+) -> Tensor:
+    """``z + gain (z + beside) + shift``, z's shape: with ``gain = S - 1`` and ``shift = B``, ``S z + B``.
+
+    ``beside`` is what the caller's sum holds beside z: scaled along, not added again.  ``scale``: 1 + gain, if known.
+    """
+    out = scale_and_shift(z, 1 + gain if scale is None else scale, shift)
+    if beside is None:
+        return out
+    return torch.addcmul(out, beside, gain, out=None if torch.is_grad_enabled() else out).to(z.dtype)

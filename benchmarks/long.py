@@ -10,7 +10,6 @@ windows.  With ``--order`` the first length is sampled in that order instead of 
 
 import argparse
 import json
-import resource
 import statistics
 import time
 
@@ -22,6 +21,7 @@ from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.initialisation import new_adaptor
+from magicvideo.benchmarks import peak_memory
 from magicvideo.benchmarks.overhead import random_model
 from magicvideo.benchmarks.own_process import measured_apart
 from magicvideo.tests.support import small_host
@@ -54,7 +54,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     seconds(made, min(frames, options.chunk) if options.chunk else frames, options, 1)  # warms up
     taken = [seconds(made, frames, options, options.steps) for _ in range(options.rounds)]
     latents = LATENTS_HELD * frames * 4 * options.size**2 * 4 / 2**20
-    return {"seconds": taken, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - latents}
+    return {"seconds": taken, "peak": peak_memory.peak_mebibytes() - latents}
 
 
 def in_own_process(options: argparse.Namespace, frames: int, chunk: int, at_once: int = 0) -> dict:

@@ -192,7 +192,9 @@ class GraphTraining:
         start = content_of_adaptor(self.start.model) if self.start is not None else ""
         made = {"model": model_fingerprint(self.model), "encoders": self.encoders.fingerprint, "start": start}
         # What came over wires is named before it is encoded, which may differ in the last digit.
-        made["clips"] = content_name(self.clips.given()) if clips is None else clips.train.content
+        made["clips"] = (
+            content_name(self.clips.given(self.settings.clips, self.encoders)) if clips is None else clips.train.content
+        )
         return json.loads(json.dumps(asdict(self.settings) | made))
 
 

@@ -67,12 +67,15 @@ class WiredClips:
         train = MemoryClips(tuple(clips))
         return TrainingClips(train, spread(train, 4), empty)
 
-    def given(self) -> Iterator[tuple[str, Tensor]]:
+    def given(self, data: DataSettings, encoders: HostEncoders) -> Iterator[tuple[str, Tensor]]:
         """All that came over the wires, with names; before it is encoded, which may differ in the last digit."""
         kind = "latents" if self.latents else "videos" if self.videos else "images"
         yield f"{kind} {self.fps} {list(self.captions)}", torch.zeros(0)
         for frames, fps in self._frames:
             yield f"clip {fps}", frames
+        for caption in self.captions:
+            if named := encoders.beside_words(data.captioned(caption)):
+                yield f"embeddings {named}", torch.zeros(0)
         for conditioning in self.conditionings:
             yield "conditioning", conditioning[0][0]
             if (vector := conditioning[0][1].get(POOLED)) is not None:

@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..adain import ReferenceStatistics, adain, frame_statistics, reference_of
-from ..frame_adaptor import apply_change
+from ..frame_adaptor import apply_change, scale_and_shift
 from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for
@@ -22,7 +22,7 @@ from .effect import CallPart, Effect, Options, block_of
 from .frame_cache import CallCache
 from .held_self_attention import HeldSelfAttention
 from .layout import clip_layout
-from .unet_call import sigma_where_it_counts
+from .noise_levels import sigma_where_it_counts
 
 Change = tuple[Tensor, Tensor]
 
@@ -32,7 +32,7 @@ class Adain(Effect):
     """Settings of one Frame AdaIN node.
 
     ``sites`` are the places of the UNet where it acts; none if it acts on the latents.  ``told`` is called at each site
-    with the site's name, the frames of the call, and what AdaIN does to them: gain and shift, n c each.
+    with the site's name, the frames of the call, and what AdaIN does to them: S - 1 and B, n c each.
     """
 
     node: ClassVar[str] = "Frame AdaIN"
@@ -80,7 +80,7 @@ class Adain(Effect):
         first = finished.first_frames(layout) if finished else None
         reference = reference_of(own, layout) if first is None else frame_statistics(first)
         change = adain(own, reference, self.strength)
-        return apply_change(latents.clone(), *(rearrange(x, "n c -> n c 1 1") for x in change))
+        return scale_and_shift(latents.clone(), *(rearrange(x, "n c -> n c 1 1") for x in change))
 
 
 class AdainCall:
@@ -104,7 +104,7 @@ class AdainCall:
 
     def behind_convolution(self, name: str, convolution: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
         """n c h w -> n c h w"""
-        return apply_change(z, *(rearrange(x, "n c -> n c 1 1") for x in self.change(name, z)))
+        return scale_and_shift(z, *(rearrange(x, "n c -> n c 1 1") for x in self.change(name, z)))
 
     def behind_cross_attention(self, out: Tensor, options: Options) -> Tensor:
         """n p c -> n p c: AdaIN of S-Attn and what T-Attn has added to it, self-attention + ``out``.
@@ -113,16 +113,16 @@ class AdainCall:
         """
         beside = self.self_attention.take(out)
         name = self.transformers[block_of(options)]
-        gain, shift = (
+        scale, shift = (
             rearrange(x, "n c -> n 1 c") for x in self.change(name, rearrange(out + beside, "n p c -> n c p"))
         )
-        return apply_change(out, gain, shift, beside=beside)
+        return apply_change(out, scale - 1, shift, beside, scale)
 
     def change(self, site: str, z: Tensor) -> Change:
-        """n c ... -> n c twice: the gain and shift that AdaIN applies to the features z of a site."""
+        """n c ... -> n c twice: the scale and shift that AdaIN applies to the features z of a site."""
         own = frame_statistics(z)
         past = self.cache(site, self.layout, ReferenceStatistics)
         change = adain(own, reference_of(own, self.layout, past), self.effect.strength)
         if self.effect.told is not None:
-            self.effect.told(site, self.layout, change)
+            self.effect.told(site, self.layout, (change[0] - 1, change[1]))
         return change

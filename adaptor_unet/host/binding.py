@@ -7,19 +7,19 @@ find in the image model.
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider, Sampler
-from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
 from .causal_sampling import causal_sampling, finished_frames, with_kept_frames
 from .causal_windows import CausalWindows, windows_of, with_frame_record
+from .compiled_call import CompiledCalls, uncompiled
 from .effect import Effect, Options
 from .frame_cache import ONCE, MadeOnce
 from .hints import own_hints
@@ -28,7 +28,7 @@ from .memory import planned_shape
 from .moving_preview import sample_together
 from .noise import noise_as_trained
 from .step_state import refuse_step_state
-from .unet_call import parts_of_call, uncompiled, with_effects_of_call
+from .unet_call import acting_in_call, with_effects_of_call
 from .versions import STOCK_WINDOW_WRAPPERS
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,11 @@ class Binding:
     def clip_lengths(self) -> tuple[int, ...]:
         """Lengths of the clips in a batch; none where the whole batch is one."""
         return tuple(sorted({effect.frames_per_clip for effect in self.effects} - {0}))
+
+    @cached_property
+    def compiled(self) -> CompiledCalls:
+        """Calls of a compiled model."""
+        return CompiledCalls(self.effects)
 
     def acts(self, model_options: Options) -> bool:
         """Whether sampling is the pack's at all; if not, it stays the host's bit for bit."""
@@ -72,8 +77,6 @@ class Binding:
         """
         model_options = executor.class_obj.model_options
         refuse_step_state(self.effects, len(noise), model_options)
-        if TORCH_COMPILE_KWARGS in model_options and self.acts(model_options):
-            logger.warning("The model is compiled, but runs uncompiled here: torch.compile sees none of its effects.")
         for effect in self.effects:
             check_batch(noise.shape[0], effect.frames_per_clip, effect.node)
             effect.before_sampling(noise.shape[0], model_options)
@@ -175,7 +178,7 @@ class Binding:
         """Tells the UNet's call what acts, at which noise levels: the model around it knows how it is sampled, and on
         which card."""
         options = with_effects_of_call(self.effects, executor.class_obj, transformer_options)
-        with uncompiled() if any(effect.strength for effect in self.effects) else nullcontext():
+        with uncompiled(self.effects):
             return executor(x, timesteps, c_concat, c_crossattn, control, options, **kwargs)
 
     def around_unet(
@@ -190,11 +193,13 @@ class Binding:
         **kwargs: object,
     ) -> Tensor:
         """One call of the UNet, ``(b f) c h w -> (b f) c h w``, with all that acts at its noise level."""
+        acting = acting_in_call(self.effects, x.shape[0], transformer_options)
+        parts, call = self.compiled.of_call(acting, transformer_options, executor.class_obj)
         with ExitStack() as stack:
-            for part in parts_of_call(self.effects, x.shape[0], transformer_options):
+            for part in parts:
                 stack.enter_context(part.hooked(executor.class_obj))
                 transformer_options = part.patched(transformer_options)
-            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+            return call(executor, x, timesteps, context, y, control, transformer_options, **kwargs)
 
 
 def install(bound: ModelPatcher, binding: Binding) -> None:

@@ -14,6 +14,7 @@ import latent_preview
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider, Sampler
+from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from einops import repeat
 from torch import Tensor
 
@@ -114,6 +115,7 @@ def calibrated_adaptor(
     made = identity(config) if adaptor is None else fp32_copy(adaptor.model)
     recording = Recording(len(clip))
     bound = with_effect(model, Adain(at="features", sites=config.sites, told=recording.add))
+    bound.model_options.pop(TORCH_COMPILE_KWARGS, None)  # what is recorded is told by calls that run as they stand
     guider = CFGGuider(bound)
     guider.inner_set_conds({"positive": positive})
     guider.sample(

@@ -17,7 +17,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..cross_frame_attention import MOST_QUERIES, CrossFrameKvCache, LookBack, cross_frame_attention
+from ..cross_frame_attention import MOST_QUERIES_GPU, CrossFrameKvCache, LookBack, cross_frame_attention
 from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for, unet_of
@@ -89,8 +89,8 @@ class CrossFrameAttention(Effect):
         if not self.strength:
             return 0
         most = self.look_back.most(frames)
-        at_once = max(1, MOST_QUERIES // (height * width))
-        gathered = min(SIDES_OF_GUIDANCE * frames, at_once) * (1 + most) + frames + most
+        at_once = max(1, MOST_QUERIES_GPU // (height * width))
+        gathered = min(SIDES_OF_GUIDANCE * frames, at_once) * (1 + most) + SIDES_OF_GUIDANCE * (frames + most)
         return 2 * gathered * height * width * unet_of(model).model_channels * ACTIVATION_BYTES
 
     def cache_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:

@@ -18,22 +18,12 @@ from torch import Tensor, nn
 from ..frame_layout import FrameLayout
 from .causal_sampling import SamplingOrder
 from .frame_cache import CallCache
+from .noise_levels import NoiseLevels
 
 Options = dict[str, Any]  # the host's transformer options
 Block = tuple[str, int, int]  # a transformer as the host counts it: side of the UNet, block, number in it
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 Self = TypeVar("Self", bound="Effect")
-
-
-@dataclass(frozen=True)
-class NoiseLevels:
-    """A part of sampling, the noise levels sigma ``start`` down to ``end``, both included; all by default."""
-
-    start: float = math.inf
-    end: float = 0.0
-
-    def __contains__(self, sigma: float) -> bool:
-        return self.end <= sigma <= self.start
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,9 +32,18 @@ class MadeOnce:
             self.made[key] = make()
         return self.made[key]
 
+    def holds(self, other: "MadeOnce") -> bool:
+        """Whether another belongs to the same sampling already; from now on it does, and is cleared with this one."""
+        held = id(other) in self.made
+        self.made[id(other)] = other
+        return held
+
     def clear(self) -> None:
         """Frees all of it."""
+        others = [one for one in self.made.values() if isinstance(one, MadeOnce)]
         self.made.clear()
+        for one in others:
+            one.clear()
 
 
 def no_frames(owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kind]) -> Sequence[Kind]:

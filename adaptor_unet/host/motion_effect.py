@@ -15,7 +15,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..adaptor import VideoAdaptor
-from ..frame_adaptor import apply_change
+from ..frame_adaptor import apply_change, scale_and_shift
 from ..frame_layout import FrameLayout, indices
 from ..temporal_attention import KvCache
 from .base_model import check_fit, unet_of
@@ -155,7 +155,7 @@ class MotionCall:
 
     def behind_convolution(self, name: str, convolution: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
         """n c h w -> n c h w"""
-        return apply_change(z, *self._change("frame", name, z, "n c -> n c 1 1"))
+        return scale_and_shift(z, *self._change("frame", name, z, "n c -> n c 1 1")[:2])
 
     def behind_cross_attention(self, out: Tensor, options: Options) -> Tensor:
         """n p c -> n p c: ``S' S-Attn(z) + B' + T-Attn(z)``, where S-Attn = self-attention + out.
@@ -167,8 +167,8 @@ class MotionCall:
         if name is None:
             return out
         if self._have("spatial", name):
-            change = self._change("spatial", name, out, "n c -> n 1 c")
-            out = apply_change(out, *change, beside=self_attention)
+            scale, shift, gain = self._change("spatial", name, out, "n c -> n 1 c")
+            out = apply_change(out, gain, shift, self_attention, scale)
         for motion, layout in self.motions:
             if has(motion, "temporal", name):
                 past = self.cache(id(motion), name, layout, KvCache)
@@ -178,16 +178,17 @@ class MotionCall:
     def _have(self, part: str, name: str | None = None) -> bool:
         return any(has(motion, part, name) for motion, _ in self.motions)
 
-    def _change(self, part: str, name: str, z: Tensor, shape: str) -> tuple[Tensor, Tensor]:
-        """Sum over the motions of ``s (S - 1)`` and ``s B`` at a site, of that ``shape``, where the features z are."""
+    def _change(self, part: str, name: str, z: Tensor, shape: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the sum of all motions at a site S, B and S - 1, of that ``shape``, where the features z are."""
 
-        def change() -> tuple[Tensor, Tensor]:
+        def change() -> tuple[Tensor, Tensor, Tensor]:
             changes = []
             for (motion, _), rows in zip(self.motions, self.rows, strict=True):
                 if has(motion, part, name):
                     site = getattr(motion.adaptor, part)[name]
                     changes.append(site.change(indices(rows, site.scale.device), motion.strength))
-            return tuple(rearrange(sum(x), shape).to(z.device) for x in zip(*changes, strict=True))
+            gain, shift = (rearrange(sum(x), shape).to(z.device) for x in zip(*changes, strict=True))
+            return 1 + gain, shift, gain
 
         return self.cache.once((self.key, part, name, z.device), change)
 

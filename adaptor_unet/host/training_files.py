@@ -4,6 +4,7 @@ Axes: f frames, h w of a picture or latent, c latent channels, n tokens, d text 
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 from ..whole_file import content_name, save_tensors
 from .base_model import check_latents, check_trainable, patched_weights, unet_of, unet_weights
 from .caption_tensor import POOLED, CaptionTensor
+from .content_of import content_of
 from .graph_watch import raise_if_stopped
+from .training_unet import PATCHES
 from .versions import text_encoder_weights
 
 # Bytes of a file that are read at once.
@@ -58,6 +61,11 @@ class HostEncoders:
         raise_if_stopped()
         with torch.no_grad():
             return self.kept(self.clip.encode_from_tokens_scheduled(self.clip.tokenize(caption)))
+
+    def beside_words(self, caption: str) -> str:
+        """A name for the values of the embeddings (textual inversions) that a caption names; none for words alone."""
+        found = [("embedding", x) for x in tensors_in(self.clip.tokenize(caption))]
+        return content_name(found) if found else ""
 
     def kept(self, conditioning: list) -> Tensor:
         """The first entry of a conditioning -> n d, as a run keeps a caption (``caption_tensor``)."""
@@ -118,17 +126,19 @@ class BaseCheckpoint:
 
 
 def model_fingerprint(model: ModelPatcher) -> str:
-    """A name for all of a model that training works with: its UNet, LoRAs included, and how it is sampled.
+    """A name for all of a model that training works with: its UNet, LoRAs and patches included, and how it is sampled.
 
     The latter is what a checkpoint or a node says of it: what the model predicts, noise levels, scale of latents.
     """
+    options = model.model_options.get("transformer_options", {})
+    set_on_it = (content_of(options[name], name) for name in PATCHES if options.get(name))
     sampling = model.get_model_object("model_sampling")
     told = f"{sorted_settings(sampling)} {sorted_settings(model.model.latent_format)}"
     levels = sorted(sampling.state_dict().items())
     names = sorted(name for name, _ in unet_of(model).named_parameters())
     weight = unet_weights(model)
     weights = ((name, weight(name)) for name in names)
-    return content_name(chain([(told, torch.zeros(0))], levels, weights))
+    return content_name(chain([(told, torch.zeros(0))], levels, weights, *set_on_it))
 
 
 def sorted_settings(made: object) -> str:
@@ -151,7 +161,25 @@ def encoders_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
     # Clip skip, token weights and the like.
     options = {"layer": clip.layer_idx, "tokens": sorted(getattr(clip, "tokenizer_options", {}).items())}
     options |= {"scheduled": clip.use_clip_schedule, "hooks": clip.apply_hooks_to_conds is not None}
-    return content_name([(f"{options} {sorted_settings(model.model.latent_format)}", torch.zeros(0)), *tensors])
+    told = [(f"{options} {sorted_settings(model.model.latent_format)}", torch.zeros(0))]
+    return content_name(chain(told, tensors, text_hooks(clip)))
+
+
+def text_hooks(clip: CLIP) -> Iterator[tuple[str, Tensor]]:
+    """What hooks do to the text encoder, by their content: their weights, and how strong these are when."""
+    for hook in clip.patcher.forced_hooks.hooks if clip.patcher.forced_hooks else ():
+        keys = [(key.strength, key.start_percent, key.guarantee_steps) for key in hook.hook_keyframe.keyframes]
+        yield f"hook {type(hook).__qualname__} {keys}", torch.zeros(0)
+        yield from content_of(clip.patcher.hook_patches.get(hook.hook_ref, {}), "hook")
+
+
+def tensors_in(tokens: object) -> Iterator[Tensor]:
+    """All tensors in what the host's tokenizer gives, in their order: embeddings stand among the numbers of words."""
+    if isinstance(tokens, Tensor):
+        yield tokens
+    elif isinstance(tokens, (dict, list, tuple)):
+        for part in tokens.values() if isinstance(tokens, dict) else tokens:
+            yield from tensors_in(part)
 
 
 def write_checkpoint(

@@ -30,6 +30,9 @@ from .causal_sampling import CausalSampling, Conditionings, Options, SamplingOrd
 from .frame_cache import CallCache, no_cache
 from .motion_effect import Motion, Order
 
+# What other nodes have set around a model's attention, by the names of the host's options: what a run trains with.
+PATCHES = ("patches", "patches_replace")
+
 
 class TrainingUnet:
     """The denoiser of a training run (``training.objective.Denoiser``) around a copy of a model's UNet.
@@ -52,7 +55,7 @@ class TrainingUnet:
                 if isinstance(module, (ResBlock, SpatialTransformer)):
                     module.forward = checkpointed(module.forward)
         given = model.model_options.get("transformer_options", {})
-        self.options = {name: given[name] for name in ("patches", "patches_replace") if name in given}
+        self.options = {name: given[name] for name in PATCHES if name in given}
         self._hooks = ExitStack()
         self._motion: Motion | None = None  # the same from call to call, because the cache knows it by itself
 

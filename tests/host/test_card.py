@@ -6,14 +6,18 @@ Tried without one, by fake tensors on ``cuda:0`` (``tests/support/fake_card.py``
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from ways import Way, cross_frame, features, last_frames, latents, moved
+from small_host import trained
+from ways import Way, cross_frame, features, last_frames, latents, moved, with_cross_frame_attention
 
-from fake_card import call, fake_card
+from fake_card import Waits, call, fake_card, fused
+from magicvideo.adaptor_unet.host.base_model import config_for
 from magicvideo.adaptor_unet.host.binding import with_effect
 from magicvideo.adaptor_unet.host.causal_windows import Chunk
 from magicvideo.adaptor_unet.host.frame_cache import ONCE, OPTION, FrameCache, MadeOnce
+from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
+from magicvideo.adaptor_unet.initialisation import new_adaptor
 from motion_modules import motion_module
 
 FRAMES = 8
@@ -82,3 +86,36 @@ def test_a_long_clip_makes_no_more_than_a_trained_one(model: ModelPatcher, adapt
             call(bound, 1, **{ONCE: once, "context_window": Chunk([place], 4 * trained)})
             made.append(len(once.made))
     assert made[0] < made[1] == made[2] == made[3]
+
+
+def counted(bound: ModelPatcher, *networks: ModelPatcher) -> Waits:
+    """A call of 16 frames of 64x64 latents, after one at which things are made once."""
+    options = {ONCE: MadeOnce(), "optimized_attention_override": fused}
+    with fake_card(bound, *networks), torch.inference_mode():
+        call(bound, 16, 64, **options)
+        return call(bound, 16, 64, **options)
+
+
+def scaled(model: ModelPatcher, *_: object) -> ModelPatcher:
+    """Scale and shift alone."""
+    return bind(model, trained(hosted(new_adaptor(config_for(model, parts=("frame", "spatial")), "random"))))
+
+
+@pytest.mark.on_newest  # what an effect starts is the pack's own
+@pytest.mark.parametrize(("way", "most"), [(scaled, 2), (features, 12), (cross_frame, 14)])
+def test_an_effect_starts_few_operations_at_a_site(model: ModelPatcher, way: Way, most: int) -> None:
+    bound, config = way(model), config_for(model)
+    sites = config.transformers if way is cross_frame else config.sites
+    more = counted(bound, *bound.get_additional_models()).kernels - counted(model).kernels
+    assert 0 < more / len(sites) <= most
+
+
+@pytest.mark.on_newest
+def test_frames_that_lie_side_by_side_are_read_where_they_are(model: ModelPatcher) -> None:
+    """A frame and the one before it are no more copied than the rows of one frame would be."""
+    plain = counted(model).written
+    beside, gathered = (
+        counted(with_cross_frame_attention(model, look_back=rule, last_frames=1)).written - plain
+        for rule in ("last", "first")
+    )
+    assert 0 < beside < 0.4 * gathered

@@ -1,19 +1,37 @@
-"""torch.compile on the model, by the host's own node: never what another call has had."""
+"""torch.compile on the model, by the host's own node: never what another call has had, and compiled all the same."""
 
-import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.torch_helpers import set_torch_compile_wrapper
-from small_host import Sampler, trained
+from small_host import Sampler, build_model, trained
+from torch import Tensor, nn
 from ways import cross_frame, features
 
+from magicvideo.adaptor_unet.frame_layout import FrameLayout
+from magicvideo.adaptor_unet.host.base_model import config_for
+from magicvideo.adaptor_unet.host.binding import with_causal_windows, with_effect
+from magicvideo.adaptor_unet.host.effect import CallPart, Effect
+from magicvideo.adaptor_unet.host.frame_cache import CallCache
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.initialisation import new_adaptor
 from measures import relative
 
 CLOSE = 1e-5
+# One level and one transformer, because each layer takes torch time to read.
+LEAST = {"channel_mult": (1,), "transformer_depth": [0], "transformer_depth_output": [0, 0], "model_channels": 32}
+
+
+def as_on_a_card(function: Callable, *args: object, **kwargs: object) -> Tensor:
+    """The host's attention on a processor asks for free memory, which torch cannot compile."""
+    return attention_pytorch(*args, **kwargs)
 
 
 def skip_options(guards: list) -> list[bool]:
@@ -21,41 +39,138 @@ def skip_options(guards: list) -> list[bool]:
     return [("transformer_options" not in guard.name) for guard in guards]
 
 
-@pytest.fixture
-def compiled(model: ModelPatcher) -> ModelPatcher:
-    made = model.clone()
-    set_torch_compile_wrapper(made, backend="eager", options={"guard_filter_fn": skip_options})
+@pytest.fixture(scope="module")
+def model() -> ModelPatcher:
+    made = build_model(**LEAST)
+    made.model_options["transformer_options"]["optimized_attention_override"] = as_on_a_card
     return made
 
 
 @pytest.fixture
-def changes(adaptor: ModelPatcher) -> list[tuple[str, Callable[[ModelPatcher], ModelPatcher], int]]:
-    """Name, what nodes make of a model, and how many frames."""
-    other = trained(hosted(copy.deepcopy(adaptor.model)), seed=5)
-    return [
-        ("plain", lambda model: model, 4),
-        ("strength 1", lambda model: bind(model, adaptor), 4),
-        ("strength 0.5", lambda model: bind(model, adaptor, strength=0.5), 4),
-        ("another adaptor", lambda model: bind(model, other), 4),
-        ("two frames", lambda model: bind(model, adaptor), 2),
-        ("cross-frame attention and AdaIN", lambda model: features(cross_frame(model)), 4),
-        ("plain again", lambda model: model, 4),
-        ("strength 1 again", lambda model: bind(model, adaptor), 4),
-    ]
+def compiled(model: ModelPatcher) -> Iterator[ModelPatcher]:
+    torch.compiler.reset()
+    made = model.clone()
+    set_torch_compile_wrapper(made, backend="eager", options={"guard_filter_fn": skip_options})
+    yield made
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+def moving(model: ModelPatcher, seed: int = 1) -> ModelPatcher:
+    """An adaptor of few operations, since each of them takes torch time to read."""
+    return trained(hosted(new_adaptor(config_for(model, frames=4, parts=("frame", "spatial")), "random")), seed=seed)
+
+
+def graphs() -> int:
+    """How many torch has made so far; none of them has a break."""
+    counters = torch._dynamo.utils.counters
+    assert not counters["graph_break"]
+    return counters["stats"]["unique_graphs"]
 
 
 @pytest.mark.slow
 @pytest.mark.on_newest  # torch's compiler, not the host, makes the difference
 def test_a_compiled_model_gives_what_it_gives_uncompiled_whatever_came_before(
-    model: ModelPatcher, compiled: ModelPatcher, changes: list, sample: Sampler
+    model: ModelPatcher, compiled: ModelPatcher, sample: Sampler
 ) -> None:
-    for name, change, frames in changes:
-        expected = sample(change(model), frames)
-        assert relative(sample(change(compiled), frames), expected) <= CLOSE, name
+    adaptor, other = moving(model), moving(model, seed=5)
+    changes = {
+        "plain": lambda model: model,
+        "strength 1": lambda model: bind(model, adaptor),
+        "strength 0.5": lambda model: bind(model, adaptor, strength=0.5),
+        "another adaptor": lambda model: bind(model, other),
+        "cross-frame attention and AdaIN": lambda model: features(cross_frame(model)),
+    }
+    both = {name: (change(model), change(compiled)) for name, change in changes.items()}
+
+    def check(name: str, frames: int, made: int) -> Tensor:
+        """``made``: how many graphs there are behind it, of which each serves one set of effects and frames."""
+        expected, found = (sample(one, frames, steps=3) for one in both[name])
+        assert relative(found, expected) <= CLOSE, name
+        assert graphs() == made, name
+        return found
+
+    check("plain", 4, 1)
+    before = check("strength 1", 4, 2)
+    check("strength 0.5", 4, 3)
+    check("another adaptor", 4, 4)
+    check("plain", 4, 4)
+    check("strength 1", 2, 5)
+    check("cross-frame attention and AdaIN", 4, 6)
+    assert relative(check("strength 1", 4, 6), before) == 0
+    trained(adaptor, seed=9)
+    assert relative(check("strength 1", 4, 6), before) > 100 * CLOSE, "an adaptor that was changed since"
+    with torch.no_grad():
+        convolution = model.model.diffusion_model.input_blocks[0][0]
+        convolution.weight = nn.Parameter(2 * convolution.weight, requires_grad=False)
+    check("strength 1", 4, 6)
+    check("plain", 4, 6)
 
 
-def test_a_compiled_model_says_that_it_runs_uncompiled(
-    compiled: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, caplog: pytest.LogCaptureFixture
+@dataclass(frozen=True, kw_only=True)
+class Louder(Effect):
+    """Nothing but a hook, which torch does not look at."""
+
+    node: ClassVar[str] = "Louder"
+    place: ClassVar[int] = 5
+    most_strength: ClassVar[float] = math.inf
+
+    @classmethod
+    def parts(cls, acting: Sequence[tuple["Louder", FrameLayout]], cache: CallCache) -> list[CallPart]:
+        return [CallPart(hooks={"input_blocks.0.0": effect.louder}) for effect, _ in acting]
+
+    def louder(self, module: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
+        return z * (1 + self.strength)
+
+
+@pytest.mark.slow
+@pytest.mark.on_newest
+def test_what_is_compiled_for_one_effect_serves_no_other(
+    model: ModelPatcher, compiled: ModelPatcher, sample: Sampler
 ) -> None:
-    sample(bind(compiled, adaptor), 2, steps=1)
-    assert "runs uncompiled" in caplog.text
+    plain = [model, compiled]
+    louder, loudest = ([with_effect(one, Louder(strength=strength)) for one in plain] for strength in (1.0, 2.0))
+    for ways in (plain, louder, loudest, plain, louder):
+        expected, found = (sample(one, 2, cfg=1.0) for one in ways)
+        assert relative(found, expected) <= CLOSE
+    assert graphs() == 3
+
+
+def test_a_call_that_torch_cannot_compile_runs_uncompiled_and_says_why(
+    model: ModelPatcher, compiled: ModelPatcher, sample: Sampler, caplog: pytest.LogCaptureFixture
+) -> None:
+    adaptor = moving(model)
+
+    def breaking(n: Tensor, k: Tensor, v: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        torch._dynamo.graph_break()
+        return n, k, v
+
+    ways = [bind(one, adaptor) for one in (model, compiled)]
+    for way in ways:
+        way.set_model_attn1_patch(breaking)
+    expected, found = (sample(way, 2, steps=3) for way in ways)
+    assert torch.equal(found, expected)
+    assert "runs uncompiled here: torch.compile says" in caplog.text
+
+
+def test_frames_that_come_in_parts_run_uncompiled_and_the_log_says_so(
+    model: ModelPatcher, compiled: ModelPatcher, sample: Sampler, caplog: pytest.LogCaptureFixture
+) -> None:
+    adaptor = moving(model)
+    expected, found = (sample(with_causal_windows(bind(one, adaptor), 2), 4) for one in (model, compiled))
+    assert torch.equal(found, expected) and graphs() == 0
+    assert caplog.text.count("runs uncompiled here: frames come in parts") == 1
+
+
+def test_hooks_of_others_on_the_unet_act_at_every_call(
+    model: ModelPatcher, compiled: ModelPatcher, sample: Sampler, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Compiled code would not notice when they change."""
+    adaptor, calls = moving(model), []
+    handle = model.model.diffusion_model.input_blocks[0][0].register_forward_hook(lambda *given: calls.append(1))
+    try:
+        expected, found = (sample(bind(one, adaptor), 2, steps=3, cfg=1.0) for one in (model, compiled))
+    finally:
+        handle.remove()
+    assert torch.equal(found, expected) and len(calls) == 2 * 3 and graphs() == 0
+    assert "runs uncompiled here: something else has hooks on the UNet" in caplog.text

@@ -1,17 +1,23 @@
 """A run in a graph is taken up again only by the inputs that it was begun with: all of them, to the last value."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import comfy.hooks
 import comfy.model_sampling
 import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from safetensors.torch import save_file
 from small_host import build_model
 
 from graph_training import folders_below, graph_training, moving_square
-from magicvideo.adaptor_unet.host.training_files import encoders_fingerprint, model_fingerprint
+from magicvideo.adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
+from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
+from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.tools.make_random_checkpoint import write_random
 from magicvideo.trainer import graph
 from magicvideo.trainer.node_inputs import WiredClips
@@ -97,6 +103,96 @@ def test_one_weight_of_a_model_is_part_of_it() -> None:
     with torch.no_grad():
         model.model.diffusion_model.out[2].weight[1, 2, 1, 1] += 1e-3
     assert model_fingerprint(model) != before
+
+
+class Scaled:
+    """A patch as other packs have them: an object with tensors and a place to be called."""
+
+    def __init__(self, scale: torch.Tensor) -> None:
+        self.scale = scale
+
+    def __call__(self, n: torch.Tensor, options: dict) -> torch.Tensor:
+        return n * self.scale
+
+
+def times(factor: float) -> Callable:
+    return lambda n, k, v, options: (factor * n, k, v)
+
+
+def test_attention_patches_of_other_nodes_are_part_of_it() -> None:
+    model = build_model(model_channels=32)
+
+    def patched(change: Callable[[ModelPatcher], object]) -> str:
+        other = model.clone()
+        change(other)
+        return model_fingerprint(other)
+
+    halves, others = torch.full((4,), 0.5), torch.tensor([0.5, 0.5, 0.5, 0.6])
+    changes = [
+        lambda one: None,
+        lambda one: one.set_model_attn1_patch(times(0.5)),
+        lambda one: one.set_model_attn1_patch(times(0.6)),
+        lambda one: one.set_model_attn2_patch(times(0.5)),
+        lambda one: one.set_model_attn1_patch(lambda n, k, v, options: (n, k, v)),
+        lambda one: one.set_model_attn1_output_patch(Scaled(halves)),
+        lambda one: one.set_model_attn1_output_patch(Scaled(others)),
+        lambda one: one.set_model_attn1_replace(Scaled(halves), "middle", 0),
+        lambda one: one.set_model_attn1_replace(Scaled(halves), "input", 1),
+        lambda one: one.set_model_attn1_replace(partial(Scaled.__call__, Scaled(halves)), "input", 1),
+    ]
+    names = [patched(change) for change in changes]
+    assert len(set(names)) == len(names)
+    assert [patched(change) for change in changes] == names
+    assert patched(lambda one: one.set_model_attn1_output_patch(Scaled(halves.clone()))) == names[5]
+
+
+def test_a_patch_that_hides_what_it_holds_is_like_no_other_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    model = build_model(model_channels=32)
+    hidden = iter([1.0])
+    model.set_model_attn1_patch(lambda n, k, v, options: (next(hidden) * n, k, v))
+    assert model_fingerprint(model) != model_fingerprint(model)
+    assert "attn1_patch" in caplog.text and "list_iterator, which cannot be told from another" in caplog.text
+
+
+def test_a_file_that_a_wired_caption_names_is_part_of_it() -> None:
+    given = wired(RED, captions=["embedding:mine"]).given
+    names = [
+        content_name(given(DataSettings(), SimpleNamespace(beside_words=lambda caption, held=held: held)))
+        for held in ("", "one content", "another")
+    ]
+    assert len(set(names)) == 3
+
+
+@pytest.mark.slow
+def test_embeddings_and_hooks_of_a_text_encoder_are_part_of_it(tmp_path: Path) -> None:
+    if not CHECKPOINT.is_file():
+        write_random(CHECKPOINT, "checkpoint")
+    model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT), embedding_directory=str(tmp_path))[:3]
+    encoders = HostEncoders(model, clip, vae, "")
+    values = torch.ones(2, clip.tokenizer.clip_l.embedding_size)
+
+    def named(size: float) -> str:
+        save_file({"emb_params": size * values}, tmp_path / "mine.safetensors")
+        return encoders.beside_words("a clip, embedding:mine")
+
+    assert named(1.0) == named(1.0) != named(2.0)
+    assert encoders.beside_words("a clip") == encoders.beside_words("embedding:none") == ""
+    key = next(name for name in clip.patcher.model.state_dict() if name.endswith("mlp.fc1.bias"))
+
+    def hooked(strength: float, weight: float, *keyframes: float) -> str:
+        other, hook = clip.clone(), comfy.hooks.WeightHook()
+        for at in keyframes:
+            hook.hook_keyframe.add(comfy.hooks.HookKeyframe(at, at))
+        other.patcher.forced_hooks = comfy.hooks.HookGroup()
+        other.patcher.forced_hooks.add(hook)
+        bias = torch.full_like(clip.patcher.model.state_dict()[key], weight)
+        other.patcher.add_hook_patches(hook, {key: ("diff", (bias,))}, strength)
+        return encoders_fingerprint(model, other, vae)
+
+    names = [encoders_fingerprint(model, clip, vae), hooked(1.0, 1.0), hooked(0.5, 1.0), hooked(1.0, 2.0)]
+    names += [hooked(1.0, 1.0, 0.0, 0.5), hooked(1.0, 1.0, 0.0, 0.6)]
+    assert len(set(names)) == len(names)
+    assert hooked(0.5, 1.0) == names[2], "the same hook, made anew"
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ Fake tensors have shape, dtype and device, and no numbers.  What mixes devices f
 
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
@@ -13,6 +13,7 @@ import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -34,13 +35,14 @@ class Waits(TorchDispatchMode):
     """Counts what makes the processor wait for a card, or the other way round: copies between the two, and reads.
 
     ``found`` holds the lines of the pack, or of others where no line of the pack is near, with their counts.
-    ``kernels`` counts what runs on the card, where an operation of torch is one.
+    ``kernels`` counts what runs on the card, where an operation of torch is one, and ``written`` the bytes that these
+    write there.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: Counter[str] = Counter()
-        self.kernels = 0
+        self.kernels = self.written = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 - torch's own signature
         out = func(*args, **(kwargs or {}))
@@ -48,10 +50,21 @@ class Waits(TorchDispatchMode):
             if isinstance(x, FakeTensor):
                 x.constant = None  # or what is known of a small number would be copied to the card for real
         tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor) and x.ndim > 0]
-        self.kernels += not func.is_view and any(x.device.type == "cuda" for x in tensors)
+        new = written(func, tree_leaves((args, kwargs)), tree_leaves(out))
+        self.kernels += bool(new)
+        self.written += sum(x.nbytes for x in new)
         if len({x.device.type for x in tensors} - {"meta"}) > 1:
             self.found[f"{line()}: {func}"] += 1
         return out
+
+
+def written(func: OpOverload, given: list, out: list) -> list[Tensor]:
+    """What an operation writes on the card: all that it gives out, unless that lies where it was."""
+    found = [x for x in out if isinstance(x, Tensor) and x.device.type == "cuda"]
+    if func._schema.is_mutable:
+        return found
+    there = {x.untyped_storage()._cdata for x in given if isinstance(x, Tensor)}
+    return [x for x in found if x.untyped_storage()._cdata not in there]
 
 
 def line() -> str:
@@ -103,6 +116,12 @@ def call(bound: ModelPatcher, frames: int, size: int = 16, **options: object) ->
     with Waits() as waits:
         unet(x, torch.empty(rows, device=CARD), context=text, transformer_options=given)
     return waits
+
+
+def fused(function: Callable, q: Tensor, *args: object, **kwargs: object) -> Tensor:
+    """Attention as a card has it, for the host's ``optimized_attention_override``: one kernel, which writes what comes
+    out and no scores."""
+    return torch.empty_like(q)
 
 
 def free(device: object = None, torch_free_too: bool = False) -> int | tuple[int, int]:

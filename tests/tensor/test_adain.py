@@ -24,8 +24,8 @@ def features(rows: int, seed: int = 0) -> Tensor:
 
 def aligned(z: Tensor, layout: FrameLayout, strength: float = 1.0, past: list[ReferenceStatistics] = ()) -> Tensor:
     own = frame_statistics(z)
-    gain, shift = adain(own, reference_of(own, layout, past), strength)
-    return z + gain[:, :, None, None] * z + shift[:, :, None, None]
+    scale, shift = adain(own, reference_of(own, layout, past), strength)
+    return scale[:, :, None, None] * z + shift[:, :, None, None]
 
 
 def test_statistics_by_hand() -> None:
@@ -73,8 +73,8 @@ def test_chunks_hold_on_to_the_first_frame(chunk: int) -> None:
 def test_flat_channels_stay_and_no_scale_leaves_its_bounds() -> None:
     own = FrameStatistics(torch.zeros(1, 3), torch.tensor([[0.0, 1e-9, 1.0]]))
     flat = FrameStatistics(torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 1e-9]]))
-    gain, _ = adain(own, flat)
-    torch.testing.assert_close(gain, torch.tensor([[0.0, MOST_SCALE - 1, 1 / MOST_SCALE - 1]]))
+    scale, _ = adain(own, flat)
+    torch.testing.assert_close(scale, torch.tensor([[1.0, MOST_SCALE, 1 / MOST_SCALE]]))
 
 
 def test_half_precision_is_measured_in_fp32() -> None:

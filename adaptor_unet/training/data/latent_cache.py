@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 # Part of every name in the cache: raise it when the same clip and settings give other latents.
 VERSION = "2"
+# How a caption names a file of an embedding to ComfyUI's text encoder.
+EMBEDDING = "embedding:"
 # Metadata of a file: what it was made of.
 MADE_OF = "magicvideo.made_of"
 # Latents scaled for the UNet have a spread of one, far from the ends of float16, which is right to 1/2048 of a value;
@@ -63,6 +65,10 @@ class Encoders(Protocol):
 
     def text(self, caption: str) -> Tensor:
         """The embedding of a caption, n d."""
+        ...
+
+    def beside_words(self, caption: str) -> str:
+        """A name for what a caption names beside words, such as the content of files; none for words alone."""
         ...
 
 
@@ -183,7 +189,10 @@ class LatentCache:
 
     def text(self, caption: str, missing: Callable[[], None]) -> Path:
         """The file that holds the embedding of a caption; ``missing`` is called before it is written."""
-        path = self.folder / "text" / f"{hash_of(VERSION, caption, self.fingerprint)}.safetensors"
+        parts = [VERSION, caption, self.fingerprint]
+        if EMBEDDING in caption and (named := self._encoders().beside_words(caption)):
+            parts.append(named)
+        path = self.folder / "text" / f"{hash_of(*parts)}.safetensors"
         if read_metadata(path) is None:
             missing()
             text = self._encoders().text(caption)

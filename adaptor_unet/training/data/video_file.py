@@ -20,6 +20,7 @@ from .clip_files import ClipFileError
 from .framing import MOST_PIXELS
 from .picture_door import LargePictureError, check_pixels
 from .shot_cuts import cuts_of
+from .video_layers import why_left_out
 from .video_picture import upright_picture
 
 # No playlists: those would open other files and addresses.
@@ -85,6 +86,8 @@ class VideoFile:
                 if frame is None:
                     frame, frames = self._entered(container, stream, decoder, place)
                 check_pixels(max(1, round(frame.width * aspect)), frame.height, self.most_pixels)
+                if why := why_left_out(stream.codec_context.codec_tag, stream.codec_context.extradata, frame):
+                    raise ClipFileError(self.path, why)
                 at, picture = place, upright_picture(frame, aspect)
                 yield from (picture for _ in same)
 

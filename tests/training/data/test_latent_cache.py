@@ -158,6 +158,25 @@ def test_a_changed_caption_or_prefix_keeps_the_latents(folder: Path) -> None:
     assert torch.equal(prefixed.empty_text, clips.empty_text), "no text means no prefix either"
 
 
+def test_a_caption_that_names_an_embedding_is_known_by_its_values_too(folder: Path) -> None:
+    """The text encoder reads them from a file, which may have been replaced."""
+
+    class Naming(FakeEncoders):
+        def __init__(self, values: str) -> None:
+            super().__init__()
+            self.values = values
+
+        def beside_words(self, caption: str) -> str:
+            return self.values
+
+    (folder / "a wave.txt").write_text("embedding:swell, a wave")
+    first, again, other, missing = (Naming(values) for values in ("one", "one", "another", ""))
+    made = [build(folder, encoders=lambda naming=naming: naming) for naming in (first, again, other, missing)]
+    assert again.captions == [] and other.captions == missing.captions == ["embedding:swell, a wave"]
+    names = [clips.content for clips in made]
+    assert names[0] == names[1] and len(set(names)) == 3
+
+
 @pytest.mark.parametrize("kind", ["clips", "text"])
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 400, b"hello", "half"])
 def test_a_damaged_file_of_the_cache_is_made_anew(folder: Path, kind: str, content: bytes | str | None) -> None:

@@ -1,0 +1,121 @@
+"""``torch.compile`` on a model: each set of effects has a compiled call of its own, which serves no other.
+
+Compiled code does not look whether modules have hooks, nor, as the host's node sets it, at a call's options: the host's
+compiled UNet would give what another call has had.  So it runs as it stands while effects act, and around it stands a
+function that is compiled with these effects for these frames.  It has code of its own, where torch keeps what it has
+compiled, and is one graph without breaks, so that nothing of it is left where others' calls could find it.
+"""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FunctionType
+
+import torch
+from comfy.patcher_extension import WrapperExecutor
+from torch import Tensor, nn
+
+from .causal_sampling import finished_frames
+from .effect import CallPart, Effect, Options
+from .frame_cache import ONCE, OPTION, CallCache, MadeOnce, cache_of_call
+from .unet_call import COMPILED, Acting, parts_of
+
+logger = logging.getLogger(__name__)
+
+Call = Callable[..., Tensor]
+
+
+class CompiledCalls:
+    """The compiled calls of one binding, whose ``effects`` they are for; made as they are asked for."""
+
+    def __init__(self, effects: Sequence[Effect]) -> None:
+        self.effects = effects
+        self.calls: dict[Hashable, CompiledCall] = {}
+        self.told: set[str] = set()
+
+    def of_call(self, acting: Sequence[Acting], options: Options, unet: nn.Module) -> tuple[Sequence[CallPart], Call]:
+        """What acts in a call of the UNet, and what to call in place of the executor."""
+        settings = options.get(COMPILED)
+        if not acting or settings is None:
+            return parts_of(acting, cache_of_call(options)), WrapperExecutor.__call__
+        key = tuple((id(effect), layout) for effect, layout in acting)
+        why_not = self.why_not(acting, options, unet) or (self.calls[key].why_not if key in self.calls else "")
+        if why_not:
+            self.tell(f"The model is compiled, but runs uncompiled here: {why_not}.")
+            return parts_of(acting, cache_of_call(options)), WrapperExecutor.__call__
+        if key not in self.calls:
+            self.tell("The model is compiled, so what acts on it is compiled with it: the second step takes a while.")
+            self.calls[key] = CompiledCall(acting, settings)
+        return self.calls[key].parts, self.calls[key]
+
+    def why_not(self, acting: Sequence[Acting], options: Options, unet: nn.Module) -> str:
+        """Why a call cannot be compiled, in words, or nothing."""
+        if OPTION in options or "context_window" in options or finished_frames(options) is not None:
+            return "frames come in parts, and each part would be compiled for itself"
+        if any(effect not in map(id, self.effects) for effect in (id(one) for one, _ in acting)):
+            return "the copy of the model on another card is not compiled with effects"
+        if any(module._forward_hooks or module._forward_pre_hooks for module in unet.modules()):
+            return "something else has hooks on the UNet, which compiled code does not look at"
+        return "" if ONCE in options else "it is not being sampled"
+
+    def tell(self, words: str) -> None:
+        """Logs it, once."""
+        if words not in self.told:
+            self.told.add(words)
+            logger.warning(words)
+
+
+class CompiledCall:
+    """A call of the UNet with the hooks and patches of these effects, compiled at the second step of a sampling.
+
+    The parts are the same at every call.  What they make once a sampling is made at the first step, uncompiled; from
+    then on it goes into the compiled code as tensors like any other.  ``why_not`` says why it could not be compiled.
+    """
+
+    def __init__(self, acting: Sequence[Acting], settings: Options) -> None:
+        self.made_once, self.why_not = MadeOnce(), ""
+        self.parts = parts_of(acting, CallCache(made_once=self.made_once))
+        self.run = torch.compile(FunctionType(run.__code__.replace(), globals()), **own_settings(settings))
+
+    def __call__(self, executor: WrapperExecutor, *args: object, **kwargs: object) -> Tensor:
+        """As the executor."""
+        once: MadeOnce = args[-1][ONCE]
+        if not once.holds(self.made_once):
+            self.made_once.clear()
+            return executor(*args, **kwargs)
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # which takes seconds
+
+        try:
+            with torch.compiler.set_stance("default"), warnings.catch_warnings():
+                # Functions that give the same tensors for the same frames may be kept or made anew.
+                warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
+                return self.run(executor, args, kwargs)
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+            self.why_not = f"torch.compile says: {str(error).strip().splitlines()[0]}"
+            return executor(*args, **kwargs)
+
+
+def run(executor: WrapperExecutor, args: tuple, kwargs: dict[str, object]) -> Tensor:
+    """What is compiled; each compiled call has a copy of this code."""
+    return executor(*args, **kwargs)
+
+
+def own_settings(settings: Options) -> Options:
+    """The host's settings for ``torch.compile``, with all that a call depends on looked at, and in one graph."""
+    options = {name: x for name, x in (settings.get("options") or {}).items() if name != "guard_filter_fn"}
+    return settings | {"options": options or None, "fullgraph": True}
+
+
+@contextmanager
+def uncompiled(effects: Sequence[Effect]) -> Iterator[None]:
+    """Where any of the effects act, the host's UNet runs as it stands, although ``torch.compile`` was set on the model.
+
+    Nothing is compiled before torch's compiler was imported, which takes seconds.
+    """
+    if "torch._dynamo" not in sys.modules or not any(effect.strength for effect in effects):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
