@@ -21,7 +21,7 @@ from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shard
 from ..adaptor_unet.training.data.shards import check_new, write_shards
 from ..adaptor_unet.training.live_bar import LiveBar, preparing
 from ..adaptor_unet.training.loop import check_processes, processes
-from ..adaptor_unet.training.run_identity import identity_of
+from ..adaptor_unet.training.run_identity import adaptor_identity, identity_of
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.run_state import states
 from ..adaptor_unet.training.settings import RunSettings
@@ -134,7 +134,8 @@ class TrainCommand:
         used = asdict(settings) | {"base_model": base.fingerprint}
         run_identity = {"base_model": base.fingerprint} | self._start(settings)
         if self.resume:
-            whole = identity_of(settings.training, adaptor.config, clips) | run_identity
+            trained = adaptor_identity(settings.training, adaptor.config)
+            whole = identity_of(settings.training, trained, clips) | run_identity
             if is_finished(output, settings.training, whole):
                 if place.is_main_process:
                     logger.info(FINISHED, output.adaptor, settings.training.steps)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..adaptor import VideoAdaptor
+from ..temporal_network import Network
 from .data.latent_clip import STILL_FPS
 from .objective import Denoiser
 from .settings import TrainingSettings
@@ -51,14 +51,14 @@ def timed(one_pass: Callable[[int], object]) -> TimedPass:
 
 
 @torch.no_grad()
-def pass_time(denoiser: Denoiser, adaptor: VideoAdaptor, latents: Tensor, text: Tensor) -> TimedPass:
+def pass_time(denoiser: Denoiser, network: Network, latents: Tensor, text: Tensor) -> TimedPass:
     """Times passes over frames of the size of ``latents``, f c h w; ``text`` is n d."""
     device = denoiser.sigmas.device
     frame, words = latents[:1].to(device).float(), text[None].to(device).float()
 
     def one_pass(rows: int) -> None:
         x, sigma = frame.repeat(rows, 1, 1, 1), denoiser.sigmas[-1:].repeat(rows)
-        denoiser.predict(x, sigma, words, (STILL_FPS,), adaptor).sum().item()  # a number, which has to be waited for
+        denoiser.predict(x, sigma, words, (STILL_FPS,), network).sum().item()  # a number, which has to be waited for
 
     return timed(one_pass)
 

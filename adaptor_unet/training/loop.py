@@ -21,17 +21,17 @@ from einops import rearrange, reduce, repeat
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..adaptor import VideoAdaptor
 from ..frame_noise import clip_noise
+from ..temporal_network import Network
 from .data.data_settings import LATENT_PIXELS
 from .data.latent_clip import STILL_FPS, TrainingClips
 from .estimate import Work, pass_time
 from .objective import Denoiser, NoisyFrames, Objective
-from .run_identity import identity_of, trained_config
+from .run_identity import identity_of
 from .run_state import RunState, go_on
 from .settings import TrainingSettings
 from .step_plan import PlannedClip, StepKind, StepPlan, draw_context, draw_timesteps, plan_step
-from .trainables import MovingAverage, Trainables, set_rates
+from .trainables import MovingAverage, Trained, set_rates
 from .training_error import MAY_BE_MEMORY, OutOfMemoryError, TrainingError, free_memory, is_out_of_memory, lower
 from .validation import validation_loss
 from .watchers import SAMPLE, SAVING, TIMING, TRAINING, VALIDATION, Watcher
@@ -76,7 +76,7 @@ class TrainingRun:
     """
 
     denoiser: Denoiser
-    trainables: Trainables
+    trainables: Trained
     clips: TrainingClips
     settings: TrainingSettings
     folder: Path
@@ -90,13 +90,11 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        adaptor = self.trainables.adaptor
-        adaptor.config = trained_config(settings, adaptor.config)
         check_processes(settings, self.accelerator.num_processes)
         self.objective = Objective(self.denoiser, settings)
-        self.optimiser = self.trainables.optimiser(settings.rate(len(self.clips.train)))
+        self.optimiser = self.trainables.optimiser(self.trainables.rate(len(self.clips.train)))
         self.averages = MovingAverage(self.trainables.parameters, settings.ema)
-        run_identity = identity_of(settings, adaptor.config, self.clips) | self.run_identity
+        run_identity = identity_of(settings, self.trainables.identity, self.clips) | self.run_identity
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
         self.doing, self.whole = "", True  # what the run does now; False while a step changes its tensors
 
@@ -165,7 +163,7 @@ class TrainingRun:
         settings, done, clip = self.settings, self.state.step, self.clips.train[0]
         self._phase(TIMING, 0, 0)
         with self.autocast():
-            took = pass_time(self.denoiser, self.trainables.adaptor, clip.latents, self.clips.empty_text)
+            took = pass_time(self.denoiser, self.trainables.network, clip.latents, self.clips.empty_text)
         left = range(done + bool(done), settings.steps + 1)
         validations, samples = (
             sum(is_due(every, step, settings.steps) for step in left)
@@ -237,7 +235,7 @@ class TrainingRun:
                 "are all zeros, and nothing can be learnt from them. Take it out, or encode it again."
             )
         levels, frames = len(self.denoiser.sigmas), len(clip.latents)
-        shape, shared = tuple(clip.latents.shape), self.trainables.adaptor.config.shared_noise
+        shape, shared = tuple(clip.latents.shape), self.trainables.shared_noise
         timesteps = draw_timesteps(settings, levels, frames, generator)
         dropped = float(torch.rand(1, generator=generator)) < settings.caption_dropout
         text = self.clips.empty_text if dropped else clip.text
@@ -255,19 +253,19 @@ class TrainingRun:
 
         clips = NoisyFrames(together("latents").float(), together("noise").float(), together("timesteps"))
         text, fps = together("text").float(), [example.fps for example in examples]
-        adaptor: VideoAdaptor | None = self.trainables.adaptor
+        network: Network | None = self.trainables.network
         if kind == "clips":
             finished = None
             if examples[0].finished_noise is not None:
                 finished = replace(clips, noise=together("finished_noise"), timesteps=together("finished_timesteps"))
-            return self.objective.loss(clips, text, tuple(fps), adaptor, finished)
+            return self.objective.loss(clips, text, tuple(fps), network, finished)
         frames = clips.latents.shape[1]
         stills = NoisyFrames(
             *(rearrange(x, "b f ... -> (b f) 1 ...") for x in (clips.latents, clips.noise, clips.timesteps))
         )
         fps = tuple(rate for rate in fps for _ in range(frames))
         text = repeat(text, "b n d -> (b f) n d", f=frames)
-        errors = self.objective.loss(stills, text, fps, None if kind == "base_stills" else adaptor)
+        errors = self.objective.loss(stills, text, fps, None if kind == "base_stills" else network)
         return reduce(errors, "(b f) -> b", "mean", f=frames)
 
     def _sum_over_processes(self, total: Tensor) -> None:
@@ -297,7 +295,7 @@ class TrainingRun:
             if is_due(settings.validate_every, step, settings.steps) and self.clips.held_out:
                 with self.autocast():
                     progress = partial(self._phase, VALIDATION)
-                    values = validation_loss(self.objective, self.clips.held_out, self.trainables.adaptor, progress)
+                    values = validation_loss(self.objective, self.clips.held_out, self.trainables.network, progress)
                 self.watcher.numbers(step, settings.steps, values)
             if self.sample and is_due(settings.sample_every, step, settings.steps):
                 self._phase(SAMPLE, 0, 0)

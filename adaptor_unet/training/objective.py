@@ -11,8 +11,8 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from ..adaptor import VideoAdaptor
 from ..frame_layout import FrameLayout
+from ..temporal_network import Network
 from .settings import TrainingSettings, Weighting
 
 
@@ -37,7 +37,7 @@ class Denoiser(Protocol):
         sigma: Tensor,
         text: Tensor,
         fps: tuple[float, ...],
-        adaptor: VideoAdaptor | None,
+        network: Network | None,
         layout: FrameLayout | None = None,
     ) -> Tensor:
         """n c h w -> n c h w: the model's output; one clip for each entry of ``fps``, ``text`` is ``b tokens d``.
@@ -91,11 +91,11 @@ class Objective:
         clips: NoisyFrames,
         text: Tensor,
         fps: tuple[float, ...],
-        adaptor: VideoAdaptor | None,
+        network: Network | None,
         finished: NoisyFrames | None = None,
     ) -> Tensor:
         """Weighted error of each clip, ``b``; arguments as for ``errors``."""
-        errors = self.errors(clips, text, fps, adaptor, finished)
+        errors = self.errors(clips, text, fps, network, finished)
         return reduce(errors * self.weights[clips.timesteps], "b f -> b", "mean")
 
     def errors(
@@ -103,7 +103,7 @@ class Objective:
         clips: NoisyFrames,
         text: Tensor,
         fps: tuple[float, ...],
-        adaptor: VideoAdaptor | None,
+        network: Network | None,
         finished: NoisyFrames | None = None,
     ) -> Tensor:
         """Error of each frame, ``b f``.  ``text`` is ``b n d``.
@@ -121,7 +121,7 @@ class Objective:
         sigma = self.denoiser.sigmas[timesteps]
         x = self.denoiser.add_noise(x0, noise, sigma)
         wanted, _ = target(self.denoiser, x0, x, sigma)
-        out = self.denoiser.predict(x, sigma, text, fps, adaptor, layout)
+        out = self.denoiser.predict(x, sigma, text, fps, network, layout)
         errors = reduce((out.float() - wanted) ** 2, "(b r) c h w -> b r", "mean", b=len(fps))
         return errors[:, -frames:]
 

@@ -29,9 +29,14 @@ def trained_config(settings: TrainingSettings, config: AdaptorConfig) -> Adaptor
     return replace(config, frame_noise_levels=settings.frame_noise_levels)
 
 
-def identity_of(settings: TrainingSettings, config: AdaptorConfig, clips: TrainingClips) -> dict[str, Any]:
-    """What a resumed run must share with the one before."""
+def adaptor_identity(settings: TrainingSettings, config: AdaptorConfig) -> dict[str, str]:
+    """The part of it that says which kind of adaptor is trained."""
+    return {"adaptor": trained_config(settings, config).to_json()}
+
+
+def identity_of(settings: TrainingSettings, trained: dict[str, str], clips: TrainingClips) -> dict[str, Any]:
+    """What a resumed run must share with the one before.  ``trained`` says what is trained, as ``adaptor_identity``."""
     empty = content_name([("empty", clips.empty_text)])
     contents = {"clips": list(clips.train.groups), "clip_contents": [clips.train.content, empty]}
     lasting = {name: getattr(settings, name) for name in LASTING}
-    return lasting | {"adaptor": trained_config(settings, config).to_json()} | contents
+    return lasting | trained | contents
