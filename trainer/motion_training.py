@@ -14,14 +14,16 @@ from torch import Tensor
 
 from ..adaptor_unet.checkpoint import save
 from ..adaptor_unet.host.base_model import check_fit
+from ..adaptor_unet.host.teacher import ModuleTeacher
 from ..adaptor_unet.host.training_files import HostEncoders, decode, write_checkpoint
 from ..adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, make_room, sample_latents, training_dtype
+from ..adaptor_unet.motion_module import MotionModule
 from ..adaptor_unet.temporal_network import Network
 from ..adaptor_unet.training.data.cache_files import read_metadata
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.loop import TrainingRun
 from ..adaptor_unet.training.run_state import last_step
-from ..adaptor_unet.training.settings import TrainingSettings
+from ..adaptor_unet.training.settings import MotionModuleSettings, TrainingSettings
 from ..adaptor_unet.training.trainables import BaseLora, Trainables, Trained
 from ..adaptor_unet.training.training_error import enough_memory
 from ..adaptor_unet.training.watchers import DECODING, SAMPLE, Watcher, Watchers
@@ -56,7 +58,8 @@ class MotionTraining:
     ``encoders`` gives autoencoder and text encoder when a sample clip or a checkpoint needs them; without it there are
     no sample clips.  ``used`` is written into the files; ``run_identity`` is what a resumed run must share with the one
     before, beside its settings, clips and kind of adaptor.  ``export(trainables, step, final)`` takes the place of
-    writing the usual files.  ``memory_format`` is that of the copied UNet's weights.
+    writing the usual files.  ``memory_format`` is that of the copied UNet's weights.  A motion module as ``teacher``,
+    on the copied UNet, says what is wanted of the clips that it has sampled, by ``shares`` of them.
 
     Must be made and used outside inference mode.  Raises ValueError when adaptor, model, clips or saved state do not
     fit, and when a new run would write over a finished file; OutOfMemoryError when there is no room for the copy.
@@ -78,10 +81,12 @@ class MotionTraining:
         run_identity: dict[str, Any] | None = None,
         export: Callable[[Trained, int, bool], object] | None = None,
         memory_format: torch.memory_format = torch.preserve_format,
+        teacher: MotionModule | None = None,
+        shares: MotionModuleSettings | None = None,
     ) -> None:
+        self.model, self.clips, self.settings, self.output = model, clips, settings, output
         self.network = network
         self.check_fit(model)
-        self.model, self.clips, self.settings, self.output = model, clips, settings, output
         self.encoders, self.used, self._export = encoders, used or {}, export
         self.dtype = dtype = training_dtype(settings.precision)
         weights = torch.float32 if settings.base_tuning == "full" else dtype
@@ -91,6 +96,7 @@ class MotionTraining:
             self.denoiser = TrainingUnet(model, accelerator.device, weights, settings.checkpointing)
             self.denoiser.unet.to(memory_format=memory_format)
             self.trainables = self.made_trainables(accelerator.device)
+            taught_by = ModuleTeacher(self.denoiser, model, teacher) if teacher is not None else None
         self.run = TrainingRun(
             self.denoiser,
             self.trainables,
@@ -104,6 +110,8 @@ class MotionTraining:
             dtype,
             run_identity or {},
             foretells=True,
+            teacher=taught_by,
+            shares=shares or MotionModuleSettings(),
         )
         resumed = resume and self.run.resume()
         if not resumed and export is None:

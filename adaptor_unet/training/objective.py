@@ -46,6 +46,14 @@ class Denoiser(Protocol):
         """
 
 
+class Teacher(Protocol):
+    """A model that is good at motion already, and is learnt from."""
+
+    def clean(self, x: Tensor, sigma: Tensor, text: Tensor, fps: tuple[float, ...]) -> Tensor:
+        """n c h w -> n c h w: the clean latents for which it takes clips that are noised to ``sigma``, one level a
+        clip; arguments as for ``Denoiser.predict``."""
+
+
 @dataclass(frozen=True)
 class NoisyFrames:
     """Clips with their noise, ``b f c h w`` twice, and the timestep of each frame, ``b f``."""
@@ -93,9 +101,10 @@ class Objective:
         fps: tuple[float, ...],
         network: Network | None,
         finished: NoisyFrames | None = None,
+        teacher: Teacher | None = None,
     ) -> Tensor:
         """Weighted error of each clip, ``b``; arguments as for ``errors``."""
-        errors = self.errors(clips, text, fps, network, finished)
+        errors = self.errors(clips, text, fps, network, finished, teacher)
         return reduce(errors * self.weights[clips.timesteps], "b f -> b", "mean")
 
     def errors(
@@ -105,10 +114,12 @@ class Objective:
         fps: tuple[float, ...],
         network: Network | None,
         finished: NoisyFrames | None = None,
+        teacher: Teacher | None = None,
     ) -> Tensor:
         """Error of each frame, ``b f``.  ``text`` is ``b n d``.
 
-        With ``finished``, the same clips nearly clean, each frame is given the finished ones before it.
+        With ``finished``, the same clips nearly clean, each frame is given the finished ones before it.  With a
+        ``teacher``, what it makes of the noisy clips is wanted in place of the clips.
         """
         frames = clips.latents.shape[1]
         layout = None if finished is None else FrameLayout.given_finished(len(fps), frames)
@@ -120,7 +131,8 @@ class Objective:
         timesteps = rearrange(torch.cat([part.timesteps for part in rows], dim=1), "b r -> (b r)")
         sigma = self.denoiser.sigmas[timesteps]
         x = self.denoiser.add_noise(x0, noise, sigma)
-        wanted, _ = target(self.denoiser, x0, x, sigma)
+        # Before the prediction: the teacher may use the same UNet, which is then the learner's until the gradients.
+        wanted, _ = target(self.denoiser, x0 if teacher is None else teacher.clean(x, sigma, text, fps), x, sigma)
         out = self.denoiser.predict(x, sigma, text, fps, network, layout)
         errors = reduce((out.float() - wanted) ** 2, "(b r) c h w -> b r", "mean", b=len(fps))
         return errors[:, -frames:]
