@@ -140,7 +140,13 @@ class MotionLoraPlan:
         return motion_lora_identity(module, settings.adaptor.rank or RANK) | {"motion_module": self.name}
 
     def clips(self, own: TrainingClips, *_: object) -> TrainingClips:
-        """The user's own."""
+        """The user's own.  Raises ValueError for stills, to which a motion module does nothing."""
+        stills = sum(len(own.train[item].latents) == 1 for item in range(len(own.train)))
+        if stills:
+            raise ValueError(
+                f"{stills} of {len(own.train)} clips have one frame, of which a MotionLoRA can learn nothing. Take "
+                "them out, or set stills to false."
+            )
         return own
 
     def training(

@@ -192,8 +192,8 @@ SETTING_GROUPS = {
     "training": TrainingSettings,
     "motion_module": MotionModuleSettings,
 }
-# What a MotionLoRA is trained with where nobody says otherwise: its module knows one noise level a clip, and no stills.
-FOR_MOTION_LORA = {"frame_noise_levels": "one_a_clip", "still_share": 0.0}
+# What a MotionLoRA is trained with: its module knows one noise level a clip, and does nothing to stills.
+FOR_MOTION_LORA = {"frame_noise_levels": "one_a_clip", "still_share": 0.0, "stills": False}
 # Settings that are those of a new adaptor as they are.
 PASSED_ON = ("rank", "rotary", "parts", "attention_at", "shared_noise")
 # By name; frames and seed are declared where they serve first.
@@ -212,12 +212,12 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.motion_module.train == "adaptor":
             return
-        training = self.training
-        fixed = {name: (getattr(training, name), value) for name, value in FOR_MOTION_LORA.items()}
-        fixed |= {"base_tuning": (training.base_tuning, "frozen"), "start": (self.adaptor.start, "")}
-        for name, (found, needed) in fixed.items():
-            if found != needed:
-                raise ValueError(f"{name} is {found!r}, but a MotionLoRA is trained with {needed!r}: leave it out")
+        found = asdict(self.clips) | asdict(self.training) | {"start": self.adaptor.start}
+        for name, needed in (FOR_MOTION_LORA | {"base_tuning": "frozen", "start": ""}).items():
+            if found[name] != needed:
+                raise ValueError(
+                    f"{name} is {found[name]!r}, but a MotionLoRA is trained with {needed!r}: leave it out"
+                )
 
     def told(self, motion_module: bool) -> dict[str, Any]:
         """All settings as plain values; those of a motion module only where the run has one."""

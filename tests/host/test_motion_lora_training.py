@@ -21,6 +21,7 @@ from magicvideo.tools.motion_module_files import Size, motion_lora_shapes
 from magicvideo.trainer import graph
 from magicvideo.trainer.motion_lora_training import MotionLoraTraining
 from magicvideo.trainer.motion_training import Output
+from magicvideo.trainer.plans import MotionLoraPlan
 from motion_modules import SMALL as FITTING
 from motion_modules import motion_module, plain
 
@@ -134,6 +135,25 @@ def test_stopped_it_goes_on_to_the_same_lora_and_is_no_other_runs(tmp_path: Path
     assert one.keys() == other.keys() and all(torch.equal(x, other[name]) for name, x in one.items())
     with pytest.raises(ValueError, match="motion_lora"):
         training(model, motion_module("v3"), tmp_path / "parts", resume=True, steps=4)
+
+
+def test_in_bfloat16_it_follows_and_its_file_stays_in_full_precision(tmp_path: Path) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        told = Told()
+        run = training(build_model(), motion_module(), tmp_path / precision, watcher=told, steps=2, precision=precision)
+        assert run.train()
+        losses.append(torch.tensor(told.series("loss")))
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.05, atol=0.02)
+    assert not torch.equal(losses[1], losses[0])
+    assert {x.dtype for x in load_file(tmp_path / "bf16" / "pan.safetensors").values()} == {torch.float32}
+
+
+def test_of_stills_a_motion_lora_is_not_trained() -> None:
+    still = replace(clips().train[0], latents=torch.ones(1, 4, 8, 8))
+    plan = MotionLoraPlan(build_model(), motion_module())
+    with pytest.raises(ValueError, match="1 of 2 clips have one frame, of which a MotionLoRA can learn nothing"):
+        plan.clips(replace(clips(), train=MemoryClips((*clips().train.clips, still))))
 
 
 def test_a_module_of_another_unet_or_of_fewer_positions_is_refused(tmp_path: Path) -> None:

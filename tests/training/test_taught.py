@@ -112,6 +112,7 @@ def test_a_motion_lora_is_trained_at_one_level_a_clip_and_without_stills() -> No
     for name, value in (
         ("frame_noise_levels", "clean_context"),
         ("still_share", 0.1),
+        ("stills", True),
         ("base_tuning", "lora"),
         ("start", "a.safetensors"),
     ):
