@@ -164,6 +164,17 @@ class ApplyMagicVideo(io.ComfyNode):
                     tooltip="Frames that are made at once in the order frame by frame. 1 is steadiest; more may take "
                     "less time on a GPU.",
                 ),
+                io.Float.Input(
+                    "later_cfg",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Guidance (cfg) of all frames but a clip's first, in the order frame by frame; 0: the "
+                    "sampler's. They follow finished frames and need less: lower it where things move too far. At 1 "
+                    "the negative prompt isn't asked, which takes about half the time.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="A copy of the model that makes clips. The model that came in stays as it was.")

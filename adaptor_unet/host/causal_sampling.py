@@ -10,9 +10,12 @@ cache, which one more call of the UNet a chunk fills, at a small noise level.
 Axes: n frames of the batch, f frames of a chunk (of all clips), c h w of a latent.
 """
 
+import copy
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..adaptor import CONTEXT_NOISE
-from ..frame_layout import FrameLayout
+from ..frame_layout import FrameLayout, indices
 from .causal_windows import Chunk, chunk_options, denoise_chunk, rows_for, windows_of
 from .frame_cache import OPTION, FrameCache
 from .versions import full_mask
@@ -45,14 +48,21 @@ CONTEXT_SEED = 0x6D61676963
 
 @dataclass(frozen=True)
 class SamplingOrder:
-    """``chunk`` frames of each clip at a time.  ``context_noise``: sigma at which finished frames are shown."""
+    """``chunk`` frames of each clip at a time.
+
+    ``context_noise``: sigma at which finished frames are shown.  ``later_cfg``: guidance of frames that have finished
+    ones before them; 0 for the sampler's own.
+    """
 
     chunk: int = 1
     context_noise: float = CONTEXT_NOISE
+    later_cfg: float = 0.0
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
-            raise ValueError(f"chunk must be 1 or more frames, found {self.chunk}.")
+            raise ValueError(f"chunk of Apply MagicVideo must be 1 or more, found {self.chunk}.")
+        if not (math.isfinite(self.later_cfg) and self.later_cfg >= 0):
+            raise ValueError(f"later_cfg of Apply MagicVideo must be 0 or more, found {self.later_cfg}.")
 
     def chunks(self, frames: int, clip: int) -> Iterator[Chunk]:
         """Of a batch of ``frames`` with clips of ``clip``: the same frames of all clips, side by side."""
@@ -180,7 +190,7 @@ class CausalSampling:
                 finished.present = chunk
                 progress.begin(chunk)
                 out = executor(
-                    guider,
+                    self.guider(guider, finished),
                     sigmas.clone(),  # a sampler may write into its sigmas
                     self.arguments(extra_args, chunk, finished),
                     progress.step,
@@ -201,11 +211,26 @@ class CausalSampling:
             finished.clear()
         return samples
 
+    def guider(self, guider: CFGGuider, finished: FinishedFrames) -> CFGGuider:
+        """The guider for the next chunk: finished frames tell what to make, so that it may need less guidance.
+
+        The host asks for no negative conditioning where guidance is 1.  A guider of several guidances keeps its own.
+        """
+        if not (self.order.later_cfg and finished.chunks):
+            return guider
+        if type(guider).set_cfg is not CFGGuider.set_cfg or "negative" not in guider.conds:
+            return guider
+        later = copy.copy(guider)
+        later.set_cfg(self.order.later_cfg)
+        return later
+
     def arguments(self, extra_args: Options, chunk: Chunk, finished: FinishedFrames) -> Options:
         """The sampler's arguments for a chunk.  Samplers that draw noise of their own draw another for each."""
         options = {name: value for name, value in extra_args["model_options"].items() if name != "context_handler"}
         seed = extra_args.get("seed")
         seed = seed if seed is None else (seed + 0x9E3779B9 * chunk.index_list[0]) % 2**63
+        if guidance := options.get("sampler_cfg_function"):
+            options["sampler_cfg_function"] = partial(guidance_of_all_frames, guidance, chunk)
         return {**extra_args, "model_options": chunk_options(options, chunk, finished), "seed": seed}
 
 
@@ -230,7 +255,8 @@ def causal_sampling(effects: Sequence["Effect"], frames: int, model_options: Opt
             "windows out, or set order of Apply MagicVideo to together."
         )
     chunk = min([order.chunk for order in orders] + ([windows.chunk_frames] if windows else []))
-    order = SamplingOrder(chunk, max(order.context_noise for order in orders))
+    context_noise, later_cfg = (max(getattr(order, x) for order in orders) for x in ("context_noise", "later_cfg"))
+    order = SamplingOrder(chunk, context_noise, later_cfg)
     return CausalSampling(order, lengths.pop(), windows is not None and windows.offload)
 
 
@@ -255,6 +281,22 @@ def emptied(latents: Tensor, denoise_mask: Tensor) -> Tensor:
     anew = (least == 1).expand(len(latents)) if len(least) == 1 else least == 1
     anew = rearrange(anew, "n -> n 1 1 1").to(latents.device)
     return torch.where(anew, torch.zeros_like(latents), latents)
+
+
+def guidance_of_all_frames(guidance: Callable[[dict], Tensor], chunk: Chunk, given: dict) -> Tensor:
+    """``f c h w``: what a guidance function that counts the frames of the batch gives for those of a chunk.
+
+    The other frames, which it is shown to count right, are the chunk's over again.
+    """
+
+    def for_all(value: object) -> object:
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            return value
+        batch = value[indices(tuple(place % len(value) for place in range(chunk.total_frames)), value.device)]
+        chunk.put(batch, value)
+        return batch
+
+    return chunk.get_tensor(guidance({name: for_all(value) for name, value in given.items()}))
 
 
 def kept_frames(denoise_mask: Tensor | None, frames: int) -> list[bool]:

@@ -1,6 +1,7 @@
 """Frame by frame: exact, causal, with every sampler and conditioning, and right where sampling together is not."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import comfy.model_management
@@ -10,7 +11,15 @@ import pytest
 import torch
 from comfy.k_diffusion.sampling import get_sigmas_karras
 from comfy.model_patcher import ModelPatcher
-from comfy_extras.nodes_custom_sampler import BasicScheduler, CFGGuider, KSamplerSelect, SamplerCustomAdvanced
+from comfy_extras.nodes_custom_sampler import (
+    BasicGuider,
+    BasicScheduler,
+    CFGGuider,
+    DualCFGGuider,
+    KSamplerSelect,
+    SamplerCustomAdvanced,
+)
+from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
 from small_host import Sampler, conditioning, trained
 from stock_windows import NO_ANCHOR, with_windows
 from torch import Tensor
@@ -138,6 +147,54 @@ def test_a_clip_takes_one_call_a_frame_and_step_and_one_more_a_frame(moving: Mod
     assert rows == [2] * (3 + 2 * 3 + 1), "given frames are shown, and cost no sampling"
 
 
+def one_by_one(moving: ModelPatcher, sample: Sampler, noise: Tensor, guidances: Sequence[float]) -> Tensor:
+    """A clip of as many frames as there are guidances, each added to those before it by extension."""
+    clip = torch.zeros(0, 4, 8, 8)
+    for frames, cfg in enumerate(guidances, start=1):
+        latent = torch.cat([clip, torch.zeros(1, 4, 8, 8)])
+        clip = sample(moving, noise=noise[:frames], latent=latent, noise_mask=keeping(frames, frames - 1), cfg=cfg)
+    return clip
+
+
+@pytest.mark.parametrize("later_cfg", [1.0, 2.5])
+def test_frames_that_follow_others_have_a_guidance_of_their_own(
+    model: ModelPatcher, adaptor: ModelPatcher, moving: ModelPatcher, sample: Sampler, later_cfg: float
+) -> None:
+    own, noise = bind(model, adaptor, order="frame by frame", later_cfg=later_cfg), noise_for(3)
+    out = sample(own, noise=noise, latent=torch.zeros_like(noise), cfg=7.0)
+    assert torch.equal(out, one_by_one(moving, sample, noise, [7.0, later_cfg, later_cfg]))
+    twice = bind(own, adaptor, strength=1e-9, order="frame by frame")
+    assert relative(sample(twice, noise=noise, latent=torch.zeros_like(noise), cfg=7.0), out) <= CLOSE
+
+
+def test_without_guidance_later_frames_cost_half(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
+    counted, rows = bind(model, adaptor, order="frame by frame", later_cfg=1.0), []
+    counted.set_model_unet_function_wrapper(
+        lambda apply, given: (rows.append(len(given["input"])), apply(given["input"], given["timestep"], **given["c"]))[
+            1
+        ]
+    )
+    sample(counted, 4, steps=3)
+    assert rows == [2] * 3 + [1] * (3 * 3 + 3)
+
+
+def test_a_guider_of_another_kind_keeps_its_guidance(
+    model: ModelPatcher, adaptor: ModelPatcher, moving: ModelPatcher
+) -> None:
+    own = bind(model, adaptor, order="frame by frame", later_cfg=3.0)
+    for how in ((BasicGuider, 2, [1]), (DualCFGGuider, 2, [1, 2, 3], 7.0, 5.0, "regular")):
+        node, *given = how
+        assert torch.equal(custom_sampled(node, own, *given), custom_sampled(node, moving, *given)), node
+
+
+def test_guidance_that_rises_over_the_clip_does_so_frame_by_frame(moving: ModelPatcher, sample: Sampler) -> None:
+    """The host's node for video models counts the frames of the batch."""
+    rising, noise = moving.clone(), noise_for(4)
+    rising = VideoLinearCFGGuidance().patch(rising, min_cfg=1.0)[0]
+    out = sample(rising, noise=noise, latent=torch.zeros_like(noise), cfg=7.0)
+    assert relative(out, one_by_one(moving, sample, noise, [1.0, 3.0, 5.0, 7.0])) <= CLOSE
+
+
 def test_auto_does_what_the_adaptor_was_trained_for(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
 ) -> None:
@@ -192,22 +249,28 @@ def test_two_halves_of_an_advanced_sampling_begin_alike_and_end_with_the_clip_in
         assert torch.equal(sample(moving, latent=first, **rest)[:1], out[:1]) == (first is half)
 
 
-def test_custom_sampling_gives_the_same_clip(moving: ModelPatcher, sample: Sampler) -> None:
+def custom_sampled(guider: type, model: ModelPatcher, frames: int, texts: Sequence[int], *settings: object) -> Tensor:
+    """Latents of the host's nodes for custom sampling, with a guider of that node for texts of these seeds."""
+
     class Noise:
         seed = 0
 
         def generate_noise(self, latent: dict) -> Tensor:
-            return noise_for(5)
+            return noise_for(frames)
 
     def first(output: object) -> object:
         return output[0] if isinstance(output, tuple) else output.result[0]
 
-    guider = first(CFGGuider().get_guider(moving, conditioning(1), conditioning(2), 7.0))
-    sigmas = first(BasicScheduler().get_sigmas(moving, "normal", 3, 1.0))
+    guide = first(guider().get_guider(model, *(conditioning(seed) for seed in texts), *settings))
+    sigmas = first(BasicScheduler().get_sigmas(model, "normal", 3, 1.0))
     sampler = first(KSamplerSelect().get_sampler("euler"))
-    start = {"samples": torch.zeros(5, 4, 8, 8)}
+    start = {"samples": torch.zeros(frames, 4, 8, 8)}
     with torch.inference_mode():
-        out = first(SamplerCustomAdvanced().sample(Noise(), guider, sampler, sigmas, start))["samples"]
+        return first(SamplerCustomAdvanced().sample(Noise(), guide, sampler, sigmas, start))["samples"]
+
+
+def test_custom_sampling_gives_the_same_clip(moving: ModelPatcher, sample: Sampler) -> None:
+    out = custom_sampled(CFGGuider, moving, 5, [1, 2], 7.0)
     assert torch.equal(out, sample(moving, noise=noise_for(5), latent=torch.zeros(5, 4, 8, 8), steps=3))
 
 
@@ -351,6 +414,9 @@ def test_what_cannot_be_sampled_so_is_refused_before_the_first_step(
         bind(model, adaptor, order="backwards")
     with pytest.raises(ValueError, match="chunk of Apply MagicVideo must be 1 or more, found 0"):
         bind(model, adaptor, chunk=0)
+    for value in (-1.0, math.nan):
+        with pytest.raises(ValueError, match="later_cfg of Apply MagicVideo must be 0 or more"):
+            bind(model, adaptor, later_cfg=value)
 
 
 @pytest.mark.parametrize("error", [comfy.model_management.InterruptProcessingException, MemoryError])
