@@ -11,9 +11,11 @@ from small_clips import write_clip
 from magicvideo.adaptor_unet.checkpoint import load
 from magicvideo.adaptor_unet.motion_lora import load_motion_lora
 from magicvideo.adaptor_unet.training.settings import RunSettings
+from magicvideo.nodes import train as node
 from magicvideo.tools.make_random_checkpoint import random_motion_lora, random_motion_module, write_random
 from magicvideo.tools.motion_module_files import SIZES
 from magicvideo.trainer.command import TrainCommand
+from magicvideo.trainer.node_inputs import INPUTS, module_asked_for
 from motion_modules import plain
 
 pytestmark = pytest.mark.on_newest
@@ -53,6 +55,51 @@ def test_files_that_do_not_go_together_are_refused_before_anything_is_read(words
 )
 def test_a_strength_stands_behind_a_colon(text: str, file: str, strength: float) -> None:
     assert train_command.lora_file(text) == (Path(file), strength)
+
+
+MODULE_HERE = object()
+ASKED = {
+    "has no motion module to train it on": ({}, "motion_lora"),
+    "prompts are of no use": ({"motion_module": [MODULE_HERE], "prompts": ["a"]}, "motion_lora"),
+    "the adaptor is of no use": ({"motion_module": [MODULE_HERE], "adaptor": [object()]}, "motion_lora"),
+    "none is connected": ({"prompts": ["a wave"]}, "adaptor"),
+    "there are no prompts for the teacher": ({"motion_module": [MODULE_HERE], "prompts": [" "]}, "adaptor"),
+}
+
+
+@pytest.mark.parametrize("words", ASKED)
+def test_the_node_refuses_what_does_not_go_together(words: str) -> None:
+    wired, kind = ASKED[words]
+    with pytest.raises(ValueError, match=words):
+        module_asked_for(wired, kind)
+
+
+def test_the_node_gives_what_it_has_trained_and_says_why_the_other_output_is_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = []
+
+    class Run:
+        def __init__(self, *what: object) -> None:
+            given.append(what)
+
+        def train(self) -> tuple[str, str, str]:
+            return "made", "plot", "sample"
+
+    monkeypatch.setattr(node, "encoders_of", lambda *_: "encoders")
+    monkeypatch.setattr(node, "GraphTraining", Run)
+    defaults = {name: [one.default] for name, one in INPUTS.items()} | {"fps": [8.0], "settings": [""]}
+    taught = {"clips_folder": [""], "motion_module": [MODULE_HERE], "prompts": ["a wave\na sea"]}
+    out = node.TrainAdaptor.execute(["model"], [None], [None], ["name"], **defaults | taught).result
+    assert out[:3] == ("made", "plot", "sample") and "use its output adaptor" in out[3].message
+    assert given[0][2] is None and given[0][-2:] == (MODULE_HERE, ("a wave", "a sea"))
+    lora = {"clips_folder": [""], "images": [object()], "motion_module": [MODULE_HERE], "train": ["motion_lora"]}
+    out = node.TrainAdaptor.execute(["model"], [None], [None], ["name"], **defaults | lora).result
+    assert out[1:] == ("plot", "sample", "made") and "use its output motion_module" in out[0].message
+    assert given[1][3].training.frame_noise_levels == "one_a_clip" and given[1][-1] == ()
+    without = {name: x for name, x in defaults.items() if name != "train"}  # as graphs of before have it
+    out = node.TrainAdaptor.execute(["model"], [None], [None], ["n"], **without, clips_folder=[""], images=[1]).result
+    assert out[0] == "made" and given[2][-2:] == (None, ())
 
 
 @pytest.fixture
