@@ -16,7 +16,7 @@ from graph_training import folders_below, graph_training, server_progress
 from magicvideo.adaptor_unet.host.training_unet import SampleSettings, sample_latents
 from magicvideo.adaptor_unet.motion_lora import load_motion_lora, with_motion_lora
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
-from magicvideo.adaptor_unet.training.settings import FOR_MOTION_LORA, TrainingSettings
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.tools.motion_module_files import Size, motion_lora_shapes
 from magicvideo.trainer import graph
 from magicvideo.trainer.motion_lora_training import MotionLoraTraining
@@ -26,8 +26,8 @@ from motion_modules import SMALL as FITTING
 from motion_modules import motion_module, plain
 
 pytestmark = pytest.mark.on_newest
-QUICK = FOR_MOTION_LORA | {"precision": "fp32", "sample_every": 0, "validate_every": 0}
-QUICK |= {"learning_rate": 1e-2, "ema": 0.0}
+QUICK = {"frame_noise_levels": "one_a_clip", "still_share": 0.0, "precision": "fp32", "sample_every": 0}
+QUICK |= {"validate_every": 0, "learning_rate": 1e-2, "ema": 0.0}
 RANK = 3
 
 
