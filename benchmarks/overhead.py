@@ -1,6 +1,7 @@
 """What the pack's nodes cost: a full-size SD1.5 UNet with random weights, plain batch against each, in turn.
 
     bash bin/run benchmarks/overhead.py [--size 16] [--rounds 5] [--dtype float32]
+    bash bin/run benchmarks/overhead.py --animatediff-evolved FOLDER     beside a clone of that node pack
 
 Prints medians, their ratio to the plain batch of the same run, and peak memory, each measured in a process of its own.
 """
@@ -9,7 +10,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -25,6 +27,7 @@ from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.motion_module import Kind, MotionModule, MotionModuleConfig
 from magicvideo.benchmarks import peak_memory
+from magicvideo.benchmarks.animatediff_evolved import animatediff_evolved
 from magicvideo.benchmarks.own_process import measured_apart
 from magicvideo.tests.support import small_host
 
@@ -60,7 +63,7 @@ def motion_module(kind: Kind, mid: bool) -> Row:
     return bound
 
 
-PLAIN = "plain batch"
+PLAIN, EVOLVED = "plain batch", "AnimateDiff-Evolved, v2"
 ROWS: dict[str, Row] = {
     PLAIN: lambda base, dtype: base,
     "S, B": adapted(parts=("frame", "spatial")),
@@ -85,10 +88,10 @@ def random_model(dtype: torch.dtype, full: bool = True) -> ModelPatcher:
     return base
 
 
-def models(dtype: torch.dtype, names: Sequence[str]) -> dict[str, ModelPatcher]:
+def models(dtype: torch.dtype, rows: dict[str, Row]) -> dict[str, ModelPatcher]:
     """The rows' models: one UNet, and clones of it."""
     base = random_model(dtype)
-    return {name: ROWS[name](base, dtype) for name in names}
+    return {name: row(base, dtype) for name, row in rows.items()}
 
 
 def seconds(model: ModelPatcher, frames: int, size: int) -> float:
@@ -100,8 +103,10 @@ def seconds(model: ModelPatcher, frames: int, size: int) -> float:
 
 def peak_mebibytes(name: str, options: argparse.Namespace) -> float:
     """Highest resident memory of a process that samples this row once."""
-    sizes = ("--size", str(options.size), "--frames", str(options.frames), "--dtype", options.dtype)
-    return measured_apart(__file__, "--peak-of", name, *sizes)
+    words = ["--size", str(options.size), "--frames", str(options.frames), "--dtype", options.dtype]
+    if options.animatediff_evolved:
+        words += ["--animatediff-evolved", str(options.animatediff_evolved)]
+    return measured_apart(__file__, "--peak-of", name, *words)
 
 
 def main() -> None:
@@ -111,15 +116,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW")
+    parser.add_argument("--animatediff-evolved", type=Path, help="folder of a clone of that pack, for one more row")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
+    chosen = {name: ROWS[name] for name in (PLAIN, *options.rows)}
+    if options.animatediff_evolved:
+        chosen[EVOLVED] = animatediff_evolved(options.animatediff_evolved)
     if options.peak_of:
-        (model,) = models(dtype, [options.peak_of]).values()
+        (model,) = models(dtype, {options.peak_of: chosen[options.peak_of]}).values()
         seconds(model, options.frames, options.size)
         print(json.dumps(peak_memory.peak_mebibytes()))  # getrusage would count what this process was started from
         return
-    rows = models(dtype, [PLAIN, *(name for name in options.rows if name != PLAIN)])
+    rows = models(dtype, chosen)
     taken: dict[str, list[float]] = {name: [] for name in rows}
     for turn in range(options.rounds + 1):
         for name, model in rows.items():

@@ -57,6 +57,7 @@ def test_the_shipped_workflow_trains_and_makes_a_clip_with_the_result(
     assert (run / "loss.png").is_file() and list((run / "samples").glob("*.webp"))
 
 
+@pytest.mark.on_newest
 def test_the_models_of_other_branches_stay_bit_for_bit(
     server: HostServer, train: Callable[..., Prompt], latent_of: LatentOf, small: Callable[..., Prompt]
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_folder_of_clips_is_taken_and_encoded_once(server: HostServer, train: 
     assert "broken.mp4" in server.log()
 
 
+@pytest.mark.on_newest
 def test_the_hosts_own_dataset_nodes_feed_it(server: HostServer, train: Callable[..., Prompt]) -> None:
     from PIL import Image
 
