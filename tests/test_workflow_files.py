@@ -71,6 +71,9 @@ INPUTS = {
         "captions",
         "conditioning",
         "settings",
+        "motion_module",
+        "prompts",
+        "train",
     ],
     "MagicVideo_SaveAdaptor": ["adaptor", "filename_prefix", "title", "author", "trigger_words", "license"],
     "MagicVideo_DirectedAttention": [
