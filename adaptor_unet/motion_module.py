@@ -149,11 +149,18 @@ class TemporalTransformer(nn.Module):
         tokens = rearrange(self.norm(x), "(b f) c h w -> (b h w) f c", f=layout.frames)
         encoding = encoding_in_call(layout, tokens.shape[-1], x.device).to(tokens)
         mask = mask_of_clips(layout, x.device)
-        for piece in tokens.split(self._positions_at_once(tokens)):
-            z = self.transformer_blocks[0](self.proj_in(piece), encoding, mask, key_scale)
-            piece.copy_(self.proj_out(z))
+        pieces = tokens.split(self._positions_at_once(tokens))
+
+        def change(piece: Tensor) -> Tensor:
+            return self.proj_out(self.transformer_blocks[0](self.proj_in(piece), encoding, mask, key_scale))
+
+        if torch.is_grad_enabled():
+            tokens = torch.cat([change(piece) for piece in pieces])
+        else:  # in the place of what came in, which nobody needs any more
+            for piece in pieces:
+                piece.copy_(change(piece))
         added = rearrange(tokens, "(b h w) f c -> (b f) c h w", h=height, w=width)
-        return torch.add(x, added, alpha=strength)
+        return torch.add(x, added.to(x), alpha=strength)
 
     def _positions_at_once(self, tokens: Tensor) -> int:
         most = MOST_TOKENS_CPU if tokens.device.type == "cpu" else MOST_TOKENS

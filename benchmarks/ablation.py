@@ -12,21 +12,19 @@ on clips that were held out and on directions that are asked for, always from th
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
 import torch
-from einops import rearrange
 from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
 from magicvideo.adaptor_unet.host.motion_effect import Order
-from magicvideo.adaptor_unet.host.training_unet import SampleSettings, sample_latents
 from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips
 from magicvideo.adaptor_unet.training.loop import TrainingRun
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
@@ -40,14 +38,12 @@ from magicvideo.benchmarks.ablation_parts import (
     with_temporal_convolutions,
 )
 from magicvideo.benchmarks.ablation_picture import save_picture
-from magicvideo.demo.measure.motion import FRAME_RATES, Asked, Judged, asked_clips
-from magicvideo.demo.measure.motion_rule import JUMP, SMOOTH
-from magicvideo.demo.model.demo_models import CFG
+from magicvideo.benchmarks.sprite_judge import SpriteJudge
+from magicvideo.demo.measure.motion import FRAME_RATES, Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, load_autoencoder
 from magicvideo.demo.train import motion as train_motion
-from magicvideo.demo.train.encode_stills import word_numbers, word_table
 from magicvideo.demo.world.sprite_painter import couples, load_sprites
 from magicvideo.trainer.motion_training import MotionTraining
 
@@ -119,6 +115,10 @@ class Ablation:
     steps: int
     folder: Path
 
+    @property
+    def _judge(self) -> SpriteJudge:
+        return SpriteJudge(self.autoencoder, self.asked, self.clips.empty_text, LATENT, SAMPLE_STEPS)
+
     def measure(self, row: Row, seed: int) -> dict[str, object]:
         """Trains and measures one row with one seed."""
         times = StepTimes()
@@ -131,7 +131,7 @@ class Ablation:
             with run.averages.in_place(), run.autocast():
                 losses = validation_loss(run.objective, self.clips.held_out, adaptor)
                 orders = ORDERS if "frame_noise_levels" in row.training else ORDERS[:1]
-                judged = {order: self._judged(run, adaptor, order) for order in orders}
+                judged = {order: self._judge.shares(run.denoiser, adaptor, order) for order in orders}
         trained = sum(parameter.numel() for parameter in run.trainables.adaptor.parameters()) if row.trained else 0
         return {
             "row": row.name,
@@ -163,29 +163,6 @@ class Ablation:
         if not hasattr(adaptor, "over_time"):
             return nullcontext()
         return temporal_convolutions_at_work(run.denoiser.unet, adaptor, FRAMES)
-
-    def _judged(self, run: TrainingRun, adaptor: VideoAdaptor | None, order: Order) -> dict[str, float]:
-        """Shares of the clips that are asked for, and how far they travel in the mean."""
-        clips = [self._sampled(run, adaptor, asked, order) for asked in self.asked]
-        return {
-            "right": share(clip.right for clip in clips),
-            "smooth": share(clip.worst_step <= SMOOTH for clip in clips),
-            "jumps": share(clip.worst_step > JUMP for clip in clips),
-            "travel": statistics.fmean(clip.along for clip in clips),
-        }
-
-    def _sampled(self, run: TrainingRun, adaptor: VideoAdaptor | None, asked: Asked, order: Order) -> Judged:
-        text = word_table()[word_numbers(asked.prompt)]
-        how = SampleSettings(LATENT, asked.fps, SAMPLE_STEPS, CFG, asked.seed, order)
-        latents = sample_latents(run.denoiser, adaptor, text, self.clips.empty_text, how)
-        pictures = self.autoencoder.decode(latents.float())
-        pixels = rearrange((pictures * 255).round().clamp(0, 255), "f c h w -> f h w c").to(torch.uint8)
-        return Judged(asked, pixels.numpy())
-
-
-def share(said: Iterable[bool]) -> float:
-    """How many of them are true, 0 to 1."""
-    return statistics.fmean(map(float, said))
 
 
 def first_frames(path: Path) -> TrainingClips:

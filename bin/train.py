@@ -6,6 +6,9 @@ A clip's caption stands in a text file of the same name, or in caption.txt of it
 waves.run gets the state to resume from, the loss plot, sample clips and all numbers. Ctrl-C saves and stops; the same
 command with --resume goes on.
 
+Without clips, a motion module can teach:   --teacher v3_sd15_mm.ckpt --prompts prompts.txt
+A MotionLoRA on one is trained by:          --train motion_lora --motion-module mm_sd_v15_v2.ckpt --clips my_clips
+
 Width and height that are not given follow from the clips, and on a processor the steps are a few, to try things.
 bash bin/train --help-all lists every option.
 """
@@ -51,7 +54,7 @@ def parser(every: bool = False) -> argparse.ArgumentParser:
         return text if every else argparse.SUPPRESS
 
     files.add_argument("--base", required=True, type=Path, metavar="FILE", help="SD1.5 checkpoint to train for")
-    source = files.add_mutually_exclusive_group(required=True)
+    source = files.add_mutually_exclusive_group()
     source.add_argument("--clips", type=Path, metavar="FOLDER", help="clips: video files, gif, webp, folders of images")
     text = rare("shards written by --write-shards, in place of --clips")
     source.add_argument("--shards", type=Path, metavar="FOLDER", help=text)
@@ -64,18 +67,38 @@ def parser(every: bool = False) -> argparse.ArgumentParser:
     text = rare("encode the clips, write shards, and end")
     files.add_argument("--write-shards", type=Path, metavar="FOLDER", help=text)
     files.add_argument("--tensorboard", action="store_true", help=rare("write TensorBoard's files too"))
+    text = rare("motion module that teaches the adaptor, by clips that it samples from --prompts")
+    files.add_argument("--teacher", type=Path, metavar="FILE", help=text)
+    text = rare("MotionLoRA on the teacher, at that strength (default 1); may be said more than once")
+    lora = {"type": lora_file, "action": "append", "default": []}
+    files.add_argument("--teacher-lora", metavar="FILE[:STRENGTH]", **lora, help=text)
+    text = rare("text file of what the teacher's clips show, a prompt a line")
+    files.add_argument("--prompts", type=Path, metavar="FILE", help=text)
+    text = rare("motion module for which --train motion_lora trains a MotionLoRA")
+    files.add_argument("--motion-module", type=Path, metavar="FILE", help=text)
     add_settings(made, None if every else FIRST)
     return made
 
 
 FILES = ("base", "clips", "shards", "output", "cache", "write_shards", "resume", "tensorboard")
+FILES += ("teacher", "teacher_lora", "prompts", "motion_module")
+
+
+def lora_file(text: str) -> tuple[Path, float]:
+    """``FILE`` or ``FILE:STRENGTH``; a colon that no number follows belongs to the file's name."""
+    file, _, strength = text.rpartition(":")
+    try:
+        return Path(file), float(strength)
+    except ValueError:
+        return Path(text), 1.0
 
 
 def check_files(files: dict[str, Path | None]) -> None:
     """Raises ValueError for an input that is not there, before anything is loaded."""
-    for name in ("base", "clips", "shards"):
-        if files[name] is not None and not os.path.exists(files[name]):
-            raise ValueError(f"--{name}: {files[name]} is not there.")
+    given = [(name, files[name]) for name in ("base", "clips", "shards", "teacher", "prompts", "motion_module")]
+    for name, path in given + [("teacher_lora", path) for path, _ in files["teacher_lora"]]:
+        if path is not None and not os.path.exists(path):
+            raise ValueError(f"--{name.replace('_', '-')}: {path} is not there.")
 
 
 def main() -> int:
@@ -118,6 +141,7 @@ def run() -> int:
             start_host()
             from magicvideo.trainer.command import TrainCommand
         with logging_redirect_tqdm(tqdm_class=LiveBar):
+            files["teacher_lora"] = tuple(files["teacher_lora"])
             finished = TrainCommand(**files).train(settings, left_open=ALL_SETTINGS.keys() - values.keys())
         return 0 if finished else 130
     except (ValueError, TrainingError, ImportError) as error:

@@ -4,16 +4,19 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..adaptor_unet.host.versions import schema
+from ..adaptor_unet.host.versions import not_given, schema
 from ..trainer.graph import GraphTraining, encoders_of
-from ..trainer.node_inputs import INPUTS, clips_asked_for, settings_asked_for
-from .inputs import ADAPTORS, Adaptor
+from ..trainer.node_inputs import INPUTS, clips_asked_for, module_asked_for, settings_asked_for
+from .inputs import ADAPTORS, Adaptor, MotionModule
+
+NO_ADAPTOR = "Train MagicVideo Adaptor has trained a MotionLoRA and no adaptor: use its output motion_module."
+NO_MODULE = "Train MagicVideo Adaptor has trained an adaptor and no MotionLoRA: use its output adaptor."
 
 
-def of_setting(name: str, **limits: float) -> io.Input:
+def of_setting(name: str, optional: bool = False, **limits: float) -> io.Input:
     """The input of one of the trainer's settings, as it is declared there; ``limits`` are narrower ones of the node."""
     setting = INPUTS[name]
-    told = {"default": setting.default, "tooltip": setting.tooltip}
+    told = {"default": setting.default, "tooltip": setting.tooltip, "optional": optional}
     if setting.choices:
         return io.Combo.Input(name, options=list(setting.choices), **told)
     if setting.multiple > 1:
@@ -34,7 +37,7 @@ class TrainAdaptor(io.ComfyNode):
             description="Trains a motion on clips: a folder of them, or images, videos or latents from other nodes. "
             "Stopped and queued again with the same inputs, it goes on where it was. The adaptor is also saved in "
             "models/magicvideo under its name.",
-            search_aliases=["train motion", "motion", "motion module", "fine-tune video", "motion lora"],
+            search_aliases=["train motion", "motion", "motion module", "fine-tune video", "motion lora", "distil"],
             is_input_list=True,
             inputs=[
                 io.Model.Input(
@@ -93,16 +96,41 @@ class TrainAdaptor(io.ComfyNode):
                     default="",
                     tooltip="All other settings, a line each, such as: rank = 64. The training guide lists them.",
                 ),
+                MotionModule.Input(
+                    "motion_module",
+                    optional=True,
+                    tooltip="A motion module that teaches the adaptor, by clips that it samples from prompts; or the "
+                    "one that a MotionLoRA is trained for.",
+                ),
+                io.String.Input(
+                    "prompts",
+                    optional=True,
+                    multiline=True,
+                    default="",
+                    tooltip="What the motion module's clips show, a prompt a line. It then needs no other clips.",
+                ),
+                of_setting("train", optional=True),
             ],
             outputs=[
                 Adaptor.Output(display_name="adaptor", tooltip="The trained adaptor, for Apply MagicVideo."),
                 io.Image.Output(display_name="loss_plot", tooltip="Loss over the steps."),
                 io.Image.Output(display_name="sample", tooltip="Frames of a sample clip."),
+                MotionModule.Output(
+                    display_name="motion_module",
+                    tooltip="The motion module with the trained MotionLoRA, for Apply Motion Module.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, model: list, clip: list, vae: list, name: list[str], **wired: list[Any]) -> io.NodeOutput:
-        clips, settings = clips_asked_for(wired), settings_asked_for(wired)
-        encoders, start = encoders_of(model[0], clip[0], vae[0]), (wired.get("adaptor") or [None])[0]
-        return io.NodeOutput(*GraphTraining(model[0], encoders, clips, settings, name[0], start).train())
+        settings, start = settings_asked_for(wired), (wired.get("adaptor") or [None])[0]
+        train = settings.motion_module.train
+        module, prompts = module_asked_for(wired, train)
+        clips = clips_asked_for(wired, needed=not prompts)
+        encoders = encoders_of(model[0], clip[0], vae[0])
+        run = GraphTraining(model[0], encoders, clips, settings, name[0], start, module, prompts)
+        made, plot, sample = run.train()
+        if train == "motion_lora":
+            return io.NodeOutput(not_given(NO_ADAPTOR), plot, sample, made)
+        return io.NodeOutput(made, plot, sample, not_given(NO_MODULE))

@@ -76,6 +76,9 @@ INPUTS = {
         "captions",
         "conditioning",
         "settings",
+        "motion_module",
+        "prompts",
+        "train",
     ],
     "MagicVideo_SaveAdaptor": ["adaptor", "filename_prefix", "title", "author", "trigger_words", "license"],
     "MagicVideo_DirectedAttention": [

@@ -33,7 +33,7 @@ HEIGHTS = {
     "GetVideoComponents": 86,
     "LoadImage": 330,
     "LoadVideo": 450,
-    "MagicVideo_Train": 560,
+    "MagicVideo_Train": 640,
     "PreviewImage": 300,
     "SaveVideo": 440,
 }

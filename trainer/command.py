@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import load
 from ..adaptor_unet.host.base_model import check_fit, check_text, check_trainable
+from ..adaptor_unet.host.folders import motion_module_of
 from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
 from ..adaptor_unet.host.training_unet import make_room, training_device
@@ -19,6 +20,7 @@ from ..adaptor_unet.training.data.cache_files import read_hash
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, fitting_size
 from ..adaptor_unet.training.data.shards import check_new, write_shards
+from ..adaptor_unet.training.data.teacher_clips import read_prompts
 from ..adaptor_unet.training.live_bar import LiveBar, preparing
 from ..adaptor_unet.training.loop import check_processes, processes
 from ..adaptor_unet.training.run_identity import identity_of
@@ -28,7 +30,8 @@ from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.terminal import Terminal
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher, summary_writer
 from ..adaptor_unet.whole_file import check_writable
-from .motion_training import MotionTraining, Output, is_finished
+from .motion_training import Output, is_finished
+from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -49,6 +52,12 @@ A graph that uses it: put {name} into ComfyUI's models/magicvideo, then
   Empty Latent Image {width}x{height}, batch {frames} -> KSampler
 
 or open the template "text_to_video" of the pack and choose {name} in it."""
+LORA_GRAPH = """
+A graph that uses it: put {name} into ComfyUI's models/animatediff_motion_lora, then
+
+  Load Motion Module ({module}) -> Load Motion LoRA ({name}) -> Apply Motion Module
+
+in the template "motion_module_text_to_video" of the pack."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +72,17 @@ class TrainCommand:
     write_shards: Path | None = None
     resume: bool = False
     tensorboard: bool = False
+    teacher: Path | None = None
+    teacher_lora: tuple[tuple[Path, float], ...] = ()
+    prompts: Path | None = None
+    motion_module: Path | None = None
 
     def train(self, settings: RunSettings, left_open: Collection[str] = ()) -> bool:
         """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence.
 
         ``left_open`` names settings that nobody has chosen: width, height and steps then follow from clips and device.
         """
+        self._check_files(settings.motion_module.train)
         output = self._output()
         with (
             processes(cpu=training_device().type == "cpu") as place,
@@ -76,19 +90,45 @@ class TrainCommand:
             preparing(f"loading {self.base.name}", quiet=not place.is_main_process) as bar,
         ):
             base = BaseCheckpoint(self.base)
-            adaptor = self._refused_early(settings, base, place)
+            plan = self._refused_early(settings, base, place)
             settings = self._chosen(settings, left_open, bar)
-            clips = self._clips(settings, base, place, bar)
+            clips = self._clips(settings, base, plan, place, bar)
             if self.write_shards:
                 if place.is_main_process:
                     index = write_shards(clips.train, self.write_shards, clips.empty_text)
                     logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
                 return True
             check_text(base.model, clips.empty_text.shape[1])
-            return self._train(settings, base, adaptor, clips, output, place, bar)
+            return self._train(settings, base, plan, clips, output, place, bar)
 
-    def _refused_early(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator") -> VideoAdaptor | None:
-        """The adaptor to train; all that can be refused is refused here, before a clip is encoded."""
+    def _check_files(self, train: str) -> None:
+        """Raises ValueError for files that do not go together, before anything is read."""
+        if train == "motion_lora":
+            if self.teacher or not self.motion_module:
+                found = "--teacher" if self.teacher else "neither"
+                raise ValueError(
+                    "--train motion_lora needs --motion-module FILE, the motion module that the LoRA is for, and no "
+                    f"--teacher; found {found}."
+                )
+            if not (self.clips or self.shards):
+                raise ValueError("--train motion_lora needs --clips FOLDER: a clip or a few of the motion.")
+        elif self.motion_module:
+            raise ValueError("--motion-module goes with --train motion_lora; to learn from a module, say --teacher.")
+        if bool(self.teacher) != bool(self.prompts):
+            given, missing = ("--teacher", "--prompts") if self.teacher else ("--prompts", "--teacher")
+            raise ValueError(
+                f"{given} needs {missing} too: a teacher is a motion module, and samples its clips from a text file of "
+                "prompts, one a line."
+            )
+        if self.teacher_lora and not self.teacher:
+            raise ValueError("--teacher-lora changes the motion module of --teacher, which is missing.")
+        if self.write_shards and (self.teacher or self.motion_module):
+            raise ValueError("--write-shards holds clips of your own alone: leave out the motion module.")
+        if not (self.clips or self.shards or self.teacher):
+            raise ValueError("Nothing to learn from: give --clips FOLDER, --shards FOLDER, or --teacher and --prompts.")
+
+    def _refused_early(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator") -> Plan | None:
+        """What to train; all that can be refused is refused here, before a clip is encoded."""
         check_trainable(base.model)
         if self.write_shards:
             check_new(self.write_shards)
@@ -96,16 +136,33 @@ class TrainCommand:
         check_processes(settings.training, place.num_processes)
         if self.tensorboard:
             summary_writer()
+        plan = self._plan(settings, base)
+        plan.check(settings)
+        return plan
+
+    def _plan(self, settings: RunSettings, base: BaseCheckpoint) -> Plan:
+        if self.motion_module:
+            return MotionLoraPlan(base.model, motion_module_of(self.motion_module, ()))
         adaptor = self._adaptor(settings, base)
         check_fit(base.model, adaptor.config)
-        return adaptor
+        return AdaptorPlan(adaptor, self._teaching(base) if self.teacher else None)
+
+    def _teaching(self, base: BaseCheckpoint) -> Teaching:
+        """The motion module that teaches, with its MotionLoRAs, and what it is asked for."""
+        try:
+            prompts = read_prompts(self.prompts.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.prompts} cannot be used: {error}.") from error
+        module = motion_module_of(self.teacher, self.teacher_lora)
+        return Teaching(base.model, module, prompts, base.fingerprint, base.fingerprint)
 
     def _chosen(self, settings: RunSettings, left_open: Collection[str], bar: LiveBar) -> RunSettings:
         """The settings with what nobody has chosen: a size no larger than the clips, few steps on a processor."""
         cpu = training_device().type == "cpu"
-        if {"width", "height"} <= set(left_open) and self.clips:
+        if {"width", "height"} <= set(left_open) and not self.shards:
             bar.phase("looking at the sizes of clips")
-            size, smallest = fitting_size(self.clips, CPU_SIZE if cpu else settings.clips.width)
+            most = CPU_SIZE if cpu else settings.clips.width
+            size, smallest = fitting_size(self.clips, most) if self.clips else (most, None)
             if size != settings.clips.width:
                 reason = f"{smallest.name} is no larger" if smallest else "there is no graphics card"
                 logger.info("Trained at %dx%d, because %s; --width and --height choose otherwise.", size, size, reason)
@@ -124,17 +181,20 @@ class TrainCommand:
         self,
         settings: RunSettings,
         base: BaseCheckpoint,
-        adaptor: VideoAdaptor,
+        plan: Plan,
         clips: TrainingClips,
         output: Output,
         place: "Accelerator",
         bar: LiveBar,
     ) -> bool:
         bar.phase("comparing with what was saved")
-        used = asdict(settings) | {"base_model": base.fingerprint}
-        run_identity = {"base_model": base.fingerprint} | self._start(settings)
+        module = self.teacher or self.motion_module
+        used = settings.told(motion_module=module is not None) | {"base_model": base.fingerprint}
+        if module is not None:
+            used["motion_module"] |= {"file": module.name, "loras": [[file.name, s] for file, s in self.teacher_lora]}
+        run_identity = {"base_model": base.fingerprint} | self._start(settings) | plan.identity(settings)
         if self.resume:
-            whole = identity_of(settings.training, adaptor.config, clips) | run_identity
+            whole = identity_of(settings.training, {}, clips, settings.motion_module) | run_identity
             if is_finished(output, settings.training, whole):
                 if place.is_main_process:
                     logger.info(FINISHED, output.adaptor, settings.training.steps)
@@ -146,11 +206,10 @@ class TrainCommand:
             bar.close()
             return self._watchers(settings.training.steps, clips.sample_fps, output.folder, place, done)
 
-        training = MotionTraining(
+        training = plan.training(
             base.model,
-            adaptor,
             clips,
-            settings.training,
+            settings,
             output,
             place,
             watchers,
@@ -191,21 +250,27 @@ class TrainCommand:
             check_writable(folder / "metrics.jsonl")
         return Output(path, path.with_name(f"{name}_base{ENDING}"), folder)
 
-    def _clips(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator", bar: LiveBar) -> TrainingClips:
+    def _clips(
+        self, settings: RunSettings, base: BaseCheckpoint, plan: Plan | None, place: "Accelerator", bar: LiveBar
+    ) -> TrainingClips:
         """On the first process first, which fills the cache."""
         bar.phase("reading clips")
-        if self.shards:
-            return clips_of_shards(self.shards, settings.training.validation_clips)
+        cache, held = self.cache or self.output.parent / "cache", settings.training.validation_clips
+        own = clips_of_shards(self.shards, held) if self.shards else None
         with place.main_process_first():
-            return clips_of_folder(
-                self.clips,
-                settings.clips,
-                0 if self.write_shards else settings.training.validation_clips,
-                self.cache or self.output.parent / "cache",
-                lambda: base.encoders,
-                base.fingerprint,
-                partial(show, bar),
-            )
+            if self.clips:
+                own = clips_of_folder(
+                    self.clips,
+                    settings.clips,
+                    0 if self.write_shards else held,
+                    cache,
+                    lambda: base.encoders,
+                    base.fingerprint,
+                    partial(show, bar),
+                )
+            if plan is None:
+                return own
+            return plan.clips(own, settings, cache, lambda: base.encoders, partial(show, bar))
 
     def _adaptor(self, settings: RunSettings, base: BaseCheckpoint) -> VideoAdaptor:
         if settings.adaptor.start:
@@ -214,6 +279,8 @@ class TrainCommand:
 
     def _start(self, settings: RunSettings) -> dict[str, str]:
         """What the run's adaptor begins as, beside its settings."""
+        if self.motion_module:
+            return {}
         start = settings.adaptor.start
         return {"start": read_hash(Path(start)) if start else "", "init": settings.adaptor.init}
 
@@ -222,7 +289,10 @@ class TrainCommand:
         told = {"name": adaptor.name, "base": self.base.name, "fps": clips.usual_fps}
         told["caption"] = clips.held_out[0].caption
         size = {"width": settings.clips.width, "height": settings.clips.height, "frames": settings.clips.frames}
-        logger.info(GRAPH.format(**told, **size))
+        if self.motion_module:
+            logger.info(LORA_GRAPH.format(name=adaptor.name, module=self.motion_module.name))
+        else:
+            logger.info(GRAPH.format(**told, **size))
 
 
 def show(bar: LiveBar, done: int, total: int, doing: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import fp32_copy, load
 from ..adaptor_unet.file_names import why_no_name
 from ..adaptor_unet.host.base_model import check_fit
-from ..adaptor_unet.host.folders import training_folders
+from ..adaptor_unet.host.folders import training_folders, with_motion_lora_of
 from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped, say_on_node
 from ..adaptor_unet.host.hosted import adaptor_for, hosted
 from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
@@ -33,8 +33,9 @@ from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.training_error import enough_memory
 from ..adaptor_unet.training.watchers import Record, Watcher, read_records
 from ..adaptor_unet.whole_file import content_name, save_tensors, writing
-from .motion_training import MotionTraining, Output, is_finished
+from .motion_training import Output, is_finished
 from .node_inputs import WiredClips
+from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +75,20 @@ class PreviewWatch(GraphWatch, Watcher):
 
 @dataclass(frozen=True)
 class GraphTraining:
-    """What the node was given.  ``clips`` is a folder, or what is wired to it; ``start`` an adaptor to begin from."""
+    """What the node was given.
+
+    ``clips`` is a folder, or what is wired to it, or None where a motion module makes them; ``start`` an adaptor to
+    begin from.  ``motion_module`` teaches by clips of the ``prompts``, or a LoRA on it is trained.
+    """
 
     model: ModelPatcher
     encoders: HostEncoders
-    clips: Path | WiredClips
+    clips: Path | WiredClips | None
     settings: RunSettings
     name: str
     start: ModelPatcher | None = None
+    motion_module: ModelPatcher | None = None
+    prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         wrong = why_no_name(self.name.strip())
@@ -92,7 +99,7 @@ class GraphTraining:
             )
 
     def train(self) -> tuple[ModelPatcher, Tensor, Tensor]:
-        """The adaptor, the loss plot ``1 h w 3`` and a sample clip ``f h w 3``.
+        """The adaptor, or the motion module with its MotionLoRA; the loss plot ``1 h w 3``; a sample clip ``f h w 3``.
 
         The same run queued again goes on where it was stopped; one that is finished gives its result at once.  Raises
         ValueError for what cannot work, and the host's own exception when its stop button was pressed.
@@ -104,26 +111,26 @@ class GraphTraining:
                 make_room()
 
     def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor]:
-        adaptor = self._adaptor()  # first, because what does not fit must be refused before clips are encoded
-        check_fit(self.model, adaptor.config)
+        plan = self._plan()  # first, because what does not fit must be refused before clips are encoded
+        plan.check(self.settings)
         # What is wired is known before it is encoded; a folder is known from its cache.
-        clips = None if isinstance(self.clips, WiredClips) else self._clips()
-        run_identity = self._run_identity(clips)
-        output, known = run_files(self.name, run_identity, self.settings.training.base_tuning)
+        clips = None if isinstance(self.clips, WiredClips) else self._clips(plan)
+        run_identity = self._run_identity(plan, clips)
+        output, known = run_files(self.name, run_identity, self.settings.training.base_tuning, self._is_lora)
         if known and is_finished(output, self.settings.training, {}):
             frames = last_sample(output)
             if frames is not None:
                 logger.info(FINISHED, output.adaptor.name)
                 records = read_records(output.folder / "metrics.jsonl")
-                return hosted(load(output.adaptor)), as_image(loss_plot(records)), frames
-        clips = clips or self._clips()
+                return self._made(output), as_image(loss_plot(records)), frames
+        clips = clips or self._clips(plan)
         raise_if_stopped()  # before anything of a run is there
         with run_lock(output.folder):
-            return self._run(adaptor, clips, run_identity, output, known)
+            return self._run(plan, clips, run_identity, output, known)
 
     def _run(
         self,
-        adaptor: VideoAdaptor,
+        plan: Plan,
         clips: TrainingClips,
         run_identity: dict[str, Any],
         output: Output,
@@ -137,17 +144,16 @@ class GraphTraining:
             record = Record(output.folder, done, clips.sample_fps)
             return record, PreviewWatch(settings.steps, record)
 
-        training = MotionTraining(
+        training = plan.training(
             self.model,
-            adaptor,
             clips,
-            settings,
+            self.settings,
             output,
             accelerator(cpu=training_device().type == "cpu"),
             watchers,
             resume=known,
             encoders=lambda: self.encoders,
-            used=asdict(self.settings),
+            used=self.settings.told(motion_module=self.motion_module is not None),
         )
         record, preview = training.watchers
         with writing(output.folder / RUN):
@@ -161,33 +167,57 @@ class GraphTraining:
             training.run.save(final=True)
         frames = preview.last_clip
         if frames is None:
-            kept = f"The adaptor is saved as {output.adaptor.name}: Load MagicVideo Adaptor gives it."
+            loader = "Load Motion LoRA" if self._is_lora else "Load MagicVideo Adaptor"
+            kept = f"What was trained is saved as {output.adaptor.name}: {loader} gives it."
             with enough_memory("the sample clip is made", kept):
                 frames = training.sample_averaged()
             record.clip(training.run.state.step, f"step-{training.run.state.step:08}", frames)
         save_tensors(output.folder / SAMPLE, {"frames": (frames * 255).round().to(torch.uint8)})
-        return hosted(load(output.adaptor)), as_image(loss_plot(record.records)), frames
+        return self._made(output), as_image(loss_plot(record.records)), frames
 
-    def _clips(self) -> TrainingClips:
-        watch = GraphWatch(1)
+    @property
+    def _is_lora(self) -> bool:
+        return self.settings.motion_module.train == "motion_lora"
+
+    def _made(self, output: Output) -> ModelPatcher:
+        """What the file of a run gives."""
+        if self._is_lora:
+            return with_motion_lora_of(self.motion_module, output.adaptor, 1.0)
+        return hosted(load(output.adaptor))
+
+    def _clips(self, plan: Plan) -> TrainingClips:
+        watch, cache = GraphWatch(1), training_folders().cache
+        own = None
         if isinstance(self.clips, WiredClips):
-            return self.clips.encoded(self.settings.clips, self.encoders, partial(told, watch))
-        return clips_of_folder(
-            self.clips,
-            self.settings.clips,
-            self.settings.training.validation_clips,
-            training_folders().cache,
-            lambda: self.encoders,
-            self.encoders.fingerprint,
-            partial(told, watch),
-        )
+            own = self.clips.encoded(self.settings.clips, self.encoders, partial(told, watch))
+        elif self.clips is not None:
+            own = clips_of_folder(
+                self.clips,
+                self.settings.clips,
+                self.settings.training.validation_clips,
+                cache,
+                lambda: self.encoders,
+                self.encoders.fingerprint,
+                partial(told, watch),
+            )
+        return plan.clips(own, self.settings, cache, lambda: self.encoders, partial(told, watch))
+
+    def _plan(self) -> Plan:
+        if self._is_lora:
+            return MotionLoraPlan(self.model, self.motion_module)
+        adaptor = self._adaptor()
+        check_fit(self.model, adaptor.config)
+        if self.motion_module is None:
+            return AdaptorPlan(adaptor)
+        base, encoders = model_fingerprint(self.model), self.encoders.fingerprint
+        return AdaptorPlan(adaptor, Teaching(self.model, self.motion_module, self.prompts, base, encoders))
 
     def _adaptor(self) -> VideoAdaptor:
         if self.start is None:
             return adaptor_for(self.model, **self.settings.adaptor_settings)
         return fp32_copy(self.start.model)
 
-    def _run_identity(self, clips: TrainingClips | None) -> dict[str, Any]:
+    def _run_identity(self, plan: Plan, clips: TrainingClips | None) -> dict[str, Any]:
         """Everything that decides what comes out of the run."""
         start = content_of_adaptor(self.start.model) if self.start is not None else ""
         made = {"model": model_fingerprint(self.model), "encoders": self.encoders.fingerprint, "start": start}
@@ -195,7 +225,10 @@ class GraphTraining:
         made["clips"] = (
             content_name(self.clips.given(self.settings.clips, self.encoders)) if clips is None else clips.train.content
         )
-        return json.loads(json.dumps(asdict(self.settings) | made))
+        if self.motion_module is None:
+            return json.loads(json.dumps(self.settings.told(motion_module=False) | made))
+        made |= {"motion_module_content": plan.identity(self.settings), "prompts": self.prompts}
+        return json.loads(json.dumps(self.settings.told(motion_module=True) | made))
 
 
 def last_sample(output: Output) -> Tensor | None:
@@ -206,13 +239,14 @@ def last_sample(output: Output) -> Tensor | None:
         return None
 
 
-def run_files(name: str, run_identity: dict[str, Any], tuning: str) -> tuple[Output, bool]:
+def run_files(name: str, run_identity: dict[str, Any], tuning: str, lora: bool = False) -> tuple[Output, bool]:
     """Files of the run of this identity, and whether it was begun before; else of the next free number."""
     folders = training_folders()
     name, number = name.strip(), 1
     while True:
         made = f"{name}_{number:05}"
-        folder, adaptor = folders.runs / made, folders.adaptors / f"{made}.safetensors"
+        folder, trained = folders.runs / made, folders.motion_loras if lora else folders.adaptors
+        adaptor = trained / f"{made}.safetensors"
         tuned = folders.checkpoints if tuning == "full" else folders.loras
         output = Output(adaptor, tuned / f"{made}_base.safetensors", folder)
         written = (folder, adaptor, *([output.base] if tuning != "frozen" else []))

@@ -12,17 +12,19 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import FPS, save
 from ..adaptor_unet.host.base_model import check_fit
+from ..adaptor_unet.host.teacher import ModuleTeacher
 from ..adaptor_unet.host.training_files import HostEncoders, decode, write_checkpoint
 from ..adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, make_room, sample_latents, training_dtype
+from ..adaptor_unet.motion_module import MotionModule
+from ..adaptor_unet.temporal_network import Network
 from ..adaptor_unet.training.data.cache_files import read_metadata
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.loop import TrainingRun
 from ..adaptor_unet.training.run_state import last_step
-from ..adaptor_unet.training.settings import TrainingSettings
-from ..adaptor_unet.training.trainables import BaseLora, Trainables
+from ..adaptor_unet.training.settings import MotionModuleSettings, TrainingSettings
+from ..adaptor_unet.training.trainables import BaseLora, Trainables, Trained
 from ..adaptor_unet.training.training_error import enough_memory
 from ..adaptor_unet.training.watchers import DECODING, SAMPLE, Watcher, Watchers
 from ..adaptor_unet.whole_file import save_tensors
@@ -48,14 +50,16 @@ class Output:
 class MotionTraining:
     """A training run that is ready to start: ``train`` trains, ``export`` writes files, ``sample`` renders a clip.
 
-    ``model`` is copied and stays as it is; ``adaptor`` itself is trained.  With ``resume`` the run goes on from the
+    ``model`` is copied and stays as it is; ``network``, an adaptor, is itself trained.  Those who train another network
+    are derived from this and say how it is checked, trained and written.  With ``resume`` the run goes on from the
     last state in its folder, if there is one.  ``watchers`` is called then, with the number of finished steps, and
     gives those who are told of everything.
 
     ``encoders`` gives autoencoder and text encoder when a sample clip or a checkpoint needs them; without it there are
     no sample clips.  ``used`` is written into the files; ``run_identity`` is what a resumed run must share with the one
     before, beside its settings, clips and kind of adaptor.  ``export(trainables, step, final)`` takes the place of
-    writing the usual files.  ``memory_format`` is that of the copied UNet's weights.
+    writing the usual files.  ``memory_format`` is that of the copied UNet's weights.  A motion module as ``teacher``,
+    on the copied UNet, says what is wanted of the clips that it has sampled, by ``shares`` of them.
 
     Must be made and used outside inference mode.  Raises ValueError when adaptor, model, clips or saved state do not
     fit, and when a new run would write over a finished file; OutOfMemoryError when there is no room for the copy.
@@ -64,7 +68,7 @@ class MotionTraining:
     def __init__(
         self,
         model: ModelPatcher,
-        adaptor: VideoAdaptor,
+        network: Network,
         clips: TrainingClips,
         settings: TrainingSettings,
         output: Output,
@@ -75,21 +79,24 @@ class MotionTraining:
         encoders: Callable[[], HostEncoders] | None = None,
         used: dict[str, Any] | None = None,
         run_identity: dict[str, Any] | None = None,
-        export: Callable[[Trainables, int, bool], object] | None = None,
+        export: Callable[[Trained, int, bool], object] | None = None,
         memory_format: torch.memory_format = torch.preserve_format,
+        teacher: MotionModule | None = None,
+        shares: MotionModuleSettings | None = None,
     ) -> None:
-        check_fit(model, adaptor.config)
         self.model, self.clips, self.settings, self.output = model, clips, settings, output
+        self.network = network
+        self.check_fit(model)
         self.encoders, self.used, self._export = encoders, used or {}, export
-        dtype = training_dtype(settings.precision)
+        self.dtype = dtype = training_dtype(settings.precision)
         weights = torch.float32 if settings.base_tuning == "full" else dtype
         with enough_memory(
             "the model is copied to train with", "Close what else uses the memory, or take precision bf16."
         ):
             self.denoiser = TrainingUnet(model, accelerator.device, weights, settings.checkpointing)
             self.denoiser.unet.to(memory_format=memory_format)
-            self.adaptor = adaptor.to(accelerator.device, torch.float32)
-        self.trainables = Trainables(self.adaptor, self.denoiser.unet, settings)
+            self.trainables = self.made_trainables(accelerator.device)
+            taught_by = ModuleTeacher(self.denoiser, model, teacher) if teacher is not None else None
         self.run = TrainingRun(
             self.denoiser,
             self.trainables,
@@ -103,6 +110,8 @@ class MotionTraining:
             dtype,
             run_identity or {},
             foretells=True,
+            teacher=taught_by,
+            shares=shares or MotionModuleSettings(),
         )
         resumed = resume and self.run.resume()
         if not resumed and export is None:
@@ -111,6 +120,15 @@ class MotionTraining:
             logger.info("Nothing to resume in %s: a new run begins.", output.folder)
         self.watchers = tuple(watchers(self.run.state.step))
         self.run.watcher = Watchers(self.watchers)
+
+    def check_fit(self, model: ModelPatcher) -> None:
+        """Raises ValueError when the network was made for another model."""
+        check_fit(model, self.network.config)
+
+    def made_trainables(self, device: torch.device) -> Trained:
+        """What the optimiser changes, on that device."""
+        self.network.to(device, torch.float32)
+        return Trainables(self.network, self.denoiser.unet, self.settings)
 
     def train(self) -> bool:
         """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
@@ -130,7 +148,7 @@ class MotionTraining:
             seed=0,
         )
         told = partial(self.run.watcher.phase, SAMPLE)
-        latents = sample_latents(self.denoiser, self.adaptor, clip.text, self.clips.empty_text, how, told)
+        latents = sample_latents(self.denoiser, self.network, clip.text, self.clips.empty_text, how, told)
         self.run.watcher.phase(DECODING, 0, 0)
         frames = decode(self.model, self.encoders().vae, latents)
         make_room()  # training needs what the autoencoder has taken
@@ -142,14 +160,17 @@ class MotionTraining:
             return self.sample()
 
     def export(self, step: int, final: bool) -> None:
-        """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
+        """Writes what has been learnt, or hands it to whoever wants to do that."""
         if self._export is not None:
             self._export(self.trainables, step, final)
             return
-        told = {"magicvideo.training": json.dumps(self.used | {"steps_done": step})}
+        self.write({"magicvideo.training": json.dumps(self.used | {"steps_done": step})}, step, final)
+
+    def write(self, told: dict[str, str], step: int, final: bool) -> None:
+        """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
         rate = {FPS: f"{self.clips.usual_fps:g}"}
-        common = common_keys(self.settings, step, self.adaptor.config.base)
-        save(self.adaptor, self.output.adaptor, told | rate | common, overwrite=True)
+        common = common_keys(self.settings, step, self.network.config.base)
+        save(self.network, self.output.adaptor, told | rate | common, overwrite=True)
         if isinstance(self.trainables.base, BaseLora):
             tensors = self.trainables.base.for_loaders()
             save_tensors(self.output.base, tensors, told | common)

@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..adaptor_unet.host.caption_tensor import POOLED
@@ -24,13 +25,15 @@ from ..adaptor_unet.training.data.latent_cache import FRAMES_AT_ONCE
 from ..adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from ..adaptor_unet.training.data.prepare import spread
 from ..adaptor_unet.training.data.sub_clips import UnfitClipError, draw_sub_clips
+from ..adaptor_unet.training.data.teacher_clips import read_prompts
 from ..adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
 from ..adaptor_unet.training.settings_text import parse_toml
 from ..adaptor_unet.training.training_error import enough_memory
 
-# Settings that are inputs of the node itself, by name.
+# Settings that are inputs of the node itself, by name; those of older graphs lack the last one.
 INPUTS = {
-    name: ALL_SETTINGS[name] for name in ("steps", "frames", "width", "height", "learning_rate", "base_tuning", "seed")
+    name: ALL_SETTINGS[name]
+    for name in ("steps", "frames", "width", "height", "learning_rate", "base_tuning", "seed", "train")
 }
 
 
@@ -149,13 +152,47 @@ def settings_asked_for(wired: dict[str, list[Any]]) -> RunSettings:
             raise ValueError(f"{name} is an input of Train MagicVideo Adaptor itself: set it there, not in settings.")
     if "start" in others:
         raise ValueError("To begin from an adaptor, connect it to Train MagicVideo Adaptor.")
-    return RunSettings.from_values({name: wired[name][0] for name in INPUTS} | others)
+    return RunSettings.from_values({name: wired[name][0] for name in INPUTS if wired.get(name)} | others)
 
 
-def clips_asked_for(wired: dict[str, list[Any]]) -> Path | WiredClips:
-    """The folder or the connected clips.  Raises ValueError unless there is exactly one source."""
+def module_asked_for(wired: dict[str, list[Any]], train: str) -> tuple[ModelPatcher | None, tuple[str, ...]]:
+    """The motion module and, where it is a teacher, the prompts.  Raises ValueError for what does not go together."""
+    module, text = (wired.get("motion_module") or [None])[0], "\n".join(wired.get("prompts") or [])
+    if train == "motion_lora":
+        if module is None:
+            raise ValueError(
+                "Train MagicVideo Adaptor is to train a MotionLoRA, but has no motion module to train it on. Connect "
+                "Load Motion Module to motion_module."
+            )
+        if text.strip() or wired.get("adaptor"):
+            other = "prompts are" if text.strip() else "the adaptor is"
+            raise ValueError(
+                f"Train MagicVideo Adaptor is to train a MotionLoRA, for which {other} of no use. Take that out, or "
+                "set train to adaptor."
+            )
+        return module, ()
+    if module is None:
+        if text.strip():
+            raise ValueError(
+                "prompts of Train MagicVideo Adaptor are for a motion module that teaches, and none is connected. "
+                "Connect Load Motion Module to motion_module, or leave prompts empty."
+            )
+        return None, ()
+    try:
+        return module, read_prompts(text)
+    except ValueError as error:
+        raise ValueError(f"prompts of Train MagicVideo Adaptor: {error}.") from error
+
+
+def clips_asked_for(wired: dict[str, list[Any]], needed: bool = True) -> Path | WiredClips | None:
+    """The folder or the connected clips; None where there are none and none are ``needed``.
+
+    Raises ValueError unless there is exactly one source.
+    """
     folder = wired["clips_folder"][0].strip().strip('"')
     sources = {name: wired[name] for name in ("images", "videos", "latents") if wired.get(name)}
+    if not sources and not folder and not needed:
+        return None
     if len(sources) + bool(folder) != 1:
         given = [*(["clips_folder"] if folder else []), *sources]
         raise ValueError(

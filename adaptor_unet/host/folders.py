@@ -1,6 +1,7 @@
 """The folders of adaptors and of motion modules and the files in them, and those that clips may be read from."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +63,29 @@ def motion_module_from(name: str) -> ModelPatcher:
     return hosted_motion_module(load_motion_module(path, plain_tensors))
 
 
+def motion_module_of(path: Path, loras: Sequence[tuple[Path, float]]) -> ModelPatcher:
+    """The motion module in a file, with the MotionLoRAs of other files added, each at its strength.
+
+    Raises MotionFileError when a file is not a sound one, or a MotionLoRA does not fit.
+    """
+    module = load_motion_module(path, plain_tensors)
+    for file, strength in loras:
+        module = with_motion_lora(module, load_motion_lora(file, plain_tensors), strength)
+    return hosted_motion_module(module)
+
+
 def with_motion_lora_from(motion_module: ModelPatcher, name: str, strength: float) -> ModelPatcher:
     """The motion module with the MotionLoRA of that name added; the one that came in stays as it is.
 
     Raises MotionFileError when the file is no sound MotionLoRA or does not fit.
     """
-    lora = load_motion_lora(Path(folder_paths.get_full_path_or_raise(MOTION_LORAS, name)), plain_tensors)
+    path = Path(folder_paths.get_full_path_or_raise(MOTION_LORAS, name))
+    return with_motion_lora_of(motion_module, path, strength)
+
+
+def with_motion_lora_of(motion_module: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
+    """As ``with_motion_lora_from``, of the file at that path."""
+    lora = load_motion_lora(path, plain_tensors)
     return hosted_motion_module(with_motion_lora(motion_module.model, lora, strength))
 
 
@@ -137,10 +155,12 @@ class TrainingFolders:
     checkpoints: Path
     runs: Path
     cache: Path
+    motion_loras: Path
 
 
 def training_folders() -> TrainingFolders:
     """These folders of the host, as it is set up now."""
     output = Path(folder_paths.get_output_directory()) / FOLDER
-    first = {kind: Path(folder_paths.get_folder_paths(kind)[0]) for kind in (FOLDER, "loras", "checkpoints")}
-    return TrainingFolders(first[FOLDER], first["loras"], first["checkpoints"], output / "training", output / "cache")
+    kinds = (FOLDER, "loras", "checkpoints", MOTION_LORAS)
+    adaptors, loras, checkpoints, motion_loras = (Path(folder_paths.get_folder_paths(kind)[0]) for kind in kinds)
+    return TrainingFolders(adaptors, loras, checkpoints, output / "training", output / "cache", motion_loras)

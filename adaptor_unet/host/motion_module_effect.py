@@ -38,16 +38,18 @@ INNER_TENSORS = 16
 class MotionModuleEffect(Effect):
     """Settings of one Apply Motion Module node; raises ValueError if unusable.
 
-    ``patcher`` is the host's hold on the module.  ``sites``: the UNet's module behind which each temporal transformer
-    acts, by the transformer's name.  ``norms``: the group norms that may go over all frames, of the residual blocks and
-    before the last convolution.  ``schedule``: the model sampling that comes with it, None for the model's own.
+    ``patcher`` is the host's hold on the module, None in training.  ``sites``: the UNet's module behind which each
+    temporal transformer acts, by the transformer's name.  ``norms``: the group norms that may go over all frames, of
+    the residual blocks and before the last convolution.  ``schedule``: the model sampling that comes with it, None for
+    the model's own.
     """
 
     node: ClassVar[str] = "Apply Motion Module"
     place: ClassVar[int] = 0
     two_way: ClassVar[bool] = True
     most_strength: ClassVar[float] = math.inf
-    patcher: ModelPatcher = field(repr=False, compare=False)
+    module: MotionModule = field(repr=False, compare=False)
+    patcher: ModelPatcher | None = field(default=None, repr=False, compare=False)
     sites: dict[str, str] = field(repr=False, hash=False)
     norms: tuple[str, ...] = field(repr=False)
     schedule: ModelSamplingDiscrete | None = field(default=None, repr=False)
@@ -80,16 +82,13 @@ class MotionModuleEffect(Effect):
             )
         return super().of(
             model,
+            module=module,
             patcher=motion_module,
             sites=sites_of(unet, module),
             norms=norms_of(unet),
             schedule=schedule_for(model, noise_schedule, module.config.kind, cls.node),
             **settings,
         )
-
-    @property
-    def module(self) -> MotionModule:
-        return self.patcher.model
 
     @property
     def norms_over_frames(self) -> bool:
@@ -121,7 +120,7 @@ class MotionModuleEffect(Effect):
     def on(self, patcher: ModelPatcher) -> "MotionModuleEffect":
         """With the copy of the module on the card of that copy of the model."""
         own = on_card_of(patcher, self.patcher)
-        return self if own.model is self.module else replace(self, patcher=own)
+        return self if own is None or own.model is self.module else replace(self, module=own.model, patcher=own)
 
     def attach(self, model: ModelPatcher) -> None:
         """The host loads, offloads and frees the module with the model.  At strength 0 the schedule stays too."""

@@ -54,6 +54,14 @@ class HundredSteps(ModelSamplingDiscreteDistilled):
     original_timesteps = 100
 
 
+def sampled_like(model: ModelPatcher, kind: Kind, node: str) -> ModelPatcher:
+    """A clone of the model that is sampled as a motion module of this kind was trained."""
+    schedule, clone = schedule_for(model, "auto", kind, node), model.clone()
+    if schedule is not None:
+        clone.add_object_patch(OBJECT, schedule)
+    return clone
+
+
 def schedule_for(model: ModelPatcher, choice: Schedule, kind: Kind, node: str) -> ModelSamplingDiscrete | None:
     """The model sampling of a motion module of this kind; None where the model's own stays.
 

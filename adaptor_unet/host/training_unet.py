@@ -17,18 +17,22 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import ModelSamplingDiscrete
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..adaptor import VideoAdaptor
 from ..frame_layout import FrameLayout
 from ..frame_noise import clip_noise
+from ..motion_module import MotionModule
+from ..temporal_network import Network
 from .base_model import check_trainable, unet_of, unet_weights
 from .caption_tensor import LATENT_PIXELS, CaptionTensor
 from .causal_sampling import CausalSampling, Conditionings, Options, SamplingOrder, finished_frames
+from .effect import Effect
 from .frame_cache import CallCache, no_cache
 from .motion_effect import Motion, Order
+from .motion_module_effect import MotionModuleEffect, norms_of, sites_of
 
 # What other nodes have set around a model's attention, by the names of the host's options: what a run trains with.
 PATCHES = ("patches", "patches_replace")
@@ -57,7 +61,8 @@ class TrainingUnet:
         given = model.model_options.get("transformer_options", {})
         self.options = {name: given[name] for name in PATCHES if name in given}
         self._hooks = ExitStack()
-        self._motion: Motion | None = None  # the same from call to call, because the cache knows it by itself
+        # The same from call to call, because the cache knows it by itself.
+        self._acting: tuple[Network, tuple[float, ...], Effect] | None = None
 
     def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """n c h w -> n c h w"""
@@ -79,11 +84,11 @@ class TrainingUnet:
         sigma: Tensor,
         text: Tensor,
         fps: tuple[float, ...],
-        adaptor: VideoAdaptor | None,
+        network: Network | None,
         layout: FrameLayout | None = None,
         cache: CallCache = no_cache,
     ) -> Tensor:
-        """n c h w -> n c h w, fp32.  ``cache`` holds what the adaptor keeps of frames before those of the call.
+        """n c h w -> n c h w, fp32.  ``cache`` holds what the network keeps of frames before those of the call.
 
         The hooks stay until the next call, because the gradients compute the blocks again.  Raises the host's own error
         when its stop button was pressed, so that no phase of a training is deaf to it.
@@ -93,11 +98,9 @@ class TrainingUnet:
         frames = len(x) // len(fps)
         tokens, vector = self.captions.apart(text)
         options: Options = {**self.options, "cond_or_uncond": [0] * len(fps)}
-        if adaptor is not None:
-            layout = layout or FrameLayout.whole(len(fps), frames)
-            if self._motion is None or (self._motion.adaptor, self._motion.fps) != (adaptor, fps):
-                self._motion = Motion(adaptor=adaptor, fps=fps)
-            for part in Motion.parts([(self._motion, layout)], cache):
+        if network is not None:
+            effect = self._effect(network, fps)
+            for part in effect.parts([(effect, layout or FrameLayout.whole(len(fps), frames))], cache):
                 self._hooks.enter_context(part.hooked(self.unet))
                 options = part.patched(options)
         out = self.unet(
@@ -108,6 +111,18 @@ class TrainingUnet:
             transformer_options=options,
         )
         return out.float()
+
+    def _effect(self, network: Network, fps: tuple[float, ...]) -> Effect:
+        if self._acting is None or self._acting[:2] != (network, fps):
+            self._acting = (network, fps, effect_of(network, self.unet, fps))
+        return self._acting[2]
+
+    def sampled_as(self, model_sampling: ModelSamplingDiscrete) -> "TrainingUnet":
+        """The same UNet at other noise levels: what one of the two hooks to it, the next call of either takes away."""
+        other = copy.copy(self)
+        other.model_sampling = copy.deepcopy(model_sampling).to(self.sigmas.device)
+        other.sigmas = other.model_sampling.sigmas.float()
+        return other
 
     def _beside_timestep(self, vector: Tensor | None, x: Tensor, frames: int) -> Tensor | None:
         """``n a``: what the model is told beside the timestep, of the captions' vectors and the picture's size, as
@@ -121,6 +136,13 @@ class TrainingUnet:
     def close(self) -> None:
         """Takes away the hooks of the last call."""
         self._hooks.close()
+
+
+def effect_of(network: Network, unet: nn.Module, fps: tuple[float, ...], order: Order = "auto") -> Effect:
+    """What a network does in a UNet, one clip for each rate.  Raises ValueError for a module of another UNet."""
+    if isinstance(network, MotionModule):
+        return MotionModuleEffect(module=network, sites=sites_of(unet, network), norms=norms_of(unet))
+    return Motion(adaptor=network, fps=fps, order=order)
 
 
 def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -198,12 +220,12 @@ class TrainingGuider:
     def __init__(
         self,
         denoiser: TrainingUnet,
-        adaptor: VideoAdaptor | None,
+        network: Network | None,
         texts: Tensor,
         settings: SampleSettings,
         next_pass: Callable[[], None],
     ) -> None:
-        self.inner_model, self.adaptor, self.texts, self.settings = denoiser, adaptor, texts, settings
+        self.inner_model, self.network, self.texts, self.settings = denoiser, network, texts, settings
         self.next_pass = next_pass
         self.conds: Conditionings = [[{"uuid": "wanted"}], [{"uuid": "empty"}]]
 
@@ -222,7 +244,7 @@ class TrainingGuider:
         places = tuple(options["context_window"].index_list)
         layout, cache = FrameLayout(2, places, (0,) * len(places)), finished_frames(options).of_call((0, 1))
         twice, levels = repeat(x, "f c h w -> (b f) c h w", b=2), repeat(sigma, "f -> (b f)", b=2)
-        out = denoiser.predict(twice, levels, self.texts, (self.settings.fps,) * 2, self.adaptor, layout, cache)
+        out = denoiser.predict(twice, levels, self.texts, (self.settings.fps,) * 2, self.network, layout, cache)
         return list(rearrange(denoiser.denoised(out, twice, levels), "(b f) c h w -> b f c h w", b=2))
 
 
@@ -243,7 +265,7 @@ def euler(
 @torch.no_grad()
 def sample_latents(
     denoiser: TrainingUnet,
-    adaptor: VideoAdaptor | None,
+    network: Network | None,
     text: Tensor,
     empty_text: Tensor,
     settings: SampleSettings,
@@ -251,20 +273,21 @@ def sample_latents(
 ) -> Tensor:
     """A clip of the weights as they are in training, f c h w: Euler steps on the host's normal schedule.
 
-    All frames together, or one after the other where the adaptor is trained for that, as in a graph; without an adaptor
+    All frames together, or one after the other where an adaptor is trained for that, as in a graph; without a network
     they are stills.  Text and empty text are ``n d`` and are repeated to one length.  ``progress`` is told which of the
     passes is next, and how many there are.
     """
     device = denoiser.sigmas.device
     texts = denoiser.captions.stacked([text, empty_text]).to(device)
-    shared_noise = adaptor.config.shared_noise if adaptor is not None else 0.0
+    acting = effect_of(network, denoiser.unet, (settings.fps,), settings.order) if network is not None else None
+    shared_noise = acting.shared_noise if acting else 0.0
     noise = clip_noise(settings.shape, torch.Generator().manual_seed(settings.seed), shared_noise).to(device)
     sigmas = comfy.samplers.calculate_sigmas(denoiser.model_sampling, "normal", settings.steps).to(device)
-    order = Motion(adaptor=adaptor, order=settings.order).sampling_order if adaptor is not None else None
+    order = acting.sampling_order if acting else None
     sampling = CausalSampling(order or SamplingOrder(len(noise)), len(noise))
     chunks = len(noise) if order else 1
     passes, total = count(1), settings.steps * chunks + chunks - 1  # each chunk but the last is shown once, finished
-    guider = TrainingGuider(denoiser, adaptor, texts, settings, lambda: progress(next(passes), total))
+    guider = TrainingGuider(denoiser, network, texts, settings, lambda: progress(next(passes), total))
     options: Options = {"model_options": {"transformer_options": {}}}
     try:
         return sampling.sample(euler, guider, sigmas, options, None, noise, torch.zeros_like(noise), disable_pbar=True)

@@ -9,6 +9,7 @@ import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 
@@ -26,6 +27,11 @@ def unchanging_seed() -> object:
     """
     choices = getattr(io, "ControlAfterGenerate", None)
     return choices.fixed if choices else True
+
+
+def not_given(why: str) -> ExecutionBlocker:
+    """In place of an output that a node does not give this time: whatever is connected to it says why."""
+    return ExecutionBlocker(why)
 
 
 def patcher_class() -> type[comfy.model_patcher.ModelPatcher]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..adaptor import VideoAdaptor
+from ..temporal_network import Network
 from .data.latent_clip import STILL_FPS
 from .objective import Denoiser
 from .settings import TrainingSettings
@@ -51,14 +51,14 @@ def timed(one_pass: Callable[[int], object]) -> TimedPass:
 
 
 @torch.no_grad()
-def pass_time(denoiser: Denoiser, adaptor: VideoAdaptor, latents: Tensor, text: Tensor) -> TimedPass:
+def pass_time(denoiser: Denoiser, network: Network, latents: Tensor, text: Tensor) -> TimedPass:
     """Times passes over frames of the size of ``latents``, f c h w; ``text`` is n d."""
     device = denoiser.sigmas.device
     frame, words = latents[:1].to(device).float(), text[None].to(device).float()
 
     def one_pass(rows: int) -> None:
         x, sigma = frame.repeat(rows, 1, 1, 1), denoiser.sigmas[-1:].repeat(rows)
-        denoiser.predict(x, sigma, words, (STILL_FPS,), adaptor).sum().item()  # a number, which has to be waited for
+        denoiser.predict(x, sigma, words, (STILL_FPS,), network).sum().item()  # a number, which has to be waited for
 
     return timed(one_pass)
 
@@ -67,7 +67,8 @@ def pass_time(denoiser: Denoiser, adaptor: VideoAdaptor, latents: Tensor, text: 
 class Work:
     """What is left of a run: its steps, of ``clips`` each on one process, and its looks.
 
-    ``frames`` of a clip, ``held_out`` clips that are looked at.
+    ``frames`` of a clip, ``held_out`` clips that are looked at.  ``predicted``: share of the clips that are learnt
+    towards a teacher's prediction, at one noise level.
     """
 
     settings: TrainingSettings
@@ -77,12 +78,15 @@ class Work:
     clips: int
     validations: int
     samples: int
+    predicted: float = 0.0
 
     def training(self, took: TimedPass, area: float = 1.0) -> float:
         """Seconds of all steps, of clips of ``area`` times the size."""
         rows = self.frames * (2 if self.settings.frame_noise_levels == "finished_frames" else 1)
         factor = STEP_COMPUTED_AGAIN if self.settings.checkpointing else STEP
-        return self.steps * self.clips * factor * took.seconds(rows, area)
+        clip = factor * took.seconds(rows, area)
+        taught = (factor + 1) * took.seconds(self.frames, area)  # the teacher's pass is about as long as another
+        return self.steps * self.clips * ((1 - self.predicted) * clip + self.predicted * taught)
 
     def validation(self, took: TimedPass, area: float = 1.0) -> float:
         """Seconds of all looks at the validation loss: each frame alone, and given finished ones."""

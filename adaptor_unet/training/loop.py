@@ -21,17 +21,17 @@ from einops import rearrange, reduce, repeat
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..adaptor import VideoAdaptor
 from ..frame_noise import clip_noise
+from ..temporal_network import Network
 from .data.data_settings import LATENT_PIXELS
 from .data.latent_clip import STILL_FPS, TrainingClips
 from .estimate import Work, pass_time
-from .objective import Denoiser, NoisyFrames, Objective
-from .run_identity import identity_of, trained_config
+from .objective import Denoiser, NoisyFrames, Objective, Teacher
+from .run_identity import identity_of
 from .run_state import RunState, go_on
-from .settings import TrainingSettings
+from .settings import MotionModuleSettings, TrainingSettings
 from .step_plan import PlannedClip, StepKind, StepPlan, draw_context, draw_timesteps, plan_step
-from .trainables import MovingAverage, Trainables, set_rates
+from .trainables import MovingAverage, Trained, set_rates
 from .training_error import MAY_BE_MEMORY, OutOfMemoryError, TrainingError, free_memory, is_out_of_memory, lower
 from .validation import validation_loss
 from .watchers import SAMPLE, SAVING, TIMING, TRAINING, VALIDATION, Watcher
@@ -50,6 +50,7 @@ class Example:
     """A clip as one step sees it: with its noise ``f c h w``, its timesteps ``f``, and its text or none, ``n d``.
 
     ``finished_noise`` and ``finished_timesteps`` are those of its frames as earlier ones that are given, or None.
+    ``predicted``: what is wanted is the teacher's prediction, and not the clip itself.
     """
 
     latents: Tensor
@@ -59,10 +60,12 @@ class Example:
     fps: float
     finished_noise: Tensor | None = None
     finished_timesteps: Tensor | None = None
+    predicted: bool = False
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return (*self.latents.shape, *self.text.shape)
+    def kind(self) -> tuple[int, ...]:
+        """Those that are alike in it can go through the model together."""
+        return (*self.latents.shape, *self.text.shape, self.predicted)
 
 
 @dataclass
@@ -71,12 +74,13 @@ class TrainingRun:
 
     ``export(step, final)`` writes the files that a user keeps, ``sample`` renders a clip ``f h w 3``; both are called
     while the averaged weights stand in the modules.  ``run_identity``: what else a resumed run must share with the one
-    before.  ``foretells``: who watches is told first how long it will take.  Raises ValueError when the settings do not
-    fit the processes.
+    before.  ``foretells``: who watches is told first how long it will take.  ``teacher``: whose predictions are learnt
+    on the clips that it has sampled, by ``shares`` of them.  Raises ValueError when the settings do not fit the
+    processes.
     """
 
     denoiser: Denoiser
-    trainables: Trainables
+    trainables: Trained
     clips: TrainingClips
     settings: TrainingSettings
     folder: Path
@@ -87,16 +91,16 @@ class TrainingRun:
     dtype: torch.dtype = torch.float32
     run_identity: dict[str, Any] = field(default_factory=dict)
     foretells: bool = False
+    teacher: Teacher | None = None
+    shares: MotionModuleSettings = MotionModuleSettings()
 
     def __post_init__(self) -> None:
         settings = self.settings
-        adaptor = self.trainables.adaptor
-        adaptor.config = trained_config(settings, adaptor.config)
         check_processes(settings, self.accelerator.num_processes)
         self.objective = Objective(self.denoiser, settings)
-        self.optimiser = self.trainables.optimiser(settings.rate(len(self.clips.train)))
+        self.optimiser = self.trainables.optimiser(self.trainables.rate(len(self.clips.train)))
         self.averages = MovingAverage(self.trainables.parameters, settings.ema)
-        run_identity = identity_of(settings, adaptor.config, self.clips) | self.run_identity
+        run_identity = identity_of(settings, self.trainables.identity, self.clips, self.shares) | self.run_identity
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
         self.doing, self.whole = "", True  # what the run does now; False while a step changes its tensors
 
@@ -165,17 +169,23 @@ class TrainingRun:
         settings, done, clip = self.settings, self.state.step, self.clips.train[0]
         self._phase(TIMING, 0, 0)
         with self.autocast():
-            took = pass_time(self.denoiser, self.trainables.adaptor, clip.latents, self.clips.empty_text)
+            took = pass_time(self.denoiser, self.trainables.network, clip.latents, self.clips.empty_text)
         left = range(done + bool(done), settings.steps + 1)
         validations, samples = (
             sum(is_due(every, step, settings.steps) for step in left)
             for every in (settings.validate_every, settings.sample_every if self.sample else 0)
         )
         clips = math.ceil(settings.batch / self.accelerator.num_processes)
-        work = Work(
-            settings, len(clip.latents), len(self.clips.held_out), settings.steps - done, clips, validations, samples
-        )
+        steps, held_out = settings.steps - done, len(self.clips.held_out)
+        work = Work(settings, len(clip.latents), held_out, steps, clips, validations, samples, self._predicted())
         self.watcher.note(work.told(took, tuple(clip.latents.shape[-2:])))
+
+    def _predicted(self) -> float:
+        """Share of the clips of a step that are learnt towards the teacher's prediction."""
+        if not self.clips.taught:
+            return 0.0
+        alone = len(self.clips.train.groups) == 1
+        return (1.0 if alone else self.shares.teacher_share) * self.shares.prediction_share
 
     def _phase(self, doing: str, done: int, total: int) -> None:
         """Who watches is told what is done now."""
@@ -190,7 +200,8 @@ class TrainingRun:
 
     def _step(self, step: int) -> dict[str, float]:
         self._phase(TRAINING, step, self.settings.steps)
-        plan = plan_step(step, self.settings, tuple(self.clips.train.groups))
+        share = self.shares.teacher_share if self.clips.taught else None
+        plan = plan_step(step, self.settings, tuple(self.clips.train.groups), share)
         set_rates(self.optimiser, step, self.settings)
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.accelerator.device)
@@ -217,7 +228,7 @@ class TrainingRun:
         waiting: list[Example] = []
         for planned in plan.batch[self.accelerator.process_index :: self.accelerator.num_processes]:
             example = self._example(planned)
-            if waiting and (len(waiting) == self.settings.clips_at_once or example.shape != waiting[0].shape):
+            if waiting and (len(waiting) == self.settings.clips_at_once or example.kind != waiting[0].kind):
                 yield waiting
                 waiting = []
             waiting.append(example)
@@ -236,12 +247,16 @@ class TrainingRun:
                 f"Item {planned.item + 1} of the clips, with the caption {clip.caption!r:.80}, is empty: its latents "
                 "are all zeros, and nothing can be learnt from them. Take it out, or encode it again."
             )
+        predicted = planned.taught and float(torch.rand(1, generator=generator)) < self.shares.prediction_share
+        if predicted:  # the teacher knows one noise level a clip
+            settings = replace(settings, frame_noise_levels="one_a_clip")
         levels, frames = len(self.denoiser.sigmas), len(clip.latents)
-        shape, shared = tuple(clip.latents.shape), self.trainables.adaptor.config.shared_noise
+        shape, shared = tuple(clip.latents.shape), self.trainables.shared_noise
         timesteps = draw_timesteps(settings, levels, frames, generator)
         dropped = float(torch.rand(1, generator=generator)) < settings.caption_dropout
         text = self.clips.empty_text if dropped else clip.text
-        example = Example(clip.latents, clip_noise(shape, generator, shared), timesteps, text, clip.fps or STILL_FPS)
+        noise = clip_noise(shape, generator, shared)
+        example = Example(clip.latents, noise, timesteps, text, clip.fps or STILL_FPS, predicted=predicted)
         if settings.frame_noise_levels != "finished_frames":
             return example
         finished = draw_context(settings, levels, frames, generator)
@@ -255,19 +270,20 @@ class TrainingRun:
 
         clips = NoisyFrames(together("latents").float(), together("noise").float(), together("timesteps"))
         text, fps = together("text").float(), [example.fps for example in examples]
-        adaptor: VideoAdaptor | None = self.trainables.adaptor
+        network: Network | None = self.trainables.network
         if kind == "clips":
             finished = None
             if examples[0].finished_noise is not None:
                 finished = replace(clips, noise=together("finished_noise"), timesteps=together("finished_timesteps"))
-            return self.objective.loss(clips, text, tuple(fps), adaptor, finished)
+            teacher = self.teacher if examples[0].predicted else None
+            return self.objective.loss(clips, text, tuple(fps), network, finished, teacher)
         frames = clips.latents.shape[1]
         stills = NoisyFrames(
             *(rearrange(x, "b f ... -> (b f) 1 ...") for x in (clips.latents, clips.noise, clips.timesteps))
         )
         fps = tuple(rate for rate in fps for _ in range(frames))
         text = repeat(text, "b n d -> (b f) n d", f=frames)
-        errors = self.objective.loss(stills, text, fps, None if kind == "base_stills" else adaptor)
+        errors = self.objective.loss(stills, text, fps, None if kind == "base_stills" else network)
         return reduce(errors, "(b f) -> b", "mean", f=frames)
 
     def _sum_over_processes(self, total: Tensor) -> None:
@@ -297,7 +313,7 @@ class TrainingRun:
             if is_due(settings.validate_every, step, settings.steps) and self.clips.held_out:
                 with self.autocast():
                     progress = partial(self._phase, VALIDATION)
-                    values = validation_loss(self.objective, self.clips.held_out, self.trainables.adaptor, progress)
+                    values = validation_loss(self.objective, self.clips.held_out, self.trainables.network, progress)
                 self.watcher.numbers(step, settings.steps, values)
             if self.sample and is_due(settings.sample_every, step, settings.steps):
                 self._phase(SAMPLE, 0, 0)

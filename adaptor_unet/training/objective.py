@@ -11,8 +11,8 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from ..adaptor import VideoAdaptor
 from ..frame_layout import FrameLayout
+from ..temporal_network import Network
 from .settings import TrainingSettings, Weighting
 
 
@@ -37,13 +37,21 @@ class Denoiser(Protocol):
         sigma: Tensor,
         text: Tensor,
         fps: tuple[float, ...],
-        adaptor: VideoAdaptor | None,
+        network: Network | None,
         layout: FrameLayout | None = None,
     ) -> Tensor:
         """n c h w -> n c h w: the model's output; one clip for each entry of ``fps``, ``text`` is ``b tokens d``.
 
         ``layout`` says which row is which frame; without it each clip's rows are its frames in order.
         """
+
+
+class Teacher(Protocol):
+    """A model that is good at motion already, and is learnt from."""
+
+    def clean(self, x: Tensor, sigma: Tensor, text: Tensor, fps: tuple[float, ...]) -> Tensor:
+        """n c h w -> n c h w: the clean latents for which it takes clips that are noised to ``sigma``, one level a
+        clip; arguments as for ``Denoiser.predict``."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +99,12 @@ class Objective:
         clips: NoisyFrames,
         text: Tensor,
         fps: tuple[float, ...],
-        adaptor: VideoAdaptor | None,
+        network: Network | None,
         finished: NoisyFrames | None = None,
+        teacher: Teacher | None = None,
     ) -> Tensor:
         """Weighted error of each clip, ``b``; arguments as for ``errors``."""
-        errors = self.errors(clips, text, fps, adaptor, finished)
+        errors = self.errors(clips, text, fps, network, finished, teacher)
         return reduce(errors * self.weights[clips.timesteps], "b f -> b", "mean")
 
     def errors(
@@ -103,12 +112,14 @@ class Objective:
         clips: NoisyFrames,
         text: Tensor,
         fps: tuple[float, ...],
-        adaptor: VideoAdaptor | None,
+        network: Network | None,
         finished: NoisyFrames | None = None,
+        teacher: Teacher | None = None,
     ) -> Tensor:
         """Error of each frame, ``b f``.  ``text`` is ``b n d``.
 
-        With ``finished``, the same clips nearly clean, each frame is given the finished ones before it.
+        With ``finished``, the same clips nearly clean, each frame is given the finished ones before it.  With a
+        ``teacher``, what it makes of the noisy clips is wanted in place of the clips.
         """
         frames = clips.latents.shape[1]
         layout = None if finished is None else FrameLayout.given_finished(len(fps), frames)
@@ -120,8 +131,9 @@ class Objective:
         timesteps = rearrange(torch.cat([part.timesteps for part in rows], dim=1), "b r -> (b r)")
         sigma = self.denoiser.sigmas[timesteps]
         x = self.denoiser.add_noise(x0, noise, sigma)
-        wanted, _ = target(self.denoiser, x0, x, sigma)
-        out = self.denoiser.predict(x, sigma, text, fps, adaptor, layout)
+        # Before the prediction: the teacher may use the same UNet, which is then the learner's until the gradients.
+        wanted, _ = target(self.denoiser, x0 if teacher is None else teacher.clean(x, sigma, text, fps), x, sigma)
+        out = self.denoiser.predict(x, sigma, text, fps, network, layout)
         errors = reduce((out.float() - wanted) ** 2, "(b r) c h w -> b r", "mean", b=len(fps))
         return errors[:, -frames:]
 

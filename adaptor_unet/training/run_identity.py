@@ -6,7 +6,7 @@ from typing import Any
 from ..adaptor import AdaptorConfig
 from ..whole_file import content_name
 from .data.latent_clip import TrainingClips
-from .settings import TrainingSettings
+from .settings import MotionModuleSettings, TrainingSettings
 
 # Settings that a resumed run must share with the one before: they decide what a step sees and what is trained.
 LASTING = (
@@ -22,6 +22,8 @@ LASTING = (
     "clean_context_share",
     "context_timesteps",
 )
+# Of a run with a teacher.
+SHARES = ("teacher_share", "prediction_share")
 
 
 def trained_config(settings: TrainingSettings, config: AdaptorConfig) -> AdaptorConfig:
@@ -29,9 +31,20 @@ def trained_config(settings: TrainingSettings, config: AdaptorConfig) -> Adaptor
     return replace(config, frame_noise_levels=settings.frame_noise_levels)
 
 
-def identity_of(settings: TrainingSettings, config: AdaptorConfig, clips: TrainingClips) -> dict[str, Any]:
-    """What a resumed run must share with the one before."""
+def adaptor_identity(settings: TrainingSettings, config: AdaptorConfig) -> dict[str, str]:
+    """The part of it that says which kind of adaptor is trained."""
+    return {"adaptor": trained_config(settings, config).to_json()}
+
+
+def identity_of(
+    settings: TrainingSettings, trained: dict[str, str], clips: TrainingClips, shares: MotionModuleSettings
+) -> dict[str, Any]:
+    """What a resumed run must share with the one before.  ``trained`` says what is trained, as ``adaptor_identity``.
+
+    The ``shares`` count where a teacher has made clips.
+    """
     empty = content_name([("empty", clips.empty_text)])
     contents = {"clips": list(clips.train.groups), "clip_contents": [clips.train.content, empty]}
     lasting = {name: getattr(settings, name) for name in LASTING}
-    return lasting | {"adaptor": trained_config(settings, config).to_json()} | contents
+    taught = {name: getattr(shares, name) for name in SHARES} if clips.taught else {}
+    return lasting | trained | contents | taught

@@ -1,7 +1,7 @@
 """All settings of a training run, each declared once; checked when made."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from .setting_fields import check_settings, setting, settings_of
 Weighting = Literal["none", "min_snr", "high_noise"]
 BaseTuning = Literal["frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
+Train = Literal["adaptor", "motion_lora"]
+LoraLayout = Literal["animatediff", "diffusers"]
 FEW_CLIPS = 4
 SENTENCE = "{name} must be {expected}, found {found}"
 
@@ -23,7 +25,10 @@ class NewAdaptorSettings:
     """The adaptor that a run begins with: a new one, or ``start``, which leaves the others alone."""
 
     rank: int = setting(
-        0, "Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file.", most=4096
+        0,
+        "Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file. Of a MotionLoRA, 0 takes "
+        "16.",
+        most=4096,
     )
     rotary: bool = setting(False, "Rotary encoding of the frame distance in temporal attention.")
     init: Init = setting("spatial", "Temporal attention starts from the model's own self-attention, or at random.")
@@ -143,7 +148,52 @@ class TrainingSettings:
         return self.learning_rate or (3e-5 if clips < FEW_CLIPS else 1e-4)
 
 
-SETTING_GROUPS = {"clips": DataSettings, "adaptor": NewAdaptorSettings, "training": TrainingSettings}
+@dataclass(frozen=True)
+class MotionModuleSettings:
+    """What is done with a public motion module, where a run has one: it teaches an adaptor, or a LoRA on it is trained.
+
+    The teacher is the image model with the module.  It samples ``teacher_clips`` clips for each prompt; with clips of
+    the user's own beside, ``teacher_share`` of what is trained on are the teacher's.  Of those, ``prediction_share``
+    are learnt with one noise level for all frames, towards what the teacher takes the clean clip for at that level;
+    the others as ``frame_noise_levels`` says, towards the clip itself.
+    """
+
+    train: Train = setting(
+        "adaptor",
+        "What is trained: an adaptor, or a MotionLoRA on a motion module.",
+        tooltip="adaptor: an adaptor, which a motion module may teach. motion_lora: a MotionLoRA on the motion module.",
+    )
+    lora_layout: LoraLayout = setting(
+        "animatediff", "Names in a MotionLoRA's file: AnimateDiff's, or those of the diffusers library."
+    )
+    teacher_share: float = setting(
+        0.5, "Share of the clips of a step that are the teacher's, where there are clips of your own too.", share=True
+    )
+    prediction_share: float = setting(
+        0.5,
+        "Share of the teacher's clips that are learnt towards its prediction at one noise level; the others towards "
+        "the clip itself, as frame_noise_levels says.",
+        share=True,
+    )
+    teacher_clips: int = setting(4, "Clips that the teacher samples for each prompt.", least=1)
+    teacher_steps: int = setting(25, "Sampling steps of the teacher's clips.", least=1)
+    teacher_cfg: float = setting(7.5, "Guidance of the teacher's clips.")
+    teacher_fps: float = setting(8.0, "Frame rate of the teacher's clips, as the adaptor is told it; above 0.")
+
+    def __post_init__(self) -> None:
+        check_settings(self, SENTENCE)
+        if self.teacher_fps == 0:
+            raise ValueError("teacher_fps is 0; the teacher's clips need a frame rate, such as 8")
+
+
+SETTING_GROUPS = {
+    "clips": DataSettings,
+    "adaptor": NewAdaptorSettings,
+    "training": TrainingSettings,
+    "motion_module": MotionModuleSettings,
+}
+# What a MotionLoRA is trained with: its module knows one noise level a clip, and does nothing to stills.
+FOR_MOTION_LORA = {"frame_noise_levels": "one_a_clip", "still_share": 0.0, "stills": False}
 # Settings that are those of a new adaptor as they are.
 PASSED_ON = ("rank", "rotary", "parts", "attention_at", "shared_noise")
 # By name; frames and seed are declared where they serve first.
@@ -157,6 +207,22 @@ class RunSettings:
     clips: DataSettings
     adaptor: NewAdaptorSettings
     training: TrainingSettings
+    motion_module: MotionModuleSettings
+
+    def __post_init__(self) -> None:
+        if self.motion_module.train == "adaptor":
+            return
+        found = asdict(self.clips) | asdict(self.training) | {"start": self.adaptor.start}
+        for name, needed in (FOR_MOTION_LORA | {"base_tuning": "frozen", "start": ""}).items():
+            if found[name] != needed:
+                raise ValueError(
+                    f"{name} is {found[name]!r}, but a MotionLoRA is trained with {needed!r}: leave it out"
+                )
+
+    def told(self, motion_module: bool) -> dict[str, Any]:
+        """All settings as plain values; those of a motion module only where the run has one."""
+        values = asdict(self)
+        return values if motion_module else {name: group for name, group in values.items() if name != "motion_module"}
 
     @property
     def adaptor_settings(self) -> dict[str, Any]:
@@ -169,6 +235,8 @@ class RunSettings:
     def from_values(cls, values: dict[str, Any]) -> "RunSettings":
         """From settings by name; ``seed`` serves all groups that have one.  Raises ValueError."""
         check_names(values, ALL_SETTINGS)
+        if values.get("train") == "motion_lora":
+            values = FOR_MOTION_LORA | values
         return cls(
             **{
                 group: kind(**{name: value for name, value in values.items() if name in settings_of(kind)})

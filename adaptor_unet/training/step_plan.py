@@ -5,6 +5,7 @@ same step split over several processes sees the same noise.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -21,10 +22,14 @@ StepKind = Literal["clips", "stills", "base_stills"]
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """One clip of a step.  ``item`` numbers the clip in its set; all else that chance decides comes from ``seed``."""
+    """One clip of a step.  ``item`` numbers the clip in its set; all else that chance decides comes from ``seed``.
+
+    ``taught``: whether it is one of the teacher's.
+    """
 
     item: int
     seed: int
+    taught: bool = False
 
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -38,18 +43,34 @@ class StepPlan:
     batch: tuple[PlannedClip, ...]
 
 
-def plan_step(step: int, settings: TrainingSettings, groups: tuple[int, ...]) -> StepPlan:
-    """The plan of a step, counted from 0.  ``groups``: how many items lie together on disk, group after group."""
+def plan_step(
+    step: int, settings: TrainingSettings, groups: tuple[int, ...], teacher_share: float | None = None
+) -> StepPlan:
+    """The plan of a step, counted from 0.  ``groups``: how many items lie together on disk, group after group.
+
+    With a ``teacher_share`` the last group is the teacher's, from which that share of the clips comes; all of them,
+    where there is no other group.
+    """
     chance = torch.rand(1, generator=torch.Generator().manual_seed(seed_from("kind", settings.seed, step))).item()
     kind: StepKind = "clips"
     if chance < settings.still_share + settings.base_still_share:
         kind = "stills" if chance < settings.still_share else "base_stills"
-    length = sum(groups)
+    own, teachers = (groups, ()) if teacher_share is None else (groups[:-1], groups[-1:])
+    share = 0.0 if teacher_share is None else teacher_share if own else 1.0
     batch = []
     for place in range(step * settings.batch, (step + 1) * settings.batch):
-        order = epoch_order(groups, settings.seed, place // length)
-        batch.append(PlannedClip(order[place % length], seed_from("draw", settings.seed, place)))
+        before = math.floor(place * share)  # so many of the clips until now were the teacher's
+        taught = math.floor((place + 1) * share) > before
+        item = nth_item(teachers, settings.seed, before) if taught else nth_item(own, settings.seed, place - before)
+        seed = seed_from("draw", settings.seed, place)
+        batch.append(PlannedClip(item + taught * sum(own), seed, taught))
     return StepPlan(kind, tuple(batch))
+
+
+def nth_item(groups: tuple[int, ...], seed: int, place: int) -> int:
+    """The item that is drawn at that place, counted from 0: epoch after epoch, each item once."""
+    epoch, within = divmod(place, sum(groups))
+    return epoch_order(groups, seed, epoch)[within]
 
 
 def draw_timesteps(settings: TrainingSettings, levels: int, frames: int, generator: torch.Generator) -> Tensor:
@@ -75,7 +96,7 @@ def draw_context(settings: TrainingSettings, levels: int, frames: int, generator
     return torch.randint(min(settings.context_timesteps, levels), (frames,), generator=generator)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def epoch_order(groups: tuple[int, ...], seed: int, epoch: int) -> list[int]:
     """All items once: groups in random order, each group shuffled in itself, so that disks read on where they are."""
     generator = torch.Generator().manual_seed(seed_from("order", seed, epoch))

@@ -1,20 +1,43 @@
 """The tensors that a run may change, by name: the adaptor's, and what is tuned of the base, perhaps a LoRA on it.
 
+What a run trains in place of an adaptor has the same members (``Trained``).
+
 Axes: r rank, i input and o output channels.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..adaptor import VideoAdaptor
+from ..temporal_network import Network
+from .run_identity import adaptor_identity, trained_config
 from .settings import TrainingSettings
 
 # The base's projections that a LoRA acts on.
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+class Trained(Protocol):
+    """What a run asks of whatever it trains.
+
+    ``network`` acts in the UNet.  ``parameters``: all that the optimiser changes.  ``identity``: what a resumed run
+    must have alike, by name.  ``shared_noise``: share of each frame's noise that is the first frame's.
+    """
+
+    network: Network
+    parameters: dict[str, nn.Parameter]
+    identity: dict[str, str]
+    shared_noise: float
+
+    def rate(self, clips: int) -> float:
+        """The highest learning rate for so many clips."""
+
+    def optimiser(self, rate: float) -> torch.optim.Optimizer: ...
 
 
 class Trainables:
@@ -22,6 +45,9 @@ class Trainables:
 
     def __init__(self, adaptor: VideoAdaptor, unet: nn.Module, settings: TrainingSettings) -> None:
         self.adaptor, self.settings = adaptor, settings
+        adaptor.config = trained_config(settings, adaptor.config)
+        self.network: Network = adaptor
+        self.identity = adaptor_identity(settings, adaptor.config)
         self.base: nn.Module | None = None
         unet.requires_grad_(settings.base_tuning == "full")
         if settings.base_tuning == "full":
@@ -35,6 +61,14 @@ class Trainables:
         }
         if self.base is not None:
             self.parameters |= {f"base.{name}": parameter for name, parameter in self.base.named_parameters()}
+
+    @property
+    def shared_noise(self) -> float:
+        return self.adaptor.config.shared_noise
+
+    def rate(self, clips: int) -> float:
+        """Of attention and fps layers, for so many clips."""
+        return self.settings.rate(clips)
 
     def optimiser(self, rate: float) -> torch.optim.AdamW:
         """AdamW with a rate of its own for S and B, and for the base; S and B are never decayed towards zero."""
@@ -111,29 +145,35 @@ class LowRank(nn.Module):
         return nn.functional.linear(nn.functional.linear(z, self.down), self.up)
 
 
-class BaseLora(nn.Module):
-    """A LoRA on the base's attention, trained along with an adaptor and saved for any stock LoRA loader.
+class AttentionLora(nn.Module):
+    """A LoRA on attentions of a network: one ``LowRank`` for each linear layer whose name ends so."""
 
-    One ``LowRank`` for every query, key, value and output projection of the UNet's attentions.
-    """
-
-    def __init__(self, unet: nn.Module, rank: int, seed: int = 0) -> None:
+    def __init__(self, network: nn.Module, endings: Sequence[str], rank: int, seed: int = 0) -> None:
         super().__init__()
         self.rank = rank
         generator = torch.Generator().manual_seed(seed)
         self.places = [
             name
-            for name, module in unet.named_modules()
-            if name.endswith(tuple(f".attn{n}.{part}" for n in (1, 2) for part in TARGETS))
-            and isinstance(module, nn.Linear)
+            for name, module in network.named_modules()
+            if name.endswith(tuple(endings)) and isinstance(module, nn.Linear)
         ]
-        layers = [unet.get_submodule(name) for name in self.places]
+        layers = [network.get_submodule(name) for name in self.places]
         self.layers = nn.ModuleList(LowRank(x.in_features, x.out_features, rank, generator) for x in layers)
 
-    def attach(self, unet: nn.Module) -> None:
-        """Adds itself to the layers of a UNet that nobody else uses."""
+    def attach(self, network: nn.Module) -> None:
+        """Adds itself to the layers of a network that nobody else uses."""
         for name, layer in zip(self.places, self.layers, strict=True):
-            unet.get_submodule(name).register_forward_hook(adding(layer))
+            network.get_submodule(name).register_forward_hook(adding(layer))
+
+
+class BaseLora(AttentionLora):
+    """A LoRA on the base's attention, trained along with an adaptor and saved for any stock LoRA loader.
+
+    On every query, key, value and output projection of the UNet's attentions.
+    """
+
+    def __init__(self, unet: nn.Module, rank: int, seed: int = 0) -> None:
+        super().__init__(unet, [f".attn{n}.{part}" for n in (1, 2) for part in TARGETS], rank, seed)
 
     def for_loaders(self) -> dict[str, Tensor]:
         """Tensors by the keys that LoRA loaders know: ``lora_unet_<place>.lora_up.weight`` and so on."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..adaptor import VideoAdaptor
 from ..frame_noise import clip_noise
+from ..temporal_network import Network
 from .data.latent_clip import STILL_FPS, LatentClip
 from .objective import NoisyFrames, Objective
 from .step_plan import seed_from
@@ -24,17 +25,18 @@ FINISHED = 20
 def validation_loss(
     objective: Objective,
     clips: Sequence[LatentClip],
-    adaptor: VideoAdaptor | None,
+    network: Network | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Unweighted error, each figure in all, at high noise (the later half of the timesteps) and at low noise.
 
     ``val``: all frames at one noise level, as they are sampled together.  ``val_given``: each frame given the finished
-    ones before it, as they are sampled frame after frame; only with an adaptor.  ``progress`` is told which of the
-    passes is next, and how many there are.
+    ones before it, as they are sampled frame after frame; only with an adaptor, since no other network is told of them.
+    ``progress`` is told which of the passes is next, and how many there are.
     """
     device = objective.denoiser.sigmas.device
     timesteps = len(objective.denoiser.sigmas)
+    adaptor = network if isinstance(network, VideoAdaptor) else None
     shared = adaptor.config.shared_noise if adaptor else 0.0
     figures = Figures(timesteps)
     for place, clip in enumerate(clips):
@@ -52,10 +54,10 @@ def validation_loss(
             generator = torch.Generator().manual_seed(seed_from("validation", place, level))
             at = timesteps * (2 * level + 1) // (2 * LEVELS)
             noised = noisy(clip_noise(shape, generator, shared), at)
-            figures.add("val", at, objective.errors(noised, text, fps, adaptor))
+            figures.add("val", at, objective.errors(noised, text, fps, network))
             if adaptor is not None and frames > 1:
                 finished = noisy(torch.randn(shape, generator=generator), timesteps * FINISHED // 1000)
-                figures.add("val_given", at, objective.errors(noised, text, fps, adaptor, finished)[:, 1:])
+                figures.add("val_given", at, objective.errors(noised, text, fps, network, finished)[:, 1:])
     return figures.means()
 
 

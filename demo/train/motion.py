@@ -28,6 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
 from magicvideo.adaptor_unet.checkpoint import load, save
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
+from magicvideo.adaptor_unet.temporal_network import Network
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips, content_of
 from magicvideo.adaptor_unet.training.loop import accelerator
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
@@ -110,23 +111,33 @@ def begun_with(model: ModelPatcher, start: Path | None, rank: int, shared_noise:
     return adaptor
 
 
+def few_tokens(model: ModelPatcher) -> ModelPatcher:
+    """A clone of a narrow model that reads a caption's few known words in place of 77 tokens."""
+    model = model.clone()
+    model.model_options["transformer_options"] = few_token_options(model.model.diffusion_model)
+    return model
+
+
 def narrow_training(
     model: ModelPatcher,
-    adaptor: VideoAdaptor,
+    network: Network,
     clips: TrainingClips,
     settings: TrainingSettings,
     folder: Path,
     watchers: Callable[[int], Sequence[Watcher]],
     resume: bool = True,
     export: Callable[[Trainables, int, bool], object] | None = None,
+    kind: type[MotionTraining] = MotionTraining,
+    **more: object,
 ) -> MotionTraining:
-    """A run of the pack's trainer on a narrow model: few tokens, and narrow files unless ``export`` writes others."""
-    model = model.clone()
-    model.model_options["transformer_options"] = few_token_options(model.model.diffusion_model)
+    """A run of the pack's trainer on a narrow model: few tokens, and narrow files unless ``export`` writes others.
+
+    ``kind`` of run, and what it takes beside.
+    """
     output = Output(folder / "adaptor.safetensors", folder / "base.safetensors", folder / "run")
-    return MotionTraining(
-        model,
-        adaptor,
+    return kind(
+        few_tokens(model),
+        network,
         clips,
         settings,
         output,
@@ -135,6 +146,7 @@ def narrow_training(
         resume=resume,
         export=export or partial(write, output),
         memory_format=torch.channels_last,
+        **more,
     )
 
 

@@ -41,6 +41,7 @@ RUN = {
     "demo/train/autoencoder.py": "tests/demo/test_train_autoencoder.py",
     "demo/train/base.py": "tests/host/test_train_base.py",
     "demo/train/motion.py": "tests/host/test_train_motion.py",
+    "demo/train/motion_module.py": "tests/host/test_train_motion_module.py",
     "demo/measure/motion.py": "tests/host/test_demo_motion.py",
 }
 NOT_RUN = {
@@ -54,6 +55,7 @@ NOT_RUN = {
     "benchmarks/long.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/training.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/ablation.py": "trains for an hour; what it puts in place of parts is tested in tests/benchmarks",
+    "benchmarks/distillation.py": "trains for hours; what it puts together is tested in tests/host/test_teacher.py",
     "benchmarks/consistency.py": "a full-size UNet for hours; its measures are tested in tests/benchmarks",
 }
 # Commands that start no script of ours, or one that takes no words.

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from graph_training import folders_below, graph_training, server_progress
-from magicvideo.trainer import graph
+from magicvideo.trainer import graph, plans
 
 pytestmark = pytest.mark.on_newest
 
@@ -24,7 +24,7 @@ def test_what_it_gave_is_given_again_and_it_says_so(
 ) -> None:
     first = graph_training(steps=1).train()
     with monkeypatch.context() as patch, caplog.at_level("INFO"):
-        patch.setattr(graph, "MotionTraining", pytest.fail)
+        patch.setattr(plans, "MotionTraining", pytest.fail)
         again = graph_training(steps=1, called=pytest.fail).train()
     assert "motion_00001.safetensors is finished: nothing is trained" in caplog.text
     weights = [given[0].model.state_dict() for given in (first, again)]

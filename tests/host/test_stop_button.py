@@ -14,7 +14,7 @@ from graph_training import QUICK, folders_below, graph_training, press_stop, ser
 from magicvideo.adaptor_unet.training import loop, validation
 from magicvideo.adaptor_unet.training.run_state import states
 from magicvideo.adaptor_unet.training.watchers import Record
-from magicvideo.trainer import graph
+from magicvideo.trainer import graph, plans
 from magicvideo.trainer.graph import PreviewWatch
 
 # A training each, which takes a while.
@@ -58,7 +58,7 @@ def telling(monkeypatch: pytest.MonkeyPatch, called: Callable[[str], None]) -> N
     before(loop, "validation_loss", "validation")
     before(Record, "numbers", "numbers")
     before(PreviewWatch, "show", "show")
-    before(graph.MotionTraining, "sample", "sample")
+    before(plans.MotionTraining, "sample", "sample")
     before(validation, "clip_noise", "noise")
 
 

@@ -48,7 +48,7 @@ def test_a_second_start_needs_no_autoencoder_and_no_text_encoder(
     assert command.train(small(steps=2))
     assert loaded == ["model"]
     with monkeypatch.context() as patch, caplog.at_level("INFO"):
-        patch.setattr("magicvideo.trainer.command.MotionTraining", pytest.fail)
+        patch.setattr("magicvideo.trainer.plans.MotionTraining", pytest.fail)
         assert command.train(small(steps=2))
     assert "all 2 steps were done before, and nothing was trained now" in caplog.text
     with pytest.raises(ValueError, match="belongs to a run with seed 0, this one has 1"):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import comfy.model_management
 import comfy.utils
@@ -18,6 +19,7 @@ from magicvideo.adaptor_unet.training.settings import RunSettings
 from magicvideo.trainer.graph import GraphTraining
 from magicvideo.trainer.node_inputs import WiredClips
 
+FOLDERS = ("adaptors", "loras", "checkpoints", "runs", "cache", "motion_loras")
 FRAMES, SIZE = 2, 32
 QUICK = {"frames": FRAMES, "width": SIZE, "height": SIZE, "draws_per_clip": 1, "rank": 4, "init": "random"}
 QUICK |= {"steps": 6, "sample_steps": 1, "validation_clips": 1, "precision": "fp32", "checkpointing": False}
@@ -75,20 +77,24 @@ def moving_square(colour: tuple[float, float, float] = (1.0, 0.0, 0.0), step: tu
 
 def graph_training(
     model: ModelPatcher | None = None,
-    clips: Path | WiredClips | None = None,
+    clips: Path | WiredClips | Literal[False] | None = None,
     called: Callable[[str], None] = quiet,
     encoders: str = "quick",
+    motion_module: ModelPatcher | None = None,
+    prompts: tuple[str, ...] = (),
     **settings: object,
 ) -> GraphTraining:
-    """What the node makes of its inputs; ``encoders`` stands for the weights of both."""
+    """What the node makes of its inputs; ``encoders`` stands for the weights of both.  False for no clips at all."""
     model = model or build_model(model_channels=32)
     made = HostEncoders(model, QuickClip(called), QuickVae(called), encoders)
-    clips = clips or WiredClips(images=[moving_square()], captions=["a square"])
-    return GraphTraining(model, made, clips, RunSettings.from_values(QUICK | settings), "motion")
+    if clips is None:
+        clips = WiredClips(images=[moving_square()], captions=["a square"])
+    asked = RunSettings.from_values(QUICK | settings)
+    return GraphTraining(model, made, clips or None, asked, "motion", None, motion_module, prompts)
 
 
 def folders_below(root: Path) -> TrainingFolders:
-    return TrainingFolders(*(root / name for name in ("adaptors", "loras", "checkpoints", "runs", "cache")))
+    return TrainingFolders(*(root / name for name in FOLDERS))
 
 
 @contextmanager

@@ -66,11 +66,15 @@ class ClipSet(Protocol):
 
 @dataclass(frozen=True)
 class TrainingClips:
-    """What a run learns from, what it is validated on, and the embedding of the empty caption, ``n d``."""
+    """What a run learns from, what it is validated on, and the embedding of the empty caption, ``n d``.
+
+    ``taught``: the last group of ``train`` is what a teacher has sampled.
+    """
 
     train: ClipSet
     held_out: tuple[LatentClip, ...]
     empty_text: Tensor
+    taught: bool = False
 
     @property
     def sample_fps(self) -> float:
@@ -106,6 +110,15 @@ class JoinedClips:
         if not 0 <= item < len(self):
             raise IndexError(f"item {item} of {len(self)}")
         return self._items[item]
+
+
+class JoinedSets(JoinedClips):
+    """Several sets as one, a set's groups after those of the one before."""
+
+    def __init__(self, sets: Sequence[ClipSet]) -> None:
+        super().__init__(sets)
+        self.groups = tuple(size for one in sets for size in one.groups)
+        self.content = f"joined {' and '.join(one.content for one in sets)}"
 
 
 @dataclass(frozen=True)

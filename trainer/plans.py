@@ -1,0 +1,165 @@
+"""What a run trains, as command and node have been asked: an adaptor, which a motion module may teach, or a MotionLoRA.
+
+Each plan says what a resumed run must share with the one before, which clips it needs, and puts the training together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+
+from ..adaptor_unet.adaptor import VideoAdaptor
+from ..adaptor_unet.host.teacher import HostTeacher, content_of_module
+from ..adaptor_unet.host.training_files import HostEncoders
+from ..adaptor_unet.training.data.cache_files import hash_of
+from ..adaptor_unet.training.data.latent_cache import FolderClips
+from ..adaptor_unet.training.data.latent_clip import TrainingClips
+from ..adaptor_unet.training.data.teacher_clips import TeacherWork, sampled_clips, with_teacher
+from ..adaptor_unet.training.motion_lora_trainables import RANK, motion_lora_identity
+from ..adaptor_unet.training.run_identity import adaptor_identity
+from ..adaptor_unet.training.settings import RunSettings
+from .motion_lora_training import MotionLoraTraining, check_module
+from .motion_training import MotionTraining
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A motion module that teaches an adaptor on the model, by clips of the prompts.
+
+    ``base`` names all weights of the model, ``encoders`` those of its autoencoder and text encoder.
+    """
+
+    model: ModelPatcher
+    motion_module: ModelPatcher
+    prompts: tuple[str, ...]
+    base: str
+    encoders: str
+
+    @cached_property
+    def name(self) -> str:
+        """Of all weights of the teacher."""
+        return hash_of(self.base, content_of_module(self.motion_module.model))
+
+    def check(self, settings: RunSettings, adaptor: VideoAdaptor) -> None:
+        """Raises ValueError for what cannot work: a module that does not fit, or what the teacher knows nothing of."""
+        check_module(self.model, self.motion_module, settings.clips.frames)
+        tuning, share = settings.training.base_tuning, adaptor.config.shared_noise
+        if tuning != "frozen":
+            raise ValueError(
+                f"base_tuning is {tuning}, but a teacher is the frozen model with its motion module, and must stay as "
+                "it is: set base_tuning to frozen, or train without a teacher."
+            )
+        if share and settings.motion_module.prediction_share:
+            raise ValueError(
+                f"shared_noise is {share}, but a motion module was trained with noise that frames do not share, so its "
+                "predictions would be wrong. Set shared_noise to 0, or prediction_share to 0 to learn from its clips "
+                "alone."
+            )
+
+    def clips(
+        self,
+        settings: RunSettings,
+        cache: Path,
+        encoders: Callable[[], HostEncoders],
+        progress: Callable[[int, int, str], None],
+    ) -> FolderClips:
+        """The clips of all prompts; those that are not in the cache are sampled now."""
+        how = settings.motion_module
+        work = TeacherWork(self.prompts, settings.clips, how, self.name, self.encoders)
+        sampler = HostTeacher.of(self.model, self.motion_module, work.shape, how.teacher_steps, how.teacher_cfg)
+        return sampled_clips(work, cache, encoders, sampler.clip, progress)
+
+
+@dataclass(frozen=True)
+class AdaptorPlan:
+    """An adaptor is trained."""
+
+    adaptor: VideoAdaptor
+    teaching: Teaching | None = None
+
+    def check(self, settings: RunSettings) -> None:
+        """Raises ValueError when it does not go with the teacher."""
+        if self.teaching is not None:
+            self.teaching.check(settings, self.adaptor)
+
+    def identity(self, settings: RunSettings) -> dict[str, str]:
+        """What a resumed run must share, of the adaptor and of the teacher."""
+        taught = {"teacher": self.teaching.name} if self.teaching is not None else {}
+        return adaptor_identity(settings.training, self.adaptor.config) | taught
+
+    def clips(
+        self,
+        own: TrainingClips | None,
+        settings: RunSettings,
+        cache: Path,
+        encoders: Callable[[], HostEncoders],
+        progress: Callable[[int, int, str], None],
+    ) -> TrainingClips:
+        """The user's own clips, if any, and the teacher's."""
+        if self.teaching is None:
+            return own
+        sampled = self.teaching.clips(settings, cache, encoders, progress)
+        return with_teacher(own, sampled, settings.training.validation_clips)
+
+    def training(
+        self,
+        model: ModelPatcher,
+        clips: TrainingClips,
+        settings: RunSettings,
+        *others: Any,  # noqa: ANN401 - those of MotionTraining
+        **named: Any,  # noqa: ANN401
+    ) -> MotionTraining:
+        """The run, ready to start; ``others`` and ``named`` as for MotionTraining."""
+        teacher = self.teaching.motion_module.model if self.teaching is not None else None
+        how = {"teacher": teacher, "shares": settings.motion_module} | named
+        return MotionTraining(model, self.adaptor, clips, settings.training, *others, **how)
+
+
+@dataclass(frozen=True)
+class MotionLoraPlan:
+    """A MotionLoRA on a motion module is trained."""
+
+    model: ModelPatcher
+    motion_module: ModelPatcher
+
+    def check(self, settings: RunSettings) -> None:
+        """Raises ValueError when the module does not fit the model or the clips."""
+        check_module(self.model, self.motion_module, settings.clips.frames)
+
+    @cached_property
+    def name(self) -> str:
+        """Of the module's weights."""
+        return content_of_module(self.motion_module.model)
+
+    def identity(self, settings: RunSettings) -> dict[str, str]:
+        """What a resumed run must share, of the LoRA and of the module."""
+        module = self.motion_module.model
+        return motion_lora_identity(module, settings.adaptor.rank or RANK) | {"motion_module": self.name}
+
+    def clips(self, own: TrainingClips, *_: object) -> TrainingClips:
+        """The user's own.  Raises ValueError for stills, to which a motion module does nothing."""
+        stills = sum(len(own.train[item].latents) == 1 for item in range(len(own.train)))
+        if stills:
+            raise ValueError(
+                f"{stills} of {len(own.train)} clips have one frame, of which a MotionLoRA can learn nothing. Take "
+                "them out, or set stills to false."
+            )
+        return own
+
+    def training(
+        self,
+        model: ModelPatcher,
+        clips: TrainingClips,
+        settings: RunSettings,
+        *others: Any,  # noqa: ANN401 - those of MotionTraining
+        **named: Any,  # noqa: ANN401
+    ) -> MotionTraining:
+        """The run, ready to start; ``others`` and ``named`` as for MotionTraining."""
+        how = {"rank": settings.adaptor.rank or RANK, "layout": settings.motion_module.lora_layout} | named
+        return MotionLoraTraining(model, self.motion_module, clips, settings.training, *others, **how)
+
+
+Plan = AdaptorPlan | MotionLoraPlan
