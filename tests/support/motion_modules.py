@@ -19,7 +19,7 @@ from magicvideo.tools.motion_module_files import Size
 # Of SD1.5's own topology, a tenth as wide.
 NARROW = small_host.SD15_BLOCKS | {"model_channels": 32, "num_heads": 8}
 # For the small UNet of small_host.
-SMALL = Size((32, 32), depth=1)
+SMALL = Size((64, 64), depth=1)
 
 
 def plain(path: Path) -> object:
