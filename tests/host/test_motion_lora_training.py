@@ -157,8 +157,8 @@ def test_of_stills_a_motion_lora_is_not_trained() -> None:
 
 
 def test_a_module_of_another_unet_or_of_fewer_positions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="made for a UNet with 64, 64 channels"):
-        training(build_model(), motion_module(size=Size((64, 64), depth=1)), tmp_path)
+    with pytest.raises(ValueError, match="made for a UNet with 96, 96 channels"):
+        training(build_model(), motion_module(size=Size((96, 96), depth=1)), tmp_path)
     assert not any(tmp_path.iterdir())
 
 

@@ -115,7 +115,7 @@ def test_what_a_teacher_cannot_work_with_is_refused_before_a_clip_is_sampled() -
 
     refused("33, but this motion module .AnimateDiff v2. has positions for 32", motion_module(), frames=33)
     refused("frames is 1, but", motion_module(), frames=1)
-    refused("made for a UNet with 64, 64 channels", motion_module(size=Size((64, 64), depth=1)))
+    refused("made for a UNet with 96, 96 channels", motion_module(size=Size((96, 96), depth=1)))
     refused("base_tuning is full, but a teacher is the frozen model", motion_module(), base_tuning="full")
     from small_host import FAMILIES
 
