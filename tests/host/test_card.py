@@ -20,6 +20,9 @@ from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from motion_modules import motion_module
 
+# What is copied and started in a call is the pack's own.
+pytestmark = pytest.mark.on_newest
+
 FRAMES = 8
 
 
@@ -38,7 +41,6 @@ def test_a_call_neither_copies_to_the_card_nor_reads_from_it(
         assert call(bound, FRAMES, **{ONCE: once}).found == {}
 
 
-@pytest.mark.on_newest  # what is kept of the frames before is the pack's own
 def test_nor_does_a_chunk_of_a_longer_clip(model: ModelPatcher, adaptor: ModelPatcher) -> None:
     bound, once, total = together(model, adaptor), MadeOnce(), 2 * FRAMES
     with fake_card(model, adaptor), torch.inference_mode():
@@ -101,7 +103,6 @@ def scaled(model: ModelPatcher, *_: object) -> ModelPatcher:
     return bind(model, trained(hosted(new_adaptor(config_for(model, parts=("frame", "spatial")), "random"))))
 
 
-@pytest.mark.on_newest  # what an effect starts is the pack's own
 @pytest.mark.parametrize(("way", "most"), [(scaled, 2), (features, 12), (cross_frame, 14)])
 def test_an_effect_starts_few_operations_at_a_site(model: ModelPatcher, way: Way, most: int) -> None:
     bound, config = way(model), config_for(model)
@@ -110,7 +111,6 @@ def test_an_effect_starts_few_operations_at_a_site(model: ModelPatcher, way: Way
     assert 0 < more / len(sites) <= most
 
 
-@pytest.mark.on_newest
 def test_frames_that_lie_side_by_side_are_read_where_they_are(model: ModelPatcher) -> None:
     """A frame and the one before it are no more copied than the rows of one frame would be."""
     plain = counted(model).written

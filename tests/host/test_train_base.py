@@ -9,6 +9,9 @@ from magicvideo.demo.train.base import MOST_WEIGHT, Denoiser
 from magicvideo.demo.train.encode_stills import MEANING_NUMBERS
 from magicvideo.demo.world.vocabulary import text_of
 
+# The training of the demo's base is no part of the pack.
+pytestmark = pytest.mark.on_newest
+
 STEPS = torch.tensor([3, 250, 999])
 PROMPT = "cat left blue"
 
