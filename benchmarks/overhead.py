@@ -135,17 +135,19 @@ def main() -> None:
             spent = seconds(model, options.frames, options.size)
             if turn:  # the first warms up
                 taken[name].append(spent)
-    peaks = {name: peak_mebibytes(name, options) for name in rows}
-    plain, plain_peak = statistics.median(taken[PLAIN]), peaks[PLAIN]
     print(f"{options.frames} frames, {options.size}x{options.size} latents, {options.dtype}, {options.rounds} rounds")
-    print("| | median s | ratio | spread of ratio | peak MiB | ratio |\n|---|---|---|---|---|---|")
+    print("| | median s | ratio | spread of ratio |\n|---|---|---|---|")
+    plain = statistics.median(taken[PLAIN])
     for name, values in taken.items():
         ratios = sorted(v / p for v, p in zip(values, taken[PLAIN], strict=True))
         median = statistics.median(values)
-        print(
-            f"| {name} | {median:.2f} | {median / plain:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} "
-            f"| {peaks[name]:.0f} | {peaks[name] / plain_peak:.3f} |"
-        )
+        print(f"| {name} | {median:.2f} | {median / plain:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} |", flush=True)
+    print("\n| | peak MiB | ratio |\n|---|---|---|")
+    plain_peak = None
+    for name in rows:
+        peak = peak_mebibytes(name, options)
+        plain_peak = plain_peak or peak
+        print(f"| {name} | {peak:.0f} | {peak / plain_peak:.3f} |", flush=True)
 
 
 if __name__ == "__main__":
