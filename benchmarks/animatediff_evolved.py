@@ -14,7 +14,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 
-from magicvideo.tools.motion_module_files import SIZES, VARIANTS, official_shapes, position_table
+from magicvideo.tools.make_random_checkpoint import random_motion_module
 
 FILE = "random_v2.safetensors"
 
@@ -25,7 +25,8 @@ def animatediff_evolved(folder: Path) -> Callable[[ModelPatcher, torch.dtype], M
     def bound(base: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:
         node = nodes_of(folder)
         with tempfile.TemporaryDirectory() as models:
-            write_random_module(Path(models) / FILE, dtype)
+            tensors = random_motion_module(0, "v2")
+            save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, Path(models) / FILE)
             folder_paths.add_model_folder_path("animatediff_models", models)
             (module,) = node["ADE_LoadAnimateDiffModel"]().load_motion_model(FILE)
         (group,) = node["ADE_ApplyAnimateDiffModelSimple"]().apply_motion_model(module)
@@ -43,13 +44,3 @@ def nodes_of(folder: Path) -> dict[str, type]:
     sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[name])
     return sys.modules[name].NODE_CLASS_MAPPINGS
-
-
-def write_random_module(path: Path, dtype: torch.dtype) -> None:
-    """A v2 module in AnimateDiff's own layout."""
-    variant = VARIANTS["v2"]
-    tensors = {name: torch.randn(shape) * 0.02 for name, shape in official_shapes(SIZES["full"], variant).items()}
-    for name, tensor in tensors.items():
-        if name.endswith(".pe"):
-            tensors[name] = position_table(variant.positions, tensor.shape[-1])
-    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, path)

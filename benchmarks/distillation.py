@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from magicvideo.adaptor_unet.host.folders import motion_module_of
+from magicvideo.adaptor_unet.host.folders import motion_module_in
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
 from magicvideo.adaptor_unet.host.teacher import HostTeacher, ModuleTeacher, content_of_module
 from magicvideo.adaptor_unet.training.data.cache_files import hash_of
@@ -81,7 +81,7 @@ class Comparison:
 
     @cached_property
     def teacher(self) -> ModelPatcher:
-        return motion_module_of(self.module, ())
+        return motion_module_in(self.module)
 
     def measure(self, arm: str, seed: int) -> dict[str, object]:
         """Trains and measures one arm with one seed; the teacher is only measured, and has no seed of its own."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import load
 from ..adaptor_unet.host.base_model import check_fit, check_text, check_trainable
-from ..adaptor_unet.host.folders import motion_module_of
+from ..adaptor_unet.host.folders import motion_module_in
 from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
 from ..adaptor_unet.host.training_unet import make_room, training_device
@@ -142,7 +142,7 @@ class TrainCommand:
 
     def _plan(self, settings: RunSettings, base: BaseCheckpoint) -> Plan:
         if self.motion_module:
-            return MotionLoraPlan(base.model, motion_module_of(self.motion_module, ()))
+            return MotionLoraPlan(base.model, motion_module_in(self.motion_module))
         adaptor = self._adaptor(settings, base)
         check_fit(base.model, adaptor.config)
         return AdaptorPlan(adaptor, self._teaching(base) if self.teacher else None)
@@ -153,7 +153,7 @@ class TrainCommand:
             prompts = read_prompts(self.prompts.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.prompts} cannot be used: {error}.") from error
-        module = motion_module_of(self.teacher, self.teacher_lora)
+        module = motion_module_in(self.teacher, self.teacher_lora)
         return Teaching(base.model, module, prompts, base.fingerprint, base.fingerprint)
 
     def _chosen(self, settings: RunSettings, left_open: Collection[str], bar: LiveBar) -> RunSettings:

@@ -17,7 +17,6 @@ import torch
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor, nn
 
-from .causal_sampling import finished_frames
 from .effect import CallPart, Effect, Options
 from .frame_cache import ONCE, OPTION, CallCache, MadeOnce, cache_of_call
 from .unet_call import COMPILED, Acting, parts_of
@@ -52,9 +51,9 @@ class CompiledCalls:
 
     def why_not(self, acting: Sequence[Acting], options: Options, unet: nn.Module) -> str:
         """Why a call cannot be compiled, in words, or nothing."""
-        if OPTION in options or "context_window" in options or finished_frames(options) is not None:
+        if OPTION in options or "context_window" in options:
             return "frames come in parts, and each part would be compiled for itself"
-        if any(effect not in map(id, self.effects) for effect in (id(one) for one, _ in acting)):
+        if not {id(effect) for effect, _ in acting} <= set(map(id, self.effects)):
             return "the copy of the model on another card is not compiled with effects"
         if any(module._forward_hooks or module._forward_pre_hooks for module in unet.modules()):
             return "something else has hooks on the UNet, which compiled code does not look at"

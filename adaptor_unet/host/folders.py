@@ -59,11 +59,10 @@ def motion_lora_names() -> list[str]:
 
 def motion_module_from(name: str) -> ModelPatcher:
     """The motion module of that name.  Raises MotionFileError when the file is not a sound one."""
-    path = Path(folder_paths.get_full_path_or_raise(MOTION_MODULES, name))
-    return hosted_motion_module(load_motion_module(path, plain_tensors))
+    return motion_module_in(Path(folder_paths.get_full_path_or_raise(MOTION_MODULES, name)))
 
 
-def motion_module_of(path: Path, loras: Sequence[tuple[Path, float]]) -> ModelPatcher:
+def motion_module_in(path: Path, loras: Sequence[tuple[Path, float]] = ()) -> ModelPatcher:
     """The motion module in a file, with the MotionLoRAs of other files added, each at its strength.
 
     Raises MotionFileError when a file is not a sound one, or a MotionLoRA does not fit.

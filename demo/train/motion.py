@@ -158,6 +158,15 @@ def write(output: Output, trainables: Trainables, step: int, final: bool) -> Non
         save_tensors(output.base, half_precision(trainables.base.state_dict().items()), metadata)
 
 
+def trained_to_the_end(training: MotionTraining) -> int:
+    """Trains; a process's exit status: 0, or 130 where it was stopped."""
+    # Plain attention: on a processor the fused one is slower on the way back.
+    with sdpa_kernel(SDPBackend.MATH):
+        finished = training.train()
+    training.run.accelerator.end_training()
+    return 0 if finished else 130
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Trains the demo's motion adaptor; goes on where it was stopped.")
     parser.add_argument("--steps", type=int, default=SETTINGS.steps)
@@ -187,12 +196,7 @@ def main() -> int:
     def watchers(done: int) -> tuple[Watcher, ...]:
         return Terminal(settings.steps, done), Record(folder / "run", done, clips.sample_fps)
 
-    training = narrow_training(model, adaptor, clips, settings, folder, watchers)
-    # Plain attention: on a processor the fused one is slower on the way back.
-    with sdpa_kernel(SDPBackend.MATH):
-        finished = training.train()
-    training.run.accelerator.end_training()
-    return 0 if finished else 130
+    return trained_to_the_end(narrow_training(model, adaptor, clips, settings, folder, watchers))
 
 
 if __name__ == "__main__":

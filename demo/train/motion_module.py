@@ -22,7 +22,6 @@ from comfy.model_patcher import ModelPatcher
 from einops import rearrange
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magicvideo.adaptor_unet.host.noise_schedule import sampled_like
 from magicvideo.adaptor_unet.motion_module import MotionModule, MotionModuleConfig, position_encoding
@@ -127,11 +126,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args()
     settings = replace(SETTINGS, steps=options.steps, learning_rate=options.rate)
-    training = module_training(motion.training_clips([options.clips]), settings, options.folder, options.base, [])
-    with sdpa_kernel(SDPBackend.MATH):
-        finished = training.train()
-    training.run.accelerator.end_training()
-    return 0 if finished else 130
+    clips = motion.training_clips([options.clips])
+    return motion.trained_to_the_end(module_training(clips, settings, options.folder, options.base, []))
 
 
 if __name__ == "__main__":

@@ -132,14 +132,20 @@ def test_clips_of_a_batch_stand_side_by_side_and_do_not_mix(
     assert relative(clips, torch.cat(alone)) <= CLOSE
 
 
+def with_rows_counted(model: ModelPatcher) -> tuple[ModelPatcher, list[int]]:
+    """A clone of the model, and the rows of each call of its UNet from now on."""
+    counted, rows = model.clone(), []
+
+    def count(apply: Callable, given: dict) -> Tensor:
+        rows.append(len(given["input"]))
+        return apply(given["input"], given["timestep"], **given["c"])
+
+    counted.set_model_unet_function_wrapper(count)
+    return counted, rows
+
+
 def test_a_clip_takes_one_call_a_frame_and_step_and_one_more_a_frame(moving: ModelPatcher, sample: Sampler) -> None:
-    rows: list[int] = []
-    counted = moving.clone()
-    counted.set_model_unet_function_wrapper(
-        lambda apply, given: (rows.append(len(given["input"])), apply(given["input"], given["timestep"], **given["c"]))[
-            1
-        ]
-    )
+    counted, rows = with_rows_counted(moving)
     sample(counted, 4, steps=3)
     assert rows == [2] * (4 * 3 + 3), "both sides of the guidance; the last frame need not be shown"
     rows.clear()
@@ -168,12 +174,7 @@ def test_frames_that_follow_others_have_a_guidance_of_their_own(
 
 
 def test_without_guidance_later_frames_cost_half(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
-    counted, rows = bind(model, adaptor, order="frame by frame", later_cfg=1.0), []
-    counted.set_model_unet_function_wrapper(
-        lambda apply, given: (rows.append(len(given["input"])), apply(given["input"], given["timestep"], **given["c"]))[
-            1
-        ]
-    )
+    counted, rows = with_rows_counted(bind(model, adaptor, order="frame by frame", later_cfg=1.0))
     sample(counted, 4, steps=3)
     assert rows == [2] * 3 + [1] * (3 * 3 + 3)
 
