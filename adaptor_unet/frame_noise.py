@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
+from einops import rearrange
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 # Whose noise a frame shares: that of the clip's first frame, or that of the frame before.
 Kind = Literal["mixed", "progressive"]
@@ -34,6 +36,18 @@ def shared_with_first(noise: Tensor, share: float, frames_per_clip: int = 0) -> 
     if share == 0:
         return noise
     return frame_noise(lambda places: noise[list(places)], range(len(noise)), share, "mixed", frames_per_clip)
+
+
+def is_shared(noise: Tensor, share: float, frames_per_clip: int = 0) -> bool:
+    """Whether the noise of frames, n ..., is like that of their clip's first frame, as it is with such a share.
+
+    Their correlation is then sqrt(share), on the average over many numbers; half of it is taken for it.
+    """
+    length = frames_per_clip or len(noise)
+    places = [place for place in range(len(noise)) if place % length]
+    first = [place - place % length for place in places]
+    flat = rearrange(noise.float(), "n ... -> n (...)")
+    return not places or float(cosine_similarity(flat[places], flat[first]).mean()) >= share**0.5 / 2
 
 
 def clip_noise(shape: tuple[int, ...], generator: torch.Generator, shared: float) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
 from magicvideo.adaptor_unet.host.training_unet import training_device
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
-from magicvideo.adaptor_unet.training.loop import accelerator
+from magicvideo.adaptor_unet.training.processes import accelerator
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.watchers import Watcher
 from magicvideo.benchmarks.overhead import random_model

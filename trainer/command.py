@@ -22,15 +22,15 @@ from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shard
 from ..adaptor_unet.training.data.shards import check_new, write_shards
 from ..adaptor_unet.training.data.teacher_clips import read_prompts
 from ..adaptor_unet.training.live_bar import LiveBar, preparing
-from ..adaptor_unet.training.loop import check_processes, processes
-from ..adaptor_unet.training.run_identity import identity_of
+from ..adaptor_unet.training.processes import check_processes, processes
+from ..adaptor_unet.training.run_identity import identity_of, lasting_settings
 from ..adaptor_unet.training.run_lock import run_lock
-from ..adaptor_unet.training.run_state import states
+from ..adaptor_unet.training.run_state import last_step, states
 from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.terminal import Terminal
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher, summary_writer
 from ..adaptor_unet.whole_file import check_writable
-from .motion_training import Output, is_finished
+from .motion_training import Output, is_finished, refuse_finished
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class TrainCommand:
             preparing(f"loading {self.base.name}", quiet=not place.is_main_process) as bar,
         ):
             base = BaseCheckpoint(self.base)
-            plan = self._refused_early(settings, base, place)
+            plan = self._refused_early(settings, base, output, place)
             settings = self._chosen(settings, left_open, bar)
             clips = self._clips(settings, base, plan, place, bar)
             if self.write_shards:
@@ -127,7 +127,9 @@ class TrainCommand:
         if not (self.clips or self.shards or self.teacher):
             raise ValueError("Nothing to learn from: give --clips FOLDER, --shards FOLDER, or --teacher and --prompts.")
 
-    def _refused_early(self, settings: RunSettings, base: BaseCheckpoint, place: "Accelerator") -> Plan | None:
+    def _refused_early(
+        self, settings: RunSettings, base: BaseCheckpoint, output: Output, place: "Accelerator"
+    ) -> Plan | None:
         """What to train; all that can be refused is refused here, before a clip is encoded."""
         check_trainable(base.model)
         if self.write_shards:
@@ -138,6 +140,10 @@ class TrainCommand:
             summary_writer()
         plan = self._plan(settings, base)
         plan.check(settings)
+        if states(output.folder):
+            last_step(output.folder, lasting_settings(settings.training) | self._identity(settings, base, plan))
+        else:
+            refuse_finished(output, settings.training)
         return plan
 
     def _plan(self, settings: RunSettings, base: BaseCheckpoint) -> Plan:
@@ -192,7 +198,7 @@ class TrainCommand:
         used = settings.told(motion_module=module is not None) | {"base_model": base.fingerprint}
         if module is not None:
             used["motion_module"] |= {"file": module.name, "loras": [[file.name, s] for file, s in self.teacher_lora]}
-        run_identity = {"base_model": base.fingerprint} | self._start(settings) | plan.identity(settings)
+        run_identity = self._identity(settings, base, plan)
         if self.resume:
             whole = identity_of(settings.training, {}, clips, settings.motion_module) | run_identity
             if is_finished(output, settings.training, whole):
@@ -276,6 +282,10 @@ class TrainCommand:
         if settings.adaptor.start:
             return load(Path(settings.adaptor.start))
         return adaptor_for(base.model, **settings.adaptor_settings)
+
+    def _identity(self, settings: RunSettings, base: BaseCheckpoint, plan: Plan) -> dict[str, str]:
+        """What a resumed run must share with the one before, beside its clips and the settings of the training."""
+        return {"base_model": base.fingerprint} | self._start(settings) | plan.identity(settings)
 
     def _start(self, settings: RunSettings) -> dict[str, str]:
         """What the run's adaptor begins as, beside its settings."""

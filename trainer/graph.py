@@ -23,10 +23,10 @@ from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped, say_on
 from ..adaptor_unet.host.hosted import adaptor_for, hosted
 from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
 from ..adaptor_unet.host.training_unet import make_room, training_device
-from ..adaptor_unet.training.data.cache_files import read_tensor
+from ..adaptor_unet.training.data.cache_files import contents, read_tensor
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder
-from ..adaptor_unet.training.loop import accelerator
+from ..adaptor_unet.training.processes import accelerator
 from ..adaptor_unet.training.progress_pictures import loss_plot, progress_picture
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.settings import RunSettings
@@ -172,7 +172,8 @@ class GraphTraining:
             with enough_memory("the sample clip is made", kept):
                 frames = training.sample_averaged()
             record.clip(training.run.state.step, f"step-{training.run.state.step:08}", frames)
-        save_tensors(output.folder / SAMPLE, {"frames": (frames * 255).round().to(torch.uint8)})
+        sample = {"frames": (frames * 255).round().to(torch.uint8)}
+        save_tensors(output.folder / SAMPLE, sample, contents(sample))
         return self._made(output), as_image(loss_plot(record.records)), frames
 
     @property
@@ -223,7 +224,9 @@ class GraphTraining:
         made = {"model": model_fingerprint(self.model), "encoders": self.encoders.fingerprint, "start": start}
         # What came over wires is named before it is encoded, which may differ in the last digit.
         made["clips"] = (
-            content_name(self.clips.given(self.settings.clips, self.encoders)) if clips is None else clips.train.content
+            content_name(self.clips.given(self.settings.clips, self.encoders))
+            if clips is None
+            else f"{clips.train.content}, held out {clips.held_out_content}"
         )
         if self.motion_module is None:
             return json.loads(json.dumps(self.settings.told(motion_module=False) | made))
@@ -234,9 +237,11 @@ class GraphTraining:
 def last_sample(output: Output) -> Tensor | None:
     """f h w 3: the sample clip that a finished run gave, or None when it is not there or cannot be read."""
     try:
-        return read_tensor(output.folder / SAMPLE, "frames").float() / 255
+        frames = read_tensor(output.folder / SAMPLE, "frames")
     except ValueError:
         return None
+    whole = frames.dtype == torch.uint8 and frames.ndim == 4 and frames.shape[3] == 3 and len(frames)
+    return frames.float() / 255 if whole else None
 
 
 def run_files(name: str, run_identity: dict[str, Any], tuning: str, lora: bool = False) -> tuple[Output, bool]:
@@ -255,7 +260,7 @@ def run_files(name: str, run_identity: dict[str, Any], tuning: str, lora: bool =
         try:
             if json.loads((folder / RUN).read_text(encoding="utf-8")) == run_identity:
                 return output, True
-        except (OSError, ValueError):  # no run of ours, or one that was cut off at its very start
+        except (OSError, ValueError, RecursionError):  # no run of ours, or one that was cut off at its very start
             pass
         number += 1
 

@@ -88,6 +88,7 @@ class MotionTraining:
         self.network = network
         self.check_fit(model)
         self.encoders, self.used, self._export = encoders, used or {}, export
+        self.usual_fps = clips.usual_fps  # read now, while all clips are there
         self.dtype = dtype = training_dtype(settings.precision)
         weights = torch.float32 if settings.base_tuning == "full" else dtype
         with enough_memory(
@@ -168,7 +169,7 @@ class MotionTraining:
 
     def write(self, told: dict[str, str], step: int, final: bool) -> None:
         """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
-        rate = {FPS: f"{self.clips.usual_fps:g}"}
+        rate = {FPS: f"{self.usual_fps:g}"}
         common = common_keys(self.settings, step, self.network.config.base)
         save(self.network, self.output.adaptor, told | rate | common, overwrite=True)
         if isinstance(self.trainables.base, BaseLora):

@@ -83,7 +83,7 @@ class Binding:
         if acting := [effect.node for effect in self.effects if effect.strength]:
             tell_of_one_frame(len(noise), acting[0])
         ends_clean = bool(sigmas[-1] == 0)  # asked before, because a sampler may write into its sigmas
-        noise = noise_as_trained(noise, self.effects, sigmas, executor.class_obj.model_patcher)
+        noise = noise_as_trained(noise, self.effects, sigmas, latent_image)
         samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
         if not (ends_clean and self.acts(model_options)):
             return samples

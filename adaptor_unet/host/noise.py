@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.sample
-from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..frame_noise import Kind, check_noise, frame_noise, shared_with_first
+from ..frame_noise import Kind, check_noise, frame_noise, is_shared, shared_with_first
 from .effect import Effect
 from .layout import check_batch
 
 logger = logging.getLogger(__name__)
 
+# From this noise level on, latents are little more than noise: it has ten times the variance of a picture, and more.
+MOSTLY_NOISE = 3.0
 ADDED_BEFORE = (
     "%s: the adaptor was trained with noise that frames share, but noise was added before the sampler. Give the node "
     "that adds it Frame Noise with kind mixed and share %s."
@@ -59,15 +60,16 @@ class FrameNoise:
         return self.share, self.kind, self.frames_per_clip
 
 
-def noise_as_trained(noise: Tensor, effects: Sequence[Effect], sigmas: Tensor, model: ModelPatcher) -> Tensor:
+def noise_as_trained(noise: Tensor, effects: Sequence[Effect], sigmas: Tensor, latents: Tensor) -> Tensor:
     """``n c h w`` of a sampler's noise, shared by the frames as the adaptor that shares most was trained.
 
-    Noise that another node has added before is out of reach; the log says so where sampling begins at full noise.
+    Noise that another node has added to the latents before is out of reach: what it was added to cannot be told from it
+    any more.  The log says so where the frames, being mostly noise, are not alike as they should be.
     """
     most = max(effects, key=lambda effect: effect.shared_noise, default=None)
     if most is None or not most.shared_noise:
         return noise
-    full = float(model.get_model_object("model_sampling").sigma_max)
-    if not noise.any() and sigmas[0] >= full * (1 - 1e-5):
-        logger.warning(ADDED_BEFORE, most.node, most.shared_noise)
-    return shared_with_first(noise, most.shared_noise, most.frames_per_clip)
+    share, clip = most.shared_noise, most.frames_per_clip
+    if sigmas[0] >= MOSTLY_NOISE and not noise.any() and latents.any() and not is_shared(latents, share, clip):
+        logger.warning(ADDED_BEFORE, most.node, share)
+    return shared_with_first(noise, share, clip)

@@ -9,9 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +21,26 @@ from torch import Tensor
 
 from ..frame_noise import clip_noise
 from ..temporal_network import Network
+from ..whole_file import OutputError
 from .data.data_settings import LATENT_PIXELS
-from .data.latent_clip import STILL_FPS, TrainingClips
+from .data.latent_clip import STILL_FPS, LatentClip, TrainingClips
 from .estimate import Work, pass_time
 from .objective import Denoiser, NoisyFrames, Objective, Teacher
+from .processes import check_processes
 from .run_identity import identity_of
 from .run_state import RunState, go_on
 from .settings import MotionModuleSettings, TrainingSettings
 from .step_plan import PlannedClip, StepKind, StepPlan, draw_context, draw_timesteps, plan_step
 from .trainables import MovingAverage, Trained, set_rates
-from .training_error import MAY_BE_MEMORY, OutOfMemoryError, TrainingError, free_memory, is_out_of_memory, lower
+from .training_error import (
+    MAY_BE_MEMORY,
+    ClipError,
+    OutOfMemoryError,
+    TrainingError,
+    free_memory,
+    is_out_of_memory,
+    lower,
+)
 from .validation import validation_loss
 from .watchers import SAMPLE, SAVING, TIMING, TRAINING, VALIDATION, Watcher
 
@@ -40,9 +48,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
-
-# How long one process waits for another: the first encodes all clips before the others read them.
-WAITS = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ class TrainingRun:
     def train(self) -> bool:
         """Trains to the last step; False when a watcher stopped it before.  Either way all is saved.
 
-        Raises OutOfMemoryError when memory is too short, after what was learnt until then is saved.
+        Raises OutOfMemoryError when memory is too short, ClipError when a clip cannot be read any more, and
+        TrainingError when numbers or sample clips cannot be written; after what was learnt until then is saved.
         """
         try:
             finished = self._all_steps()
@@ -119,6 +125,10 @@ class TrainingRun:
             # In the middle of a step too: its tensors are changed only once all of it is computed.
             self.watcher.stopped(error)
             finished = False
+        except ClipError as error:
+            raise ClipError(f"{error} {self._kept()}") from error
+        except OutputError as error:
+            raise TrainingError(f"{error} {self._kept()}") from error
         except MAY_BE_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
@@ -132,17 +142,20 @@ class TrainingRun:
         settings, latents = self.settings, self.clips.train[0].latents
         size = f"{len(latents)} frames of {latents.shape[-1] * LATENT_PIXELS}x{latents.shape[-2] * LATENT_PIXELS}"
         doing, step = self.doing, self.state.step + (self.doing == TRAINING)
-        kept = "Nothing was learnt yet."
-        if self.state.step and self.whole and self.accelerator.is_main_process:
+        kept, place = self._kept(), f"step {step} of {settings.steps}, {size}"
+        return OutOfMemoryError(f"Out of memory during {doing} ({place}). {lower(doing, settings)} {kept}")
+
+    def _kept(self) -> str:
+        """Saves what was learnt, if it is whole, and says what a run can be gone on from."""
+        if not self.state.step:
+            return "Nothing was learnt yet."
+        if self.whole and self.accelerator.is_main_process:
             try:
                 self._write(final=False)
-                kept = f"What was learnt in {self.state.step} steps is saved."
+                return f"What was learnt in {self.state.step} steps is saved."
             except MAY_BE_MEMORY:  # TrainingError is one of them
                 self.whole = False
-        if self.state.step and not self.whole:
-            kept = "What was saved before is intact."
-        place = f"step {step} of {settings.steps}, {size}"
-        return OutOfMemoryError(f"Out of memory during {doing} ({place}). {lower(doing, settings)} {kept}")
+        return "What was saved before is intact."
 
     def _all_steps(self) -> bool:
         """All steps that are left and the looks at them; False when a watcher asked to stop between two."""
@@ -236,17 +249,7 @@ class TrainingRun:
 
     def _example(self, planned: PlannedClip) -> Example:
         """A clip with all that chance gives it, drawn in this order."""
-        clip, generator, settings = self.clips.train[planned.item], planned.generator(), self.settings
-        if not (clip.latents.isfinite().all() and clip.text.isfinite().all()):
-            raise TrainingError(
-                f"Item {planned.item + 1} of the clips, with the caption {clip.caption!r:.80}, has values that are not "
-                "finite numbers. Take it out, or encode it again in 32 bits."
-            )
-        if not clip.latents.any():
-            raise TrainingError(
-                f"Item {planned.item + 1} of the clips, with the caption {clip.caption!r:.80}, is empty: its latents "
-                "are all zeros, and nothing can be learnt from them. Take it out, or encode it again."
-            )
+        clip, generator, settings = self._clip(planned.item), planned.generator(), self.settings
         predicted = planned.taught and float(torch.rand(1, generator=generator)) < self.shares.prediction_share
         if predicted:  # the teacher knows one noise level a clip
             settings = replace(settings, frame_noise_levels="one_a_clip")
@@ -261,6 +264,24 @@ class TrainingRun:
             return example
         finished = draw_context(settings, levels, frames, generator)
         return replace(example, finished_timesteps=finished, finished_noise=torch.randn(shape, generator=generator))
+
+    def _clip(self, item: int) -> LatentClip:
+        """Raises ClipError for one that cannot be read, or that nothing can be learnt from."""
+        try:
+            clip = self.clips.train[item]
+        except ValueError as error:
+            raise ClipError(str(error)) from error
+        named = f"Item {item + 1} of the clips, with the caption {clip.caption!r:.80},"
+        if not (clip.latents.isfinite().all() and clip.text.isfinite().all()):
+            raise ClipError(
+                f"{named} has values that are not finite numbers. Take it out, or encode it again in 32 bits."
+            )
+        if not clip.latents.any():
+            raise ClipError(
+                f"{named} is empty: its latents are all zeros, and nothing can be learnt from them. Take it out, or "
+                "encode it again."
+            )
+        return clip
 
     def _errors(self, examples: list[Example], kind: StepKind) -> Tensor:
         """Error of each clip, ``b``; as stills, each frame is a clip of its own."""
@@ -340,12 +361,6 @@ class TrainingRun:
             ) from error
 
 
-def check_processes(settings: TrainingSettings, processes: int) -> None:
-    """Raises ValueError when there are not enough clips in a step for all processes."""
-    if settings.batch < processes:
-        raise ValueError(f"batch is {settings.batch}, but there are {processes} processes, and each needs a clip.")
-
-
 def is_due(every: int, step: int, steps: int) -> bool:
     """Whether a look is to be taken behind a step: every so often, and at the start and the end of a run.
 
@@ -359,25 +374,3 @@ def remedy(error: Exception) -> str:
     # The writer of safetensors has no number for it, only the system's words.
     full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
     return "make room there" if full else "put that right"
-
-
-def accelerator(cpu: bool) -> "Accelerator":
-    """This process's place among all of them.  Raises ImportError with a sentence when Accelerate is not installed."""
-    try:
-        from accelerate import Accelerator
-        from accelerate.utils import InitProcessGroupKwargs
-    except ImportError as error:
-        raise ImportError("Training needs accelerate: run `pip install accelerate` in ComfyUI's Python.") from error
-    return Accelerator(cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=WAITS)])
-
-
-@contextmanager
-def processes(cpu: bool) -> Iterator["Accelerator"]:
-    """As ``accelerator``, for a command: lets go of the other processes before its own one ends.
-
-    Left to the interpreter's exit, a waiting thread can abort a process that has done its work.  After an error the
-    others may still wait for this one, and letting go of them could wait as well; the launcher ends them.
-    """
-    place = accelerator(cpu)
-    yield place
-    place.end_training()

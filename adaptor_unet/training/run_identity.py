@@ -36,6 +36,11 @@ def adaptor_identity(settings: TrainingSettings, config: AdaptorConfig) -> dict[
     return {"adaptor": trained_config(settings, config).to_json()}
 
 
+def lasting_settings(settings: TrainingSettings) -> dict[str, Any]:
+    """The part of it that is known before any clip is."""
+    return {name: getattr(settings, name) for name in LASTING}
+
+
 def identity_of(
     settings: TrainingSettings, trained: dict[str, str], clips: TrainingClips, shares: MotionModuleSettings
 ) -> dict[str, Any]:
@@ -45,6 +50,6 @@ def identity_of(
     """
     empty = content_name([("empty", clips.empty_text)])
     contents = {"clips": list(clips.train.groups), "clip_contents": [clips.train.content, empty]}
-    lasting = {name: getattr(settings, name) for name in LASTING}
+    contents["held_out"] = clips.held_out_content
     taught = {name: getattr(shares, name) for name in SHARES} if clips.taught else {}
-    return lasting | trained | contents | taught
+    return lasting_settings(settings) | trained | contents | taught

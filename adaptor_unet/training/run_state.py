@@ -25,8 +25,11 @@ NAME = re.compile(r"step-(\d+)\.state")
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-# What the first version did not note; its states have to be gone on from all the same.
-ADDED_LATER = ("clip_contents", "start", "init")
+# What earlier versions did not note; their states have to be gone on from all the same.
+ADDED_LATER = ("clip_contents", "held_out", "start", "init")
+OTHER_CLIPS = "clips, captions, text encoder or settings of clips, such as another width"
+# What differs, where the two values would tell nobody anything.
+IN_WORDS = {"clip_contents": f"other {OTHER_CLIPS}", "held_out": f"other held-out {OTHER_CLIPS}"}
 
 
 class StateError(ValueError):
@@ -174,8 +177,8 @@ def damaged(path: Path, error: Exception) -> StateError:
 
 def difference(name: str, found: Any, wanted: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
     """How two values of an identity differ, in words; of settings written as JSON, the ones that do."""
-    if name == "clip_contents":
-        return "other clips, captions, text encoder or settings of clips, such as another width"
+    if name in IN_WORDS:
+        return IN_WORDS[name]
     try:
         old, new = json.loads(found), json.loads(wanted)
         if isinstance(old, dict) and isinstance(new, dict):

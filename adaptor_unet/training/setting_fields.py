@@ -5,10 +5,17 @@ the inputs of the training node and the table in docs/training.md.
 """
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
 MOST_SHOWN = 80
+# Ends of whole numbers that nobody comes near, so that none of them makes a run wait or take memory without end.
+MOST_STEPS, MOST_FRAMES, MOST_CLIPS, MOST_SAMPLING_STEPS, MOST_RANK = 10_000_000, 1024, 65_536, 1000, 4096
+# What torch takes for one.
+MOST_SEED = 2**64 - 1
+# Frames a second, where there is a rate: one frame in so many seconds to so many a second.
+LEAST_RATE, MOST_RATE = 0.001, 1000.0
 
 
 def setting(
@@ -82,6 +89,13 @@ def settings_of(declaring: type) -> dict[str, Setting]:
         kind = str if get_origin(one.type) is Literal else get_origin(one.type) or one.type
         found[one.name] = Setting(one.name, kind, one.default, **{**one.metadata, "choices": words})
     return found
+
+
+def check_rates(settings: object, names: Iterable[str]) -> None:
+    """Raises ValueError for a frame rate so low that it is none; 0 stands for no rate."""
+    for name in names:
+        if 0 < getattr(settings, name) < LEAST_RATE:
+            raise ValueError(f"{name} is {getattr(settings, name)}, but frame rates begin at {LEAST_RATE:g}.")
 
 
 def check_settings(settings: object, sentence: str) -> None:

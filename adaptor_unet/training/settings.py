@@ -9,7 +9,18 @@ from ..adaptor import PARTS, FrameNoiseLevels
 from ..initialisation import Init
 from ..sites import AttentionAt
 from .data.data_settings import DataSettings
-from .setting_fields import check_settings, setting, settings_of
+from .setting_fields import (
+    MOST_CLIPS,
+    MOST_RANK,
+    MOST_RATE,
+    MOST_SAMPLING_STEPS,
+    MOST_SEED,
+    MOST_STEPS,
+    check_rates,
+    check_settings,
+    setting,
+    settings_of,
+)
 
 Weighting = Literal["none", "min_snr", "high_noise"]
 BaseTuning = Literal["frozen", "lora", "full"]
@@ -28,7 +39,7 @@ class NewAdaptorSettings:
         0,
         "Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file. Of a MotionLoRA, 0 takes "
         "16.",
-        most=4096,
+        most=MOST_RANK,
     )
     rotary: bool = setting(False, "Rotary encoding of the frame distance in temporal attention.")
     init: Init = setting("spatial", "Temporal attention starts from the model's own self-attention, or at random.")
@@ -68,10 +79,16 @@ class TrainingSettings:
     """
 
     steps: int = setting(
-        500, "Training steps, of batch clips each.", least=1, tooltip="Training steps, of one clip each."
+        500,
+        "Training steps, of batch clips each.",
+        least=1,
+        most=MOST_STEPS,
+        tooltip="Training steps, of one clip each.",
     )
-    batch: int = setting(1, "Clips a step, over all processes.", least=1)
-    clips_at_once: int = setting(1, "Clips of a step that are in memory together, on one process.", least=1)
+    batch: int = setting(1, "Clips a step, over all processes.", least=1, most=MOST_CLIPS)
+    clips_at_once: int = setting(
+        1, "Clips of a step that are in memory together, on one process.", least=1, most=MOST_CLIPS
+    )
     learning_rate: float = setting(
         0.0, "0 chooses: 1e-4, or 3e-5 for fewer than four clips, which are learnt by heart too soon."
     )
@@ -80,7 +97,9 @@ class TrainingSettings:
     )
     base_rate: float = setting(1e-4, "Learning rate of the base, where it is tuned along.")
     weight_decay: float = setting(0.01, "Decay of all weights but S and B.")
-    warm_up: int = setting(20, "Steps over which the rate rises; then it falls to zero along a cosine.")
+    warm_up: int = setting(
+        20, "Steps over which the rate rises; then it falls to zero along a cosine.", most=MOST_STEPS
+    )
     clip_norm: float = setting(1.0, "Gradients are shortened to this length; above 0.")
     ema: float = setting(
         0.98, "Decay of the averaged weights, which are the ones saved; 0 saves the last ones.", share=True
@@ -101,7 +120,7 @@ class TrainingSettings:
     clean_context_share: float = setting(
         0.6, "Share of clips whose earlier frames are nearly clean, for clean_context.", share=True
     )
-    context_timesteps: int = setting(60, "Nearly clean frames have a timestep below this.", least=1)
+    context_timesteps: int = setting(60, "Nearly clean frames have a timestep below this.", least=1, most=1000)
     caption_dropout: float = setting(
         0.1, "Share of clips shown with an empty caption, so that guidance works.", share=True
     )
@@ -116,17 +135,21 @@ class TrainingSettings:
         tooltip="frozen: the adaptor alone, which then fits every fine-tune. lora: a LoRA on it is trained along and "
         "saved in models/loras. full: the whole model, saved in models/checkpoints.",
     )
-    base_rank: int = setting(16, "Rank of that LoRA.", least=1)
+    base_rank: int = setting(16, "Rank of that LoRA.", least=1, most=MOST_RANK)
     precision: Precision = setting("auto", "What is computed in; auto takes bfloat16 where the processor has it.")
     checkpointing: bool = setting(True, "Compute activations again instead of keeping them: far less memory.")
-    save_every: int = setting(100, "Steps between saved states.", least=1)
-    keep: int = setting(2, "States that are kept.", least=1)
-    sample_every: int = setting(100, "Steps between sample clips, 0 for none.")
-    sample_steps: int = setting(20, "Sampling steps of a sample clip.", least=1)
+    save_every: int = setting(100, "Steps between saved states.", least=1, most=MOST_STEPS)
+    keep: int = setting(2, "States that are kept.", least=1, most=MOST_STEPS)
+    sample_every: int = setting(100, "Steps between sample clips, 0 for none.", most=MOST_STEPS)
+    sample_steps: int = setting(20, "Sampling steps of a sample clip.", least=1, most=MOST_SAMPLING_STEPS)
     sample_cfg: float = setting(7.0, "Guidance of a sample clip.")
-    validate_every: int = setting(50, "Steps between looks at the validation loss, 0 for none.")
-    validation_clips: int = setting(4, "Clips that are held out for it, where there are enough.", least=1)
-    seed: int = setting(0, "Seed of everything that chance decides. The same inputs give the same adaptor.")
+    validate_every: int = setting(50, "Steps between looks at the validation loss, 0 for none.", most=MOST_STEPS)
+    validation_clips: int = setting(
+        4, "Clips that are held out for it, where there are enough.", least=1, most=MOST_CLIPS
+    )
+    seed: int = setting(
+        0, "Seed of everything that chance decides. The same inputs give the same adaptor.", most=MOST_SEED
+    )
 
     def __post_init__(self) -> None:
         check_settings(self, SENTENCE)
@@ -175,13 +198,16 @@ class MotionModuleSettings:
         "the clip itself, as frame_noise_levels says.",
         share=True,
     )
-    teacher_clips: int = setting(4, "Clips that the teacher samples for each prompt.", least=1)
-    teacher_steps: int = setting(25, "Sampling steps of the teacher's clips.", least=1)
+    teacher_clips: int = setting(4, "Clips that the teacher samples for each prompt.", least=1, most=MOST_CLIPS)
+    teacher_steps: int = setting(25, "Sampling steps of the teacher's clips.", least=1, most=MOST_SAMPLING_STEPS)
     teacher_cfg: float = setting(7.5, "Guidance of the teacher's clips.")
-    teacher_fps: float = setting(8.0, "Frame rate of the teacher's clips, as the adaptor is told it; above 0.")
+    teacher_fps: float = setting(
+        8.0, "Frame rate of the teacher's clips, as the adaptor is told it; above 0.", most=MOST_RATE
+    )
 
     def __post_init__(self) -> None:
         check_settings(self, SENTENCE)
+        check_rates(self, ("teacher_fps",))
         if self.teacher_fps == 0:
             raise ValueError("teacher_fps is 0; the teacher's clips need a frame rate, such as 8")
 

@@ -61,9 +61,14 @@ def shown_range(one: Setting) -> str:
     if one.choices:
         return ", ".join(f"`{word}`" for word in one.choices)
     if one.kind in (int, float):
-        bounds = f"{one.least:g} or more" if one.most is None else f"{one.least:g} to {one.most:g}"
+        bounds = f"{one.least:g} or more" if one.most is None else f"{one.least:g} to {shown_end(one)}"
         return bounds + (f", by {one.multiple}" if one.multiple > 1 else "")
     return "`true`, `false`" if one.kind is bool else "text"
+
+
+def shown_end(one: Setting) -> str:
+    """The largest value; of a whole number all digits."""
+    return f"{one.most:g}" if one.kind is float else str(one.most)
 
 
 def settings_table() -> str:

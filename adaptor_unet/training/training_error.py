@@ -22,6 +22,10 @@ class TrainingError(RuntimeError):
     """A run that cannot go on: names the step, what happened and what to do."""
 
 
+class ClipError(TrainingError):
+    """A clip that cannot be read, or that nothing can be learnt from: names it."""
+
+
 class OutOfMemoryError(TrainingError):
     """Memory was too short: names what for, and what to lower."""
 

@@ -30,7 +30,7 @@ from magicvideo.adaptor_unet.checkpoint import load, save
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
 from magicvideo.adaptor_unet.temporal_network import Network
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips, content_of
-from magicvideo.adaptor_unet.training.loop import accelerator
+from magicvideo.adaptor_unet.training.processes import accelerator
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
 from magicvideo.adaptor_unet.training.trainables import Trainables

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from made_clips import grey, greys, numbers, write_picture, write_video
-from magicvideo.adaptor_unet.training.data.clip_files import find_clips
+from magicvideo.adaptor_unet.training.data.clip_files import ClipFileError, find_clips
 from magicvideo.adaptor_unet.training.data.frame_source import open_clip
 from magicvideo.adaptor_unet.training.data.video_file import VideoFile
 
@@ -126,6 +126,27 @@ def test_files_that_are_passed_over_are_named_in_one_line(tmp_path: Path, caplog
         line
         == "Passed over 6 files that are no clips by their endings: a.heic, b.mxf, c.zip, d.psd, e.docx and 1 more."
     )
+
+
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+def test_numbers_of_which_nobody_says_which_is_white_are_named(tmp_path: Path, kind: str) -> None:
+    """As they are, the first would become black and the second white."""
+    ramp = numpy.linspace(0, 1, 64 * 48).reshape(48, 64)
+    Image.fromarray((ramp * (1 if kind == "float32" else 2**30)).astype(kind)).save(tmp_path / "a.tif")
+    (clip,) = find_clips(tmp_path)
+    with pytest.raises(ClipFileError, match=r"a.tif cannot be read as a picture \(its values are .* 8 or 16 bits"):
+        list(open_clip(clip, 8).read([0.0]))
+
+
+def test_sixteen_bits_and_pages_are_read_and_further_pages_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = Image.fromarray(numpy.full((48, 64), 32768, numpy.uint16))
+    half.save(tmp_path / "a.tif", save_all=True, append_images=[half, half])
+    half.save(tmp_path / "b.png")
+    for clip in find_clips(tmp_path):
+        assert next(open_clip(clip, 8).read([0.0])).unique().tolist() == [128]
+    assert "a.tif holds 3 pages, of which the first is taken" in caplog.text and "b.png" not in caplog.text
 
 
 def test_a_damaged_frame_makes_no_stills_of_the_others(tmp_path: Path) -> None:

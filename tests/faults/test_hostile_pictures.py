@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
 from fake_encoders import FakeEncoders
@@ -17,6 +19,7 @@ from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.frame_source import open_clip
 from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips, build_cache
 from magicvideo.adaptor_unet.training.data.video_file import VideoFile
+from magicvideo.adaptor_unet.training.data.webp_head import webp_head
 
 SETTINGS = DataSettings(frames=4, width=64, height=48, draws_per_clip=1)
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
@@ -46,6 +49,20 @@ def gif_of(width: int, height: int) -> bytes:
     return b"GIF89a" + size + no_colours + frame * 2 + b";"
 
 
+def webp_of(width: int, height: int, kind: bytes = b"VP8X", frames: int = 2) -> bytes:
+    """A tiny file that says it is of that size."""
+    head = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    told = {
+        b"VP8X": struct.pack("<I", 0x02 if frames > 1 else 0) + head,
+        b"VP8L": b"\x2f" + struct.pack("<I", width - 1 | height - 1 << 14) + bytes(5),
+        b"VP8 ": b"\x10\x00\x00\x9d\x01\x2a" + struct.pack("<HH", width & 0x3FFF, height & 0x3FFF),
+    }[kind]
+    chunks = kind + struct.pack("<I", len(told)) + told
+    if kind == b"VP8X":
+        chunks += (b"ANMF" + struct.pack("<I", 24) + bytes(24)) * frames
+    return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.tif", "a.bmp", "a.mp4"])
 def test_a_file_that_is_eps_inside_starts_no_program(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +89,11 @@ HOSTILE = {
     "bomb.png": png_of(2**31 - 1, 2**31 - 1),
     "canvas.gif": gif_of(16_000, 16_000),
     "widest.gif": gif_of(65_535, 65_535),
+    "canvas.webp": webp_of(2**24, 255),
+    "still.webp": webp_of(2**16, 2**16, frames=0),
+    "lossless.webp": webp_of(16_383, 16_383, b"VP8L"),
+    "lossy.webp": webp_of(16_383, 16_383, b"VP8 "),
+    "another.png": webp_of(2**16, 2**16, frames=0),
 }
 
 
@@ -90,6 +112,44 @@ def test_the_size_is_looked_at_before_anything_is_decoded(tmp_path: Path, name: 
     clip = next(clip for clip in find_clips(tmp_path) if clip.path.name == name)
     with pytest.raises(ValueError, match=r"is 12000 x 12000, 144 million|more than 67 million pixels"):
         list(open_clip(clip, 8).read([0.0]))
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if HOSTILE[name].startswith(b"RIFF")])
+def test_the_size_of_a_webp_is_looked_at_before_its_decoder_is_made(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its decoder makes room for the whole canvas."""
+    (tmp_path / name).write_bytes(HOSTILE[name])
+    if name.endswith("webp"):
+        monkeypatch.setattr(Image, "open", pytest.fail)
+    (clip,) = find_clips(tmp_path)
+    monkeypatch.setattr(Image, "open", pytest.fail)
+    with pytest.raises(ClipFileError, match=f"{name} is .* million pixels where 67 are the most"):
+        list(open_clip(clip, 8).read([0.0]))
+
+
+def test_heads_of_webp_files_say_what_pillow_says(tmp_path: Path) -> None:
+    write_animation(tmp_path / "moving.webp", 3, 100)
+    picture = Image.fromarray(numpy.zeros((48, 70, 3), numpy.uint8))
+    picture.save(tmp_path / "lossy.webp")
+    picture.save(tmp_path / "lossless.webp", lossless=True)
+    picture.convert("RGBA").save(tmp_path / "clear.webp", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0")
+    picture.save(tmp_path / "one.webp", save_all=True, append_images=[])
+    for path in tmp_path.iterdir():
+        head = webp_head(path)
+        with Image.open(path) as opened:
+            assert (head.width, head.height, head.moves) == (*opened.size, opened.is_animated), path.name
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=40), st.integers(0, 60))
+def test_a_webp_that_is_cut_off_or_damaged_has_a_head_or_none(
+    tmp_path_factory: pytest.TempPathFactory, damage: bytes, at: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.webp"
+    path.write_bytes(webp_of(20, 20)[:at] + damage)
+    head = webp_head(path)
+    assert head is None or (head.width, head.height) > (0, 0)
 
 
 def test_the_limit_follows_from_what_is_asked_for(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
-from magicvideo.adaptor_unet.training.data.cache_files import ContentHashes, read_rates
+from fake_encoders import FakeEncoders
+from magicvideo.adaptor_unet.training.data.cache_files import ContentHashes, read_rates, read_tensor
+from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
+from magicvideo.adaptor_unet.training.data.latent_cache import LatentCache
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips
-from magicvideo.adaptor_unet.training.data.shards import INDEX, ShardClips, write_shards
+from magicvideo.adaptor_unet.training.data.shards import EMPTY_TEXT, INDEX, ShardClips, write_shards
 from magicvideo.adaptor_unet.training.run_state import RunState, StateError, go_on
 from magicvideo.adaptor_unet.training.settings import RunSettings
 from magicvideo.adaptor_unet.training.settings_text import parse_toml, read_toml
@@ -75,7 +78,7 @@ def test_a_sound_state_is_gone_on_from(tmp_path: Path) -> None:
 
 
 def clip(**changes: object) -> LatentClip:
-    made = {"latents": torch.zeros(2, 4, 6, 8), "fps": 8.0, "text": torch.zeros(3, 5), "caption": "a"}
+    made = {"latents": torch.ones(2, 4, 6, 8), "fps": 8.0, "text": torch.zeros(3, 5), "caption": "a"}
     return LatentClip(**made | changes)
 
 
@@ -120,13 +123,15 @@ def tar_of(path: Path, tensors: bytes, told: bytes) -> None:
                 tar.addfile(member, io.BytesIO(content))
 
 
-SOUND = {"latents": torch.zeros(2, 4, 6, 8), "text": torch.zeros(3, 5)}
+SOUND = {"latents": torch.ones(2, 4, 6, 8), "text": torch.zeros(3, 5)}
 ITEMS = {
     "channels": (SOUND | {"latents": torch.zeros(2, 16, 6, 8)}, '{"fps": 8, "caption": ""}'),
     "no frames": (SOUND | {"latents": torch.zeros(0, 4, 6, 8)}, '{"fps": 8, "caption": ""}'),
     "flat": (SOUND | {"latents": torch.zeros(8)}, '{"fps": 8, "caption": ""}'),
     "not finite": (SOUND | {"latents": torch.full((2, 4, 6, 8), torch.inf)}, '{"fps": 8, "caption": ""}'),
     "text": (SOUND | {"text": torch.zeros(3, 9)}, '{"fps": 8, "caption": ""}'),
+    "all zeros": (SOUND | {"latents": torch.zeros(2, 4, 6, 8)}, '{"fps": 8, "caption": ""}'),
+    "other values": (SOUND, '{"fps": 8, "caption": "", "content": "of others"}'),
     "missing": ({"text": torch.zeros(3, 5)}, '{"fps": 8, "caption": ""}'),
     "negative rate": (SOUND, '{"fps": -8, "caption": ""}'),
     "no rate": (SOUND, '{"fps": null, "caption": ""}'),
@@ -142,6 +147,18 @@ def test_a_damaged_item_of_a_shard_is_refused_by_name(shards: Path, name: str) -
     tar_of(shards / "clips-000000.tar", save(tensors), told.encode())
     with pytest.raises(ValueError, match=r"Item 0 in .*clips-000000.tar cannot be read"):
         ShardClips(shards)[0]
+
+
+def test_a_flipped_bit_in_a_shard_is_noticed(shards: Path) -> None:
+    for name, words in (("clips-000000.tar", "Item 1 in"), (EMPTY_TEXT, "is damaged")):
+        path = shards / name
+        raw = bytearray(path.read_bytes())
+        at = raw.rindex(b"\0\0\x80?") + 2 if name.endswith("tar") else len(raw) - 2
+        raw[at] ^= 1
+        path.write_bytes(raw)
+        with pytest.raises(ValueError, match=f"{words}.*{name}|{name}.*{words}") as caught:
+            ShardClips(shards)[1]
+        assert "its values are not those that were written" in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [2**40, 2**62])
@@ -173,6 +190,26 @@ def test_a_sparse_member_takes_no_memory(shards: Path) -> None:
 def test_a_cache_file_that_is_not_sound_is_made_anew(tmp_path: Path, rates: str) -> None:
     save_file({"0": torch.zeros(2, 4, 6, 8)}, tmp_path / "a.safetensors", {"magicvideo.fps": rates})
     assert read_rates(tmp_path / "a.safetensors") is None
+
+
+TEXTS = [{}, {"other": torch.ones(3, 5)}, {"text": torch.ones(5)}, {"text": torch.ones(1, 3, 5)}]
+TEXTS += [{"text": torch.ones(0, 5)}, {"text": torch.tensor(1.0)}]
+
+
+@pytest.mark.parametrize("place", range(len(TEXTS)))
+def test_an_embedding_in_the_cache_that_is_none_is_made_anew(tmp_path: Path, place: int) -> None:
+    cache = LatentCache(tmp_path, DataSettings(), "weights", FakeEncoders)
+    path = cache.text("a wave", lambda: None)
+    expected = read_tensor(path, "text")
+    save_file(TEXTS[place], path)
+    assert torch.equal(read_tensor(cache.text("a wave", lambda: None), "text"), expected)
+
+
+def test_what_lacks_a_tensor_is_deleted_so_that_the_next_start_makes_it_anew(tmp_path: Path) -> None:
+    save_file({"other": torch.ones(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"a.safetensors of the cache cannot be read.*Start again"):
+        read_tensor(tmp_path / "a.safetensors", "text")
+    assert not (tmp_path / "a.safetensors").exists()
 
 
 def test_a_memory_of_contents_that_is_damaged_is_not_believed(tmp_path: Path) -> None:

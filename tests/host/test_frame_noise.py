@@ -84,18 +84,18 @@ def test_a_batch_of_no_whole_clips_and_unusable_settings_are_refused() -> None:
         FrameNoise(7, 2.0)
 
 
-def sigmas_of(model: ModelPatcher) -> Tensor:
-    made = BasicScheduler().execute(model, "normal", 4, 1.0)
+def sigmas_of(model: ModelPatcher, scheduler: str = "normal") -> Tensor:
+    made = BasicScheduler().execute(model, scheduler, 4, 1.0)
     return getattr(made, "result", made)[0]
 
 
-def custom_sampled(model: ModelPatcher, noise: object, given: dict) -> Tensor:
+def custom_sampled(model: ModelPatcher, noise: object, given: dict, scheduler: str = "normal") -> Tensor:
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(conditioning(1), conditioning(2))
     guider.set_cfg(5.0)
     with torch.inference_mode():
         sampler = comfy.samplers.sampler_object("euler")
-        out = SamplerCustomAdvanced().execute(noise, guider, sampler, sigmas_of(model), given)
+        out = SamplerCustomAdvanced().execute(noise, guider, sampler, sigmas_of(model, scheduler), given)
     return getattr(out, "result", out)[0]["samples"]
 
 
@@ -160,11 +160,11 @@ def test_of_two_adaptors_the_one_that_shares_most_decides_in_any_order(model: Mo
         assert torch.equal(ksampled(bound), expected)
 
 
-def added_before(model: ModelPatcher, noise: object) -> Tensor:
+def added_before(model: ModelPatcher, noise: object, scheduler: str = "normal") -> Tensor:
     """By Add Noise, and a sampler with Disable Noise."""
     with torch.inference_mode():
-        noised = AddNoise().execute(model, noise, sigmas_of(model), latent(4))
-    return custom_sampled(model, Noise_EmptyNoise(), getattr(noised, "result", noised)[0])
+        noised = AddNoise().execute(model, noise, sigmas_of(model, scheduler), latent(4))
+    return custom_sampled(model, Noise_EmptyNoise(), getattr(noised, "result", noised)[0], scheduler)
 
 
 def test_noise_that_is_added_before_the_sampler_is_named_and_may_be_shared_by_hand(
@@ -172,13 +172,24 @@ def test_noise_that_is_added_before_the_sampler_is_named_and_may_be_shared_by_ha
 ) -> None:
     bound = bind(model, sharing(fresh_adaptor(model), 0.3))
     ksampled(bound)
-    assert "added before the sampler" not in caplog.text
     by_hand = added_before(bound, FrameNoise(3, 0.3, "mixed"))
+    assert relative(by_hand, ksampled(bound)) < 0.02
+    assert "added before the sampler" not in caplog.text
+    assert relative(added_before(bound, Noise_RandomNoise(3)), ksampled(bound)) > 0.1
     assert (
         "added before the sampler. Give the node that adds it Frame Noise with kind mixed and share 0.3" in caplog.text
     )
-    assert relative(by_hand, ksampled(bound)) < 0.02
-    assert relative(added_before(bound, Noise_RandomNoise(3)), ksampled(bound)) > 0.1
+
+
+def test_it_is_named_too_where_a_schedule_begins_below_the_top(
+    model: ModelPatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    bound, scheduler = bind(model, sharing(fresh_adaptor(model), 0.3)), "ddim_uniform"
+    assert sigmas_of(model, scheduler)[0] < 0.9 * sigmas_of(model)[0]
+    added_before(bound, FrameNoise(3, 0.3, "mixed"), scheduler)
+    assert "added before the sampler" not in caplog.text
+    added_before(bound, Noise_RandomNoise(3), scheduler)
+    assert "added before the sampler" in caplog.text
 
 
 def test_where_a_sampler_adds_no_noise_none_is_added(model: ModelPatcher, caplog: pytest.LogCaptureFixture) -> None:

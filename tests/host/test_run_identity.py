@@ -1,6 +1,7 @@
 """A run in a graph is taken up again only by the inputs that it was begun with: all of them, to the last value."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,9 @@ from small_host import build_model
 
 from graph_training import folders_below, graph_training, moving_square
 from magicvideo.adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
+from magicvideo.adaptor_unet.training.data.cache_files import contents
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.tools.make_random_checkpoint import write_random
 from magicvideo.trainer import graph
@@ -152,6 +155,37 @@ def test_a_patch_that_hides_what_it_holds_is_like_no_other_and_named(caplog: pyt
     model.set_model_attn1_patch(lambda n, k, v, options: (next(hidden) * n, k, v))
     assert model_fingerprint(model) != model_fingerprint(model)
     assert "attn1_patch" in caplog.text and "list_iterator, which cannot be told from another" in caplog.text
+
+
+def test_clips_that_are_held_out_of_a_folder_are_part_of_it() -> None:
+    """A run gives their losses and a sample clip of the first one's caption."""
+    given, train = graph_training(), MemoryClips((LatentClip(torch.ones(2, 4, 4, 4), 8.0, torch.ones(3, 5), "a"),))
+    names = []
+    for held in ({}, {"caption": "another"}, {"fps": 9.0}, {"latents": torch.full((2, 4, 4, 4), 2.0)}):
+        clips = TrainingClips(train, (replace(train.clips[0], **held),), torch.zeros(3, 5))
+        names.append(str(given._run_identity(None, clips)))
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("told", ["[" * 100_000, "null", "{"])
+def test_a_run_that_does_not_say_which_it_is_is_left_alone(told: str, tmp_path: Path) -> None:
+    output, _ = graph.run_files("motion", {}, "frozen")
+    output.folder.mkdir(parents=True)
+    (output.folder / graph.RUN).write_text(told)
+    assert graph.run_files("motion", {}, "frozen")[0].folder.name == "motion_00002"
+
+
+def test_a_last_clip_that_is_none_is_not_given(tmp_path: Path) -> None:
+    output, _ = graph.run_files("motion", {}, "frozen")
+    sound = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+    path = output.folder / graph.SAMPLE
+    path.parent.mkdir(parents=True)
+    for frames in (sound[0], sound[..., :2], sound[:0], sound.float(), torch.tensor(1, dtype=torch.uint8)):
+        save_file({"frames": frames.contiguous()}, path)
+        assert graph.last_sample(output) is None
+    for told, given in ((contents({"frames": sound}), True), (contents({"frames": sound + 1}), False)):
+        save_file({"frames": sound}, path, told)
+        assert (graph.last_sample(output) is not None) == given
 
 
 def test_a_file_that_a_wired_caption_names_is_part_of_it() -> None:

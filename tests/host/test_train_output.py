@@ -1,10 +1,17 @@
 """Where bin/train writes, and what it never writes over."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from small_host import build_model
 
 from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint
+from magicvideo.adaptor_unet.training.run_identity import lasting_settings
+from magicvideo.adaptor_unet.training.run_state import RunState, StateError
+from magicvideo.adaptor_unet.training.settings import RunSettings
+from magicvideo.adaptor_unet.training.trainables import MovingAverage
 from magicvideo.trainer.command import TrainCommand
 
 
@@ -27,6 +34,36 @@ def test_resuming_never_writes_over_an_adaptor_that_has_no_state(tmp_path: Path)
     (tmp_path / "waves.run").mkdir()
     (tmp_path / "waves.run" / "step-00000004.state").write_bytes(b"it may be sound")
     assert command(tmp_path / "waves", resume=True)._output().adaptor == tmp_path / "waves.safetensors"
+
+
+def refused_early(made: TrainCommand, **settings: object) -> None:
+    """All that is looked at before a clip is read."""
+    base = SimpleNamespace(model=build_model(model_channels=32), fingerprint="base")
+    asked = RunSettings.from_values({"rank": 4, "init": "random"} | settings)
+    made._refused_early(asked, base, made._output(), SimpleNamespace(num_processes=1))
+
+
+def test_a_tuned_base_that_is_there_is_refused_before_a_clip_is_read(tmp_path: Path) -> None:
+    (tmp_path / "waves_base.safetensors").write_bytes(b"weeks of work")
+    for resume in (False, True):
+        for tuning in ("lora", "full"):
+            with pytest.raises(ValueError, match="waves_base.safetensors is there already.* It stays as it is"):
+                refused_early(command(tmp_path / "waves", resume), base_tuning=tuning)
+        refused_early(command(tmp_path / "waves", resume))
+
+
+def test_a_state_of_another_run_is_refused_before_a_clip_is_read(tmp_path: Path) -> None:
+    made = command(tmp_path / "waves", resume=True)
+    base = SimpleNamespace(model=build_model(model_channels=32), fingerprint="base")
+    asked = RunSettings.from_values({"rank": 4, "init": "random"})
+    known = lasting_settings(asked.training) | made._identity(asked, base, made._plan(asked, base))
+    weight = torch.nn.Parameter(torch.ones(1))
+    run = RunState({"w": weight}, MovingAverage({"w": weight}, 0.9), torch.optim.AdamW([weight]), known, 4)
+    run.save(tmp_path / "waves.run", 2)
+    refused_early(made, steps=9, learning_rate=1e-3)
+    for other, words in (({"seed": 1}, "seed 0"), ({"batch": 2}, "batch 1"), ({"rank": 8}, "rank 4, this one has 8")):
+        with pytest.raises(StateError, match=f"belongs to a run with .*{words}"):
+            refused_early(made, **other)
 
 
 def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:

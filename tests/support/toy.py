@@ -143,7 +143,8 @@ class Told(Watcher):
 
 def toy_run(settings: TrainingSettings, folder: Path, watcher: Told | None = None, **others: object) -> object:
     """A training run of the toy; ``others`` go to TrainingRun."""
-    from magicvideo.adaptor_unet.training.loop import TrainingRun, accelerator
+    from magicvideo.adaptor_unet.training.loop import TrainingRun
+    from magicvideo.adaptor_unet.training.processes import accelerator
 
     denoiser = others.pop("denoiser", None) or ToyDenoiser()
     trainables = Trainables(others.pop("adaptor", None) or toy_adaptor(), denoiser.unet, settings)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magicvideo.adaptor_unet.frame_noise import check_noise, frame_noise, shared_with_first
+from magicvideo.adaptor_unet.frame_noise import check_noise, frame_noise, is_shared, shared_with_first
 
 KINDS = ["mixed", "progressive"]
 ALL = torch.randn(40, 4, 50, 50, generator=torch.Generator().manual_seed(0))
@@ -77,3 +77,17 @@ def test_clips_share_nothing_and_begin_with_their_own(kind: str) -> None:
 def test_unusable_settings_are_refused(settings: tuple, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         check_noise(*settings)
+
+
+def test_it_is_told_from_frames_whether_their_noise_is_shared() -> None:
+    """Also where a picture lies below it, and where they are few and small."""
+    picture = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    for noise in (ALL[:8, :, :8, :8], ALL[:2, :, :8, :8]):
+        for share in (0.3, 0.9):
+            for latents in (5 * noise, 3 * noise + picture):
+                assert not is_shared(latents, share)
+            for latents in (5 * shared_with_first(noise, share), 3 * shared_with_first(noise, share) + picture):
+                assert is_shared(latents, share)
+    assert is_shared(ALL[:1], 0.5), "one frame shares with nobody"
+    clips = shared_with_first(ALL[:8], 0.6, 4)
+    assert is_shared(clips, 0.6, 4) and not is_shared(ALL[:8], 0.6, 4)

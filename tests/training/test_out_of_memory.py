@@ -16,7 +16,7 @@ from made_clips import greys, write_video
 from magicvideo.adaptor_unet.training.data.clip_files import find_clips
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_cache import build_cache
-from magicvideo.adaptor_unet.training.loop import accelerator
+from magicvideo.adaptor_unet.training.processes import accelerator
 from magicvideo.adaptor_unet.training.run_state import states
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.training_error import (

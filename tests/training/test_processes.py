@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from toy import toy_run
 
-from magicvideo.adaptor_unet.training.loop import accelerator
+from magicvideo.adaptor_unet.training.processes import accelerator
 from magicvideo.adaptor_unet.training.run_state import states
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
@@ -21,7 +21,7 @@ import pathlib, sys
 sys.path[:0] = sys.argv[1].split(":")
 import pack
 from toy import Told, toy_run
-from magicvideo.adaptor_unet.training.loop import processes
+from magicvideo.adaptor_unet.training.processes import processes
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
 class StopsOne(Told):

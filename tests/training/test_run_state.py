@@ -191,14 +191,24 @@ def test_other_clips_are_refused_for_resuming(tmp_path: Path) -> None:
     assert toy_run(settings, tmp_path).resume()
 
 
+def test_other_held_out_clips_are_refused_for_resuming(tmp_path: Path) -> None:
+    settings, clips = TrainingSettings(**SETTINGS), toy_data()
+    toy_run(settings, tmp_path, Told(stop_at=4)).train()
+    first, *others = clips.held_out
+    for change in ({"latents": first.latents + 1e-3}, {"caption": "another"}, {"fps": 30.0}):
+        other = replace(clips, held_out=(replace(first, **change), *others))
+        with pytest.raises(StateError, match="belongs to a run with other held-out clips"):
+            toy_run(settings, tmp_path, clips=other).resume()
+
+
 def test_a_state_of_an_earlier_version_that_noted_no_clips_is_gone_on_from_with_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = toy_run(TrainingSettings(**SETTINGS), tmp_path, Told(stop_at=4))
-    del run.state.run_identity["clip_contents"]
+    del run.state.run_identity["clip_contents"], run.state.run_identity["held_out"]
     run.train()
     assert toy_run(TrainingSettings(**SETTINGS), tmp_path).resume()
-    assert "did not note clip_contents" in caplog.text
+    assert "did not note clip_contents" in caplog.text and "did not note held_out" in caplog.text
 
 
 def test_what_differs_between_two_adaptors_is_said(tmp_path: Path) -> None:

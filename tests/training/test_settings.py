@@ -19,7 +19,7 @@ from magicvideo.adaptor_unet.training.settings import (
 from magicvideo.adaptor_unet.training.settings_text import add_settings, parse_toml, read_toml, settings_table
 
 BAD = [
-    ("steps", 0, "steps must be a whole number of at least 1"),
+    ("steps", 0, "steps must be a whole number from 1 to 10000000"),
     ("steps", 10.5, "steps must be a whole number"),
     ("steps", True, "steps must be a whole number"),
     ("learning_rate", float("nan"), "learning_rate must be a finite number"),
@@ -30,7 +30,7 @@ BAD = [
     ("weighting", "p2", "weighting must be one of none, min_snr, high_noise"),
     ("frame_noise_levels", "two", "frame_noise_levels must be one of one_a_clip, one_a_frame, clean_context"),
     ("clean_context_share", 1.5, "clean_context_share is a share"),
-    ("context_timesteps", 0, "context_timesteps must be a whole number of at least 1"),
+    ("context_timesteps", 0, "context_timesteps must be a whole number from 1 to 1000"),
     ("base_tuning", "half", "base_tuning must be one of frozen, lora, full"),
     ("precision", "fp16", "precision must be one of auto, fp32, bf16"),
     ("checkpointing", 1, "checkpointing must be true or false"),
@@ -38,7 +38,7 @@ BAD = [
     ("ema", 1.0, "ema below 1"),
     ("clip_norm", 0.0, "clip_norm"),
     ("base_still_share", 0.5, "base_tuning is frozen"),
-    ("seed", -1, "seed must be a whole number of at least 0"),
+    ("seed", -1, "seed must be a whole number from 0 to 18446744073709551615"),
 ]
 
 

@@ -19,6 +19,17 @@ from .clip_files import ClipFileError
 BYTES_AT_ONCE = 2**20
 # Metadata of a tensor's values, before its name.
 CONTENT = "magicvideo.content."
+AGAIN = "Start again: it will be made anew."
+
+
+def holds_text(path: Path) -> bool:
+    """Whether a file of the cache has an embedding, n d, and can be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            shape = file.get_slice("text").get_shape()
+            return len(shape) == 2 and all(shape)
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_metadata(path: Path) -> dict[str, str] | None:
@@ -47,7 +58,8 @@ def read_rates(path: Path) -> tuple[float, ...] | None:
 def read_tensor(path: Path, name: str) -> Tensor:
     """One tensor, in memory of its own; raises ValueError when the file is gone or damaged since it was written.
 
-    A file whose values have changed looks sound from outside, so it is deleted for the next start to make it anew.
+    A file whose values have changed, or that lacks the tensor, may look sound from outside, so it is deleted for the
+    next start to make it anew.
 
     Nodes run in inference mode, whose tensors cannot be trained on: this is none.
     """
@@ -56,11 +68,20 @@ def read_tensor(path: Path, name: str) -> Tensor:
             tensor = file.get_tensor(name).clone()
             told = (file.metadata() or {}).get(CONTENT + name)
         if told not in (None, content_name([(name, tensor)])):
-            path.unlink(missing_ok=True)
             raise ValueError("its values are not those that were written")
         return tensor
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} of the cache cannot be read ({error}). Start again: it will be made anew.") from error
+        remedy = AGAIN if isinstance(error, OSError) else dropped(path)
+        raise ValueError(f"{path} of the cache cannot be read ({error}). {remedy}") from error
+
+
+def dropped(path: Path) -> str:
+    """Deletes a damaged file, and says what to do then."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return f"Delete it. {AGAIN}"
+    return AGAIN
 
 
 def contents(tensors: dict[str, Tensor]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .caption_table import TABLES, plain, read_tables
-from .picture_door import DAMAGE, open_picture
+from .picture_door import DAMAGE, is_animated
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +139,7 @@ def kind_of(path: Path) -> str:
     if suffix not in ANIMATIONS:
         return "video" if suffix in VIDEOS else "still"
     try:
-        with open_picture(path) as picture:
-            moves = getattr(picture, "is_animated", False)
+        moves = is_animated(path)
     except DAMAGE:
         # What it is will be said, with the reason, when it is read.
         moves = suffix in MOSTLY_MOVING

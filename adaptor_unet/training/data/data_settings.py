@@ -4,7 +4,15 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from ..setting_fields import check_settings, setting
+from ..setting_fields import (
+    MOST_CLIPS,
+    MOST_FRAMES,
+    MOST_RATE,
+    MOST_SEED,
+    check_rates,
+    check_settings,
+    setting,
+)
 
 Crop = Literal["centre", "random"]
 RATES = ("fps_min", "fps_max", "image_fps")
@@ -24,7 +32,9 @@ class DataSettings:
     follow; above 30 hardly anything moves.  Sub-clips are drawn once, because their latents are cached.
     """
 
-    frames: int = setting(16, "Frames of a training clip. Longer clips can still be made with the adaptor.", least=1)
+    frames: int = setting(
+        16, "Frames of a training clip. Longer clips can still be made with the adaptor.", least=1, most=MOST_FRAMES
+    )
     width: int = setting(512, "Width of the training frames.", least=8, most=MOST_SIDE, multiple=LATENT_PIXELS)
     height: int = setting(512, "Height of the training frames.", least=8, most=MOST_SIDE, multiple=LATENT_PIXELS)
     bucket_sizes: bool = setting(
@@ -33,23 +43,28 @@ class DataSettings:
         "clips of one size.",
     )
     bucket_step: int = setting(
-        64, "Sizes of buckets are multiples of this many pixels.", least=8, multiple=LATENT_PIXELS
+        64, "Sizes of buckets are multiples of this many pixels.", least=8, most=MOST_SIDE, multiple=LATENT_PIXELS
     )
     crop: Crop = setting("centre", "Which part of a frame that does not fit is kept, for each sub-clip.")
     flip: bool = setting(False, "Mirror every second sub-clip. Swaps left and right, of which captions may speak.")
-    fps_min: float = setting(4.0, "Lowest frame rate of a sub-clip, 0 for no limit.")
-    fps_max: float = setting(30.0, "Highest frame rate of a sub-clip, 0 for the file's own.")
-    image_fps: float = setting(8.0, "Frame rate of a folder of pictures, which has none of its own; above 0.")
+    fps_min: float = setting(4.0, "Lowest frame rate of a sub-clip, 0 for no limit.", most=MOST_RATE)
+    fps_max: float = setting(30.0, "Highest frame rate of a sub-clip, 0 for the file's own.", most=MOST_RATE)
+    image_fps: float = setting(
+        8.0, "Frame rate of a folder of pictures, which has none of its own; above 0.", most=MOST_RATE
+    )
     draws_per_clip: int = setting(
-        8, "Random sub-clips taken from each clip, one from each of as many equal stretches.", least=1
+        8, "Random sub-clips taken from each clip, one from each of as many equal stretches.", least=1, most=MOST_CLIPS
     )
     within_shots: bool = setting(True, "Look for cuts in the clips, and let no sub-clip cross one.")
     stills: bool = setting(True, "Take pictures that lie beside the clips as clips of one frame.")
     caption_prefix: str = setting("", "Put before every caption, such as a word that names the motion.")
-    seed: int = setting(0, "Seed of everything that chance decides. The same inputs give the same adaptor.")
+    seed: int = setting(
+        0, "Seed of everything that chance decides. The same inputs give the same adaptor.", most=MOST_SEED
+    )
 
     def __post_init__(self) -> None:
         check_settings(self, "{name} is {found}; expected {expected}.")
+        check_rates(self, RATES)
         if self.bucket_sizes and self.width * self.height < self.bucket_step**2:
             raise ValueError(
                 f"{self.width} x {self.height} is less than one bucket step of {self.bucket_step} by "

@@ -24,8 +24,8 @@ from .cache_files import (
     ContentHashes,
     contents,
     hash_of,
+    holds_text,
     read_json,
-    read_metadata,
     read_rates,
     read_tensor,
     save_json,
@@ -193,7 +193,7 @@ class LatentCache:
         if EMBEDDING in caption and (named := self._encoders().beside_words(caption)):
             parts.append(named)
         path = self.folder / "text" / f"{hash_of(*parts)}.safetensors"
-        if read_metadata(path) is None:
+        if not holds_text(path):
             missing()
             text = self._encoders().text(caption)
             if not text.isfinite().all():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from statistics import median_low
 from typing import Protocol
@@ -43,6 +44,8 @@ def sound_clip(latents: Tensor, fps: float, text: Tensor, caption: str) -> Laten
     for tensor in (latents, text):
         if not tensor.is_floating_point() or not tensor.isfinite().all():
             raise ValueError("it holds values that are no finite numbers")
+    if not latents.any():
+        raise ValueError("its latents are all zeros, from which nothing can be learnt")
     if not 0 <= fps < inf:
         raise ValueError(f"its frame rate is {fps}")
     return LatentClip(latents, float(fps), text, caption)
@@ -77,13 +80,21 @@ class TrainingClips:
     taught: bool = False
 
     @property
+    def held_out_content(self) -> str:
+        """A name for all that sample clips and validation losses are made from."""
+        return content_of(self.held_out)
+
+    @property
     def sample_fps(self) -> float:
         """The rate of sample clips, which are made like the first held-out clip."""
         return self.held_out[0].fps or STILL_FPS
 
-    @property
+    @cached_property
     def usual_fps(self) -> float:
-        """The middle one of the rates at which the clips are learnt, stills apart; of a large set, of a part of it."""
+        """The middle one of the rates at which the clips are learnt, stills apart; of a large set, of a part of it.
+
+        Clips are read for it, once.
+        """
         count = min(len(self.train), LOOKED_AT)
         rates = [self.train[place * len(self.train) // count].fps for place in range(count)]
         return median_low(filter(None, rates)) if any(rates) else STILL_FPS

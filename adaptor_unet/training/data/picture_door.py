@@ -1,11 +1,18 @@
-"""The one door through which picture files are opened: a list of formats, and a size that is looked at first."""
+"""The one door through which picture files are opened: a list of formats, and a size that is looked at first.
+
+Pillow says a file's size when it is open, which for the formats of the list allocates nothing by the file's claim; but
+for WebP, whose head is therefore read here.
+"""
 
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
+
+from .webp_head import webp_head
 
 # Pillow goes by what is in a file, not by its name, and some of its formats start other programs: EPS starts
 # Ghostscript.  These are decoded inside this process.
@@ -32,11 +39,25 @@ class LargePictureError(ValueError):
 
 
 @contextmanager
-def open_picture(path: Path) -> Iterator[Image.Image]:
-    """An open picture, of which nothing is decoded yet.  Raises, then or later, whatever is in ``DAMAGE``."""
+def open_picture(path: Path, most_pixels: int) -> Iterator[Image.Image]:
+    """An open picture of at most so many pixels, of which nothing is decoded yet.
+
+    Raises LargePictureError, and, then or later, whatever else is in ``DAMAGE``.
+    """
+    if head := webp_head(path):
+        check_pixels(head.width, head.height, most_pixels)
     Image.init()
     with Image.open(path, formats=[name for name in READ_AS if name in Image.OPEN]) as picture:
+        check_pixels(*picture.size, most_pixels)
         yield picture
+
+
+def is_animated(path: Path) -> bool:
+    """Whether a picture file holds several frames to be shown one after the other.  Raises what is in ``DAMAGE``."""
+    if head := webp_head(path):
+        return head.moves
+    with open_picture(path, sys.maxsize) as picture:
+        return getattr(picture, "is_animated", False)
 
 
 def check_pixels(width: int, height: int, most: int) -> None:

@@ -3,6 +3,7 @@
 Axes: h height, w width.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -15,11 +16,17 @@ from torch import Tensor
 
 from .clip_files import ClipFileError
 from .framing import MOST_PIXELS
-from .picture_door import DAMAGE, LargePictureError, check_pixels, open_picture
+from .picture_door import DAMAGE, LargePictureError, open_picture
 from .shot_cuts import as_video, cuts_of
 
+logger = logging.getLogger(__name__)
+
+# The largest number of 16 bits.
+DEEP = 65535
 # What browsers do with an animation whose delay is missing.
 SECONDS_WITHOUT_DELAY = 0.1
+# By Pillow's mode: values that it would cut off at 255.
+NUMBERS = {"F": "fractions", "I": "whole numbers of more than 16 bits"}
 
 
 class PictureSequence:
@@ -35,6 +42,8 @@ class PictureSequence:
         paths = dict(zip(self.times, self.paths, strict=True))
         for time, same in groupby(times):
             with opened(paths[time], self.most_pixels) as picture:
+                if (pages := getattr(picture, "n_frames", 1)) > 1:
+                    logger.warning("%s holds %d pages, of which the first is taken.", paths[time], pages)
                 frame = rgb(picture)
             yield from (frame for _ in same)
 
@@ -77,8 +86,7 @@ class AnimatedPicture:
 def opened(path: Path, most_pixels: int) -> Iterator[Image.Image]:
     """An open picture; whatever is found wrong with it, then or later, becomes a ClipFileError."""
     try:
-        with open_picture(path) as picture:
-            check_pixels(*picture.size, most_pixels)
+        with open_picture(path, most_pixels) as picture:
             yield picture
     except ClipFileError:
         raise
@@ -89,8 +97,13 @@ def opened(path: Path, most_pixels: int) -> Iterator[Image.Image]:
 
 
 def rgb(picture: Image.Image) -> Tensor:
-    """Upright, h w 3 in uint8; what is transparent becomes white, as on a page."""
+    """Upright, h w 3 in uint8; what is transparent becomes white, as on a page.
+
+    Raises ValueError for numbers of which a file does not say which is white: fractions, and whole ones past 16 bits.
+    """
     picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F" or (picture.mode == "I" and not 0 <= picture.getextrema()[1] <= DEEP):
+        raise ValueError(f"its values are {NUMBERS[picture.mode]}; save it with 8 or 16 bits a colour")
     if picture.mode.startswith("I;16") or picture.mode == "I":
         # 16 bits to 8; plain conversion would cut off whatever is above 255.
         picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")

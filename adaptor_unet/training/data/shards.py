@@ -1,9 +1,9 @@
 """Training items in WebDataset shards: tar files of some hundred items each, for sets that one disk cannot hold.
 
 A shard is a plain tar file with two members an item, ``KEY.safetensors`` (latents and text) and ``KEY.json`` (frame
-rate and caption), so any reader of WebDataset reads it.  ``index.json`` names the shards and how many items each has,
-in the form that the wids reader introduced.  Reading needs neither library: an item is found by its place in the tar
-file.
+rate, caption and a name for the tensors' values), so any reader of WebDataset reads it.  ``index.json`` names the
+shards and how many items each has, in the form that the wids reader introduced.  Reading needs neither library: an item
+is found by its place in the tar file.
 """
 
 import io
@@ -16,12 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
 from torch import Tensor
 
-from ...whole_file import check_writable, made_folder, save_tensors, written_whole
-from .cache_files import hash_of, read_hash, save_json
+from ...whole_file import check_writable, content_name, made_folder, save_tensors, written_whole
+from .cache_files import CONTENT, contents, hash_of, read_hash, save_json
 from .latent_clip import ClipSet, JoinedClips, LatentClip, sound_clip
 
 INDEX, EMPTY_TEXT = "index.json", "empty_text.safetensors"
@@ -48,11 +48,12 @@ def write_shards(clips: ClipSet, folder: Path, empty_text: Tensor, items_per_sha
             for place in places:
                 clip = clips[place]
                 tensors = {"latents": clip.latents.contiguous(), "text": clip.text.contiguous()}
-                told = json.dumps({"fps": clip.fps, "caption": clip.caption})
+                content = content_name(sorted(tensors.items()))
+                told = json.dumps({"fps": clip.fps, "caption": clip.caption, "content": content})
                 add_member(tar, f"{place:09d}.safetensors", save(tensors))
                 add_member(tar, f"{place:09d}.json", told.encode())
         shards.append({"url": name, "nsamples": len(places), "content": read_hash(folder / name)})
-    save_tensors(folder / EMPTY_TEXT, {"text": empty_text})
+    save_tensors(folder / EMPTY_TEXT, {"text": empty_text}, contents({"text": empty_text}))
     save_json(folder / INDEX, {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards})
     return folder / INDEX
 
@@ -110,6 +111,8 @@ class Shard:
         try:
             with torch.inference_mode(False), self.path.open("rb") as file:
                 tensors, told = load(read_part(file, *place.tensors)), json.loads(read_part(file, *place.told))
+            if told.get("content") not in (None, content_name(sorted(tensors.items()))):
+                raise ValueError("its values are not those that were written")
             clip = sound_clip(tensors["latents"], float(told["fps"]), tensors["text"], str(told["caption"]))
             if clip.text.shape[1] != self.text_channels:
                 raise ValueError(f"its text has {clip.text.shape[1]} channels, the index's {self.text_channels}")
@@ -142,8 +145,10 @@ class ShardClips(JoinedClips):
 def read_empty_text(path: Path) -> Tensor:
     """The embedding of the empty caption, n d."""
     try:
-        with torch.inference_mode(False):
-            text = load_file(path)["text"]
+        with torch.inference_mode(False), safe_open(path, framework="pt") as file:
+            text, told = file.get_tensor("text"), file.metadata() or {}
+        if told.get(f"{CONTENT}text") not in (None, content_name([("text", text)])):
+            raise ValueError("its values are not those that were written")
         if text.ndim != 2 or not text.isfinite().all():
             raise ValueError(f"its text has the shape {list(text.shape)}, or values that are no finite numbers")
         return text

@@ -1,0 +1,42 @@
+"""The processes of a training: this one's place among all of them, by Hugging Face Accelerate."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from .settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+# How long one process waits for another: the first encodes all clips before the others read them.
+WAITS = timedelta(days=7)
+
+
+def check_processes(settings: TrainingSettings, processes: int) -> None:
+    """Raises ValueError when there are not enough clips in a step for all processes."""
+    if settings.batch < processes:
+        raise ValueError(f"batch is {settings.batch}, but there are {processes} processes, and each needs a clip.")
+
+
+def accelerator(cpu: bool) -> "Accelerator":
+    """This process's place among all of them.  Raises ImportError with a sentence when Accelerate is not installed."""
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
+    except ImportError as error:
+        raise ImportError("Training needs accelerate: run `pip install accelerate` in ComfyUI's Python.") from error
+    return Accelerator(cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=WAITS)])
+
+
+@contextmanager
+def processes(cpu: bool) -> Iterator["Accelerator"]:
+    """As ``accelerator``, for a command: lets go of the other processes before its own one ends.
+
+    Left to the interpreter's exit, a waiting thread can abort a process that has done its work.  After an error the
+    others may still wait for this one, and letting go of them could wait as well; the launcher ends them.
+    """
+    place = accelerator(cpu)
+    yield place
+    place.end_training()
