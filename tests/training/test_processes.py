@@ -42,18 +42,22 @@ def launch(folder: Path, stop_at: int = -1) -> str:
     """Two processes on this machine, over gloo."""
     script = folder.with_suffix(".py")
     script.write_text(RUN, encoding="utf-8")
+    done = launched(script, str(folder), repr(SETTINGS), str(stop_at))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def launched(script: Path, *arguments: str) -> subprocess.CompletedProcess:
     tests = Path(__file__).parent.parent
     places = f"{tests / 'support'}:{tests.parent / 'bin'}"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(script), places, str(folder), repr(SETTINGS), str(stop_at)],
+    return subprocess.run(
+        [*command, str(script), places, *arguments],
         capture_output=True,
         text=True,
         timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.mark.slow
@@ -70,6 +74,28 @@ def test_two_processes_train_the_adaptor_of_one(tmp_path: Path) -> None:
 def test_all_processes_stop_when_one_is_asked_to(tmp_path: Path) -> None:
     assert launch(tmp_path / "two", stop_at=3).count("stopped 3") == 2
     assert [path.name for path in states(tmp_path / "two")] == ["step-00000003.state"]
+
+
+WAITING = """
+import pathlib, sys, time
+from datetime import timedelta
+sys.path[:0] = sys.argv[1].split(":")
+import pack
+from magicvideo.adaptor_unet.training import processes
+processes.WAITS = timedelta(seconds=1)
+place = processes.accelerator(cpu=True)
+with place.main_process_first():
+    if place.is_main_process:
+        time.sleep(5)  # it encodes
+"""
+
+
+@pytest.mark.slow
+def test_how_long_processes_wait_is_what_is_set(tmp_path: Path) -> None:
+    """The group's own limit is half an hour, after which a long encoding would end all of them."""
+    (tmp_path / "wait.py").write_text(WAITING, encoding="utf-8")
+    done = launched(tmp_path / "wait.py")
+    assert done.returncode != 0 and "1000ms" in done.stderr
 
 
 def test_without_accelerate_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
