@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .frame_layout import FrameLayout, KeptFrames, indices
+from .offload import Offloaded
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Rule = Literal["first and previous", "first", "last"]
@@ -70,15 +71,15 @@ def seen_frames(look_back: LookBack, layout: FrameLayout, past: tuple[int, ...] 
 class CrossFrameKvCache(KeptFrames):
     """Keys and values of the frames that later ones may look at, ``f p c``."""
 
-    k: Tensor | None = None
-    v: Tensor | None = None
+    k: Tensor | Offloaded | None = None
+    v: Tensor | Offloaded | None = None
 
     def before(self, k: Tensor, v: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The kept keys and values, ``f t p c``, as those of a call are; none if nothing is kept."""
         if self.k is None:
             return [], []
-        olds = (rearrange(x, "f (t p) c -> f t p c", t=k.shape[1]) for x in (self.k, self.v))
-        return tuple([old.to(new)] for old, new in zip(olds, (k, v), strict=True))
+        olds = (self.brought(x, k.device) for x in (self.k, self.v))
+        return tuple([rearrange(x, "f (t p) c -> f t p c", t=k.shape[1]).to(k)] for x in olds)
 
     def keep(self, look_back: LookBack, positions: tuple[int, ...], k: Tensor, v: Tensor) -> None:
         """Remembers what a later frame may look at; positions has f entries, k and v are ``f t p c``."""
@@ -87,7 +88,8 @@ class CrossFrameKvCache(KeptFrames):
         kept = look_back.chosen(positions)
         self.positions = tuple(positions[i] for i in kept)
         rows = indices(tuple(kept), k.device)
-        self.k, self.v = (self.own_copy(rearrange(x[rows], "f t p c -> f (t p) c")) for x in (k, v))
+        own = (rearrange(x[rows], "f t p c -> f (t p) c") for x in (k, v))
+        self.k, self.v = (self.put_away(name, x) for name, x in zip("kv", own, strict=True))
 
 
 def cross_frame_attention(

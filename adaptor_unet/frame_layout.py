@@ -3,12 +3,17 @@
 Axes: b clips or conditionings of the batch, f frames of each, k frames looked at.
 """
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from .offload import Offloaded, streams_of
+
+MAIN_MEMORY = torch.device("cpu")
 
 
 @dataclass
@@ -18,7 +23,8 @@ class KeptFrames:
     ``positions``: which frames of the clip are kept, for those who keep them one by one.  ``device``: where tensors
     wait, None for where they are.  ``keeps``: whether the frames of the present call are to be kept; if not, they see
     what is there and leave it as it is.  ``by_level``: whether it tells noise levels apart; then ``sigma`` is that of
-    the call.
+    the call.  ``beside_work``: whether copies to main memory and back may run beside a card's work; ``away``: what is
+    copied so, by name.
     """
 
     by_level: ClassVar[bool] = False
@@ -26,6 +32,25 @@ class KeptFrames:
     device: torch.device | None = None
     keeps: bool = True
     sigma: float = 0.0
+    beside_work: bool = False
+    away: dict[Hashable, Offloaded] = field(default_factory=dict)
+
+    def put_away(self, name: Hashable, x: Tensor) -> Tensor | Offloaded:
+        """As ``own_copy``, for what is large and read by ``brought`` alone; takes the place of what had the name."""
+        streams = streams_of(x.device) if self.beside_work and self.device == MAIN_MEMORY else None
+        if streams is None:
+            return self.own_copy(x)
+        self.away[name] = Offloaded(x, streams)
+        return self.away[name]
+
+    def brought(self, kept: Tensor | Offloaded, device: torch.device) -> Tensor:
+        """What was put away, on the device where it came from."""
+        return kept.take() if isinstance(kept, Offloaded) else kept.to(device, non_blocking=True)
+
+    def fetch(self) -> None:
+        """Begins to bring back what is away, which will be asked for soon."""
+        for one in self.away.values():
+            one.fetch()
 
     def own_copy(self, x: Tensor) -> Tensor:
         """A copy to be kept, where x is or on ``device``; in pinned memory, where that lets it run beside the work."""

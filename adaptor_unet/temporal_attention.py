@@ -68,7 +68,7 @@ class KvCache(KeptFrames):
         seen = self._joined(start, k, v)
         if self.keeps:
             first = max(0, len(seen[0]) - span + 1)
-            self.pieces[start] = tuple(self.own_copy(x[first:]) for x in seen)
+            self.pieces[start] = tuple(self.put_away((start, i), x[first:]) for i, x in enumerate(seen))
         return seen
 
     def end_call(self, positions: tuple[int, ...], span: int) -> None:
@@ -85,7 +85,7 @@ class KvCache(KeptFrames):
         for place, new in enumerate((k, v)):
             old = self.pieces[start][place]
             if self.device is not None or self.keeps:
-                joined.append(torch.cat([old[:kept].to(new.device, non_blocking=True), new]))
+                joined.append(torch.cat([self.brought(old, new.device)[:kept], new]))
                 continue
             if len(old) < kept + len(new):
                 room = old.new_empty(kept + len(new), *old.shape[1:])

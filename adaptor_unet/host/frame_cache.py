@@ -9,13 +9,15 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
-from ..frame_layout import FrameLayout, KeptFrames
+from ..frame_layout import MAIN_MEMORY, FrameLayout, KeptFrames
 
 Kind = TypeVar("Kind", bound=KeptFrames)
 Made = TypeVar("Made")
+Place = tuple[Hashable, str]  # an effect, by its id, and a site of the UNet
 # Where the options of a call hold the frames before, and what is made once a sampling.
 OPTION, ONCE = "magicvideo_frames", "magicvideo_once"
 
@@ -78,7 +80,8 @@ no_cache = CallCache()
 class FrameCache:
     """What effects keep of earlier frames, by owner, site, conditioning and clip.
 
-    ``device`` is where it waits, None for in place.  ``keeps`` is whether frames of the present call are kept.
+    ``device`` is where it waits, None for in place.  ``keeps`` is whether frames of the present call are kept.  What
+    waits in main memory is brought back while the site before is computed: sites are asked for in one order.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -86,8 +89,12 @@ class FrameCache:
         self.keeps = True
         self._sigmas: Tensor | None = None
         self._sigma = 0.0
+        # As the host's own copies of weights: a switch of its command line turns both off.
+        self.beside_work = device == MAIN_MEMORY and comfy.model_management.NUM_STREAMS > 0
         self.entries: dict[Hashable, tuple[int, KeptFrames]] = {}
         self.calls: Counter[Hashable] = Counter()
+        self._place: Place | None = None  # what the present call has asked for last
+        self._next: dict[Place, Place] = {}  # what was asked for after it in a call before
 
     def begin_chunk(self, sigmas: Tensor | None = None) -> None:
         """A call follows at these noise levels, n, which are all the same.  Conditionings are counted anew."""
@@ -106,7 +113,7 @@ class FrameCache:
 
         A conditioning that comes twice in a chunk, such as tile by tile, is told apart by its turn.
         """
-        turns = []
+        turns, self._place = [], None
         for conditioning in conditionings:
             turns.append((conditioning, self.calls[conditioning]))
             self.calls[conditioning] += 1
@@ -122,16 +129,27 @@ class FrameCache:
     ) -> Sequence[Kind]:
         """Conditioning by conditioning, and the clips of each that stand side by side."""
         beside = range(layout.batch // len(turns))
-        return [
-            self._entry((owner, site, turn, number), layout.clip_of[0] + number, layout.positions[0], kind)
-            for turn in turns
-            for number in beside
-        ]
+        whose = [(turn, number) for turn in turns for number in beside]
+        first_clip, first = layout.clip_of[0], layout.positions[0]
+        self._fetch_after((owner, site), whose, first_clip)
+        return [self._entry((owner, site, turn, number), first_clip + number, first, kind) for turn, number in whose]
+
+    def _fetch_after(self, place: Place, whose: Sequence[tuple[Hashable, int]], first_clip: int) -> None:
+        """Begins to bring back what will be asked for after this place, which a call before has shown."""
+        if self._place is not None:
+            self._next[self._place] = place
+        self._place = place
+        if place not in self._next:
+            return
+        for turn, number in whose:
+            clip, entry = self.entries.get((*self._next[place], turn, number), (None, None))
+            if clip == first_clip + number:
+                entry.fetch()
 
     def _entry(self, key: Hashable, clip: int, first: int, kind: Callable[..., Kind]) -> Kind:
         """Another clip begins with no past, and the one before is dropped.  Frames that are kept are not kept again."""
         if key not in self.entries or self.entries[key][0] != clip:
-            self.entries[key] = (clip, kind(device=self.device))
+            self.entries[key] = (clip, kind(device=self.device, beside_work=self.beside_work))
         entry = self.entries[key][1]
         entry.keeps = self.keeps and not (entry.positions and entry.positions[-1] >= first)
         if entry.by_level:
