@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Metadata of what a run writes: its settings, and its name.
+TRAINING, RUN = "magicvideo.training", "magicvideo.run"
 # LoRA managers' names of the families.
 BASE_VERSIONS = {"SD1.5": "sd_v1", "SD2": "sd_v2"}
 
@@ -115,8 +117,8 @@ class MotionTraining:
             shares=shares or MotionModuleSettings(),
         )
         resumed = resume and self.run.resume()
-        if not resumed and export is None:
-            refuse_finished(output, settings)
+        if export is None:
+            refuse_others(output, settings, self.run.state.name) if resumed else refuse_finished(output, settings)
         if resume and not resumed:
             logger.info("Nothing to resume in %s: a new run begins.", output.folder)
         self.watchers = tuple(watchers(self.run.state.step))
@@ -165,7 +167,7 @@ class MotionTraining:
         if self._export is not None:
             self._export(self.trainables, step, final)
             return
-        self.write({"magicvideo.training": json.dumps(self.used | {"steps_done": step})}, step, final)
+        self.write({TRAINING: json.dumps(self.used | {"steps_done": step}), RUN: self.run.state.name}, step, final)
 
     def write(self, told: dict[str, str], step: int, final: bool) -> None:
         """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
@@ -193,13 +195,34 @@ def is_finished(output: Output, settings: TrainingSettings, run_identity: dict[s
 
 
 def refuse_finished(output: Output, settings: TrainingSettings) -> None:
-    """Raises ValueError when one of the files that a run writes at its end is there before it has begun."""
-    for path in (output.adaptor, *([output.base] if settings.base_tuning != "frozen" else [])):
+    """Raises ValueError when one of the files that a run writes is there before it has begun."""
+    for path in written_files(output, settings):
         if path.exists():
             raise ValueError(
                 f"{path} is there already, and {output.folder} has no sound state to go on from. It stays as it is: "
                 "move it away, or choose another output."
             )
+
+
+def refuse_others(output: Output, settings: TrainingSettings, run: str) -> None:
+    """Raises ValueError when one of the files that a run of this name is to write is there, and was not made by it."""
+    for path in written_files(output, settings):
+        if path.exists() and not is_of_run(path, run):
+            raise ValueError(
+                f"{path} was not made by the run in {output.folder}, which would write over it. It stays as it is: "
+                "move it away, or choose another output."
+            )
+
+
+def is_of_run(path: Path, run: str) -> bool:
+    """Whether the run of this name has written a file; earlier versions gave no names, but told their settings."""
+    told = read_metadata(path) or {}
+    theirs = told.get(RUN, "")
+    return TRAINING in told and (theirs == run or "" in (theirs, run))
+
+
+def written_files(output: Output, settings: TrainingSettings) -> tuple[Path, ...]:
+    return (output.adaptor,) if settings.base_tuning == "frozen" else (output.adaptor, output.base)
 
 
 def common_keys(settings: TrainingSettings, step: int, family: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..whole_file import content_name, save_tensors
+from .data.cache_files import hash_of
 from .trainables import MovingAverage
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,11 @@ class StateError(ValueError):
 
 @dataclass
 class RunState:
-    """What changes while a run goes on.
+    """What changes while a run goes on, and which run it is.
 
     ``step`` counts the finished steps.  ``run_identity`` is what a resumed run must share with the one before; it
-    stands in the file's metadata as ``identity``.
+    stands in the file's metadata as ``identity``.  ``name`` is that of the run in the files that it makes: it follows
+    from the identity with which the run began, and is empty for states of versions that gave none.
     """
 
     parameters: dict[str, torch.nn.Parameter]
@@ -49,12 +51,16 @@ class RunState:
     optimiser: torch.optim.Optimizer
     run_identity: dict[str, Any]
     step: int = 0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.name = self.name or hash_of(json.dumps(self.run_identity, sort_keys=True))
 
     def save(self, folder: Path, keep: int) -> Path:
         """Writes ``step-N.state`` whole or not at all, then drops all but the last ``keep``."""
         path = folder / f"step-{self.step:08}.state"
         tensors = self._tensors()
-        metadata = {"step": str(self.step), "identity": json.dumps(self.run_identity)}
+        metadata = {"step": str(self.step), "identity": json.dumps(self.run_identity), "run": self.name}
         save_tensors(path, tensors, metadata | {"content": content_name(sorted(tensors.items()))})
         for old in states(folder)[:-keep]:
             old.unlink()
@@ -63,7 +69,7 @@ class RunState:
     def load(self, path: Path) -> None:
         """Raises StateError when the file is damaged or belongs to another run; then nothing has changed."""
         try:
-            found, step, tensors = read_state(path)
+            found, step, run, tensors = read_state(path)
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise damaged(path, error) from error
         check_identity(path, found, self.run_identity)
@@ -86,7 +92,7 @@ class RunState:
                     key: tensors[f"optimiser.{name}.{key}"].to(parameter.device if key != "step" else "cpu")
                     for key in ("step", *MOMENTS)
                 }
-        self.step = step
+        self.step, self.name = step, run
 
     def _tensors(self) -> dict[str, Tensor]:
         found = {}
@@ -110,15 +116,18 @@ def check_identity(path: Path, found: dict[str, Any], run_identity: dict[str, An
             )
 
 
-def read_state(path: Path) -> tuple[dict[str, Any], int, dict[str, Tensor]]:
-    """Identity, step and tensors of a state file.  Raises ValueError or what the readers raise for a damaged one."""
+def read_state(path: Path) -> tuple[dict[str, Any], int, str, dict[str, Tensor]]:
+    """Identity, step, the run's name and tensors of a state file.
+
+    Raises ValueError or what the readers raise for a damaged one.
+    """
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         identity, step = read_told(path, metadata)
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         if metadata.get("content") not in (None, content_name(sorted(tensors.items()))):
             raise ValueError("its values are not those that were written")
-        return identity, step, tensors
+        return identity, step, metadata.get("run", ""), tensors
 
 
 def read_told(path: Path, metadata: dict[str, str]) -> tuple[dict[str, Any], int]:

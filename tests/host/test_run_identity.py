@@ -23,6 +23,7 @@ from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, Memory
 from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.tools.make_random_checkpoint import write_random
 from magicvideo.trainer import graph
+from magicvideo.trainer.motion_training import is_of_run
 from magicvideo.trainer.node_inputs import WiredClips
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / ".demo" / "models" / "checkpoints" / "magicvideo_random.safetensors"
@@ -272,6 +273,18 @@ def test_an_adaptor_whose_states_are_gone_is_not_trained_over(tmp_path: Path) ->
     for state in (tmp_path / "runs" / "motion_00001").glob("*.state"):
         state.write_bytes(b"damaged")
     with pytest.raises(ValueError, match="motion_00001.safetensors is there already.* no sound state"):
+        graph_training(**FAST).train()
+    assert adaptor.read_bytes() == before
+
+
+@pytest.mark.on_oldest
+def test_an_adaptor_of_others_in_the_place_of_a_runs_own_is_not_written_over(tmp_path: Path) -> None:
+    graph_training(**FAST).train()
+    adaptor = tmp_path / "adaptors" / "motion_00001.safetensors"
+    assert is_of_run(adaptor, "") and not is_of_run(adaptor, "another")
+    save_file({"theirs": torch.ones(1)}, adaptor)
+    before = adaptor.read_bytes()
+    with pytest.raises(ValueError, match="motion_00001.safetensors was not made by the run in"):
         graph_training(**FAST).train()
     assert adaptor.read_bytes() == before
 

@@ -138,6 +138,14 @@ def test_another_adaptor_or_base_is_refused(tmp_path: Path) -> None:
         toy_run(settings, tmp_path, adaptor=toy_adaptor(frames=3), run_identity={"base_model": "a"}).resume()
 
 
+def test_a_run_keeps_its_name_and_another_has_another(tmp_path: Path) -> None:
+    run = toy_run(TrainingSettings(**SETTINGS), tmp_path, Told(stop_at=4))
+    run.train()
+    again = toy_run(TrainingSettings(**SETTINGS | {"steps": 20}), tmp_path)
+    other = toy_run(TrainingSettings(**SETTINGS | {"seed": 1}), tmp_path)
+    assert again.resume() and again.state.name == run.state.name != other.state.name
+
+
 def test_more_steps_may_be_asked_for_later(tmp_path: Path) -> None:
     toy_run(TrainingSettings(**SETTINGS), tmp_path).train()
     longer = toy_run(TrainingSettings(**SETTINGS | {"steps": 14}), tmp_path)
