@@ -8,8 +8,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from made_clips import write_picture
 from magicvideo.adaptor_unet.file_names import why_no_name
 from magicvideo.adaptor_unet.training.data.cache_files import save_json
+from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
+from magicvideo.adaptor_unet.training.data.prepare import clips_of_folder
 from magicvideo.adaptor_unet.training.data.shards import check_new
 from magicvideo.adaptor_unet.training.watchers import Record, read_records
 from magicvideo.adaptor_unet.whole_file import OutputError, check_writable, save_tensors, unwritable, written_whole
@@ -28,6 +31,13 @@ def test_a_file_where_a_folder_should_be_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(OutputError, match="cannot be written: a file stands where a folder is needed"):
             write()
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_a_clip_is_encoded(tmp_path: Path) -> None:
+    write_picture(tmp_path / "clips" / "a.png")
+    (tmp_path / "cache").write_bytes(b"")
+    with pytest.raises(OutputError, match="cache.* cannot be written: a file stands where a folder is needed"):
+        clips_of_folder(tmp_path / "clips", DataSettings(), 1, tmp_path / "cache", pytest.fail, "", pytest.fail)
 
 
 def test_a_folder_where_the_file_should_be_is_said(tmp_path: Path) -> None:

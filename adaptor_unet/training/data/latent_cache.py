@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 # Part of every name in the cache: raise it when the same clip and settings give other latents.
 VERSION = "2"
+# The file that remembers the contents of clips.
+CONTENTS = "contents.json"
 # How a caption names a file of an embedding to ComfyUI's text encoder.
 EMBEDDING = "embedding:"
 # Metadata of a file: what it was made of.
@@ -173,7 +175,7 @@ class LatentCache:
         self, folder: Path, settings: DataSettings, fingerprint: str, encoders: Callable[[], Encoders]
     ) -> None:
         self.folder, self.settings, self.fingerprint = folder, settings, fingerprint
-        self.contents = ContentHashes(folder / "contents.json")
+        self.contents = ContentHashes(folder / CONTENTS)
         self._encoders = cache(encoders)
 
     def clip(self, clip: ClipFile, encoding: Callable[[str], None]) -> tuple[Path, tuple[float, ...]]:

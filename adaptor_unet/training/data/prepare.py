@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...whole_file import OutputError
+from ...whole_file import OutputError, check_writable
 from ..step_plan import seed_from
 from .clip_files import ClipFile, find_clips
 from .data_settings import LATENT_PIXELS, DataSettings
 from .frame_source import size_of
-from .latent_cache import Encoders, build_cache
+from .latent_cache import CONTENTS, Encoders, build_cache
 from .latent_clip import ClipSet, LatentClip, TrainingClips
 from .shards import ShardClips
 
@@ -52,9 +52,11 @@ def clips_of_folder(
     """Encodes what is not in the cache yet, and holds out up to ``validation_clips`` clips.
 
     With too few clips to hold any out, or none that can be used, the validation loss is that of the training clips.
-    Raises ValueError when no clip can be used to train on.  ``progress`` as for ``build_cache``.
+    Raises ValueError when no clip can be used to train on, or nothing can be written into the cache.  ``progress`` as
+    for ``build_cache``.
     """
     found = find_clips(folder)
+    check_writable(cache / CONTENTS)  # before the encoders are loaded
     held, kept = held_out(found, min(validation_clips, len(found) // HELD_OUT_OF))
     train = build_cache(kept, data, cache, fingerprint, encoders, progress)
     apart = train
