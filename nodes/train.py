@@ -58,8 +58,8 @@ class TrainAdaptor(io.ComfyNode):
                     "magicvideo_clips in extra_model_paths.yaml. A caption stands in a .txt file of the same name, or "
                     "in caption.txt. Leave empty to use images, videos or latents.",
                 ),
-                of_setting("steps", max=10_000_000),
-                of_setting("frames", max=1024),
+                of_setting("steps"),
+                of_setting("frames"),
                 of_setting("width", min=64),
                 of_setting("height", min=64),
                 of_setting("learning_rate", max=1.0, step=1e-6),
