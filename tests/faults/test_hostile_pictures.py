@@ -5,6 +5,7 @@ import subprocess
 import zlib
 from pathlib import Path
 
+import av
 import numpy
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from magicvideo.adaptor_unet.training.data.clip_files import ClipFileError, find
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.frame_source import open_clip
 from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips, build_cache
+from magicvideo.adaptor_unet.training.data.mov_tables import too_many_samples
 from magicvideo.adaptor_unet.training.data.video_file import VideoFile
 from magicvideo.adaptor_unet.training.data.webp_head import webp_head
 
@@ -165,6 +167,64 @@ def test_a_video_whose_frames_grow_past_the_limit_is_refused(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="million pixels"):
         VideoFile(path, 640 * 480 - 1)
     assert len(list(VideoFile(path, 640 * 480).read([0.0]))) == 1
+
+
+def raw_clip(path: Path) -> Path:
+    """Three frames of one size each, of which a table says just the size and how many there are."""
+    with av.open(str(path), "w", format="mov") as container:
+        stream = container.add_stream("rawvideo", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "rgb24"
+        for picture in greys(3, (16, 16)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+# Where behind a table's name it says how many.
+COUNTS = {b"stsz": 8, b"stts": 8}
+
+
+@pytest.mark.parametrize("table", COUNTS)
+def test_a_video_whose_tables_say_that_it_has_millions_of_frames_is_named(tmp_path: Path, table: bytes) -> None:
+    """FFmpeg would make room for all of them: six gigabytes by a file of three kilobytes."""
+    path = raw_clip(tmp_path / "a.mov")
+    assert len(VideoFile(path).times) == 3
+    raw = bytearray(path.read_bytes())
+    at = raw.index(table) + 4 + COUNTS[table]
+    raw[at : at + 4] = struct.pack(">I", 300_000)
+    path.write_bytes(raw)
+    with pytest.raises(ClipFileError, match="a.mov is damaged: it says that it has 300000 samples"):
+        VideoFile(path)
+
+
+def box(kind: bytes, *held: bytes) -> bytes:
+    return struct.pack(">I", 8 + sum(map(len, held))) + kind + b"".join(held)
+
+
+def test_tables_are_found_wherever_they_stand(tmp_path: Path) -> None:
+    many = struct.pack(">I", 2**31)
+    fragment = box(b"moof", box(b"mfhd", bytes(8)), box(b"traf", box(b"trun", bytes(4), many, bytes(4))))
+    rows = box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", box(b"ctts", bytes(8), many, many))))))
+    long = struct.pack(">I4sQ", 1, b"free", 24) + bytes(8)
+    for content in (fragment, rows, long + fragment, box(b"ftyp", b"isom") + rows, rows[:-4] + bytes(4)):
+        (tmp_path / "a.mp4").write_bytes(content)
+        assert too_many_samples(tmp_path / "a.mp4") >= 2**31
+    (tmp_path / "a.mp4").write_bytes(b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(5000, 0, -1)))
+    assert too_many_samples(tmp_path / "a.mp4") == 0
+    last = struct.pack(">I", 0) + rows[4:]  # up to the end of the file
+    (tmp_path / "a.mp4").write_bytes(last)
+    assert too_many_samples(tmp_path / "a.mp4") >= 2**31
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 80))
+def test_tables_that_are_cut_off_or_damaged_end_in_no_error(
+    tmp_path_factory: pytest.TempPathFactory, damage: bytes, at: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.mp4"
+    sound = box(b"moov", box(b"trak", box(b"mdia", box(b"stbl", box(b"stsz", bytes(12)), box(b"stts", bytes(16))))))
+    path.write_bytes(sound[:at] + damage)
+    assert too_many_samples(path) >= 0
 
 
 def test_pixels_that_are_said_to_be_very_wide_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

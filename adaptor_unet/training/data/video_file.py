@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .clip_files import ClipFileError
 from .framing import MOST_PIXELS
+from .mov_tables import too_many_samples
 from .picture_door import LargePictureError, check_pixels
 from .shot_cuts import cuts_of
 from .video_layers import why_left_out
@@ -183,6 +184,11 @@ class VideoFile:
 @contextmanager
 def opened_video(path: Path, most_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A file and its first stream of pictures; whatever PyAV finds wrong, then or later, is a ClipFileError."""
+    try:
+        if count := too_many_samples(path):
+            raise ClipFileError(path, f"is damaged: it says that it has {count} samples, more than it has room for")
+    except OSError as error:
+        raise ClipFileError(path, f"cannot be read as a video ({error.strerror})") from error
     try:
         # Tags in old encodings are of no interest.  The prefix keeps a name with a colon from being an address.
         # The decoder's limit stands before it allocates, also while FFmpeg probes the file.
