@@ -6,9 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
-WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOWS = ROOT / "workflows"
 NAMES = (
     "text_to_video",
     "text_to_video_controlnet",
@@ -20,6 +22,7 @@ NAMES = (
     "image_to_video",
     "loop",
     "train_motion",
+    "video_to_video",
     "video_to_video_controlnet",
     "long_video_to_video_controlnet",
     "motion_module_text_to_video",
@@ -246,13 +249,39 @@ def types_of(prompt: Workflow) -> set[str]:
 
 
 def test_the_clip_is_saved_at_the_frame_rate_of_the_motion_or_else_of_the_source(prompt: Workflow) -> None:
-    rates = [node["inputs"]["fps"] for node in prompt.values() if "fps" in node["inputs"]]
-    if "MagicVideo_Apply" in types_of(prompt) or "MagicVideo_Train" in types_of(prompt):
-        assert len(set(rates)) == 1
+    (rate,) = (node["inputs"]["fps"] for node in prompt.values() if node["class_type"] == "CreateVideo")
+    if "MagicVideo_Apply" in types_of(prompt):
+        assert is_link(rate) and (prompt[rate[0]]["class_type"], rate[1]) == ("MagicVideo_Apply", 1)
     elif "EmptyLatentImage" in types_of(prompt):  # a motion module, which was trained at one frame rate
-        assert rates == [8.0]
+        assert rate == 8.0
     else:
-        assert [prompt[node]["class_type"] for node, _ in rates] == ["GetVideoComponents"]
+        assert is_link(rate) and prompt[rate[0]]["class_type"] == "GetVideoComponents"
+
+
+def test_a_frame_rate_is_set_in_one_place_or_is_the_adaptors_own(prompt: Workflow) -> None:
+    """At 0 an adaptor's own is taken. What the trainer has is the rate of pictures, and not of a video."""
+    rates = {key: node["inputs"]["fps"] for key, node in prompt.items() if "fps" in node["inputs"]}
+    assert len([rate for rate in rates.values() if not is_link(rate) and rate]) <= 1
+    for rate in filter(is_link, rates.values()):
+        assert (prompt[rate[0]]["class_type"], rate[1]) in {("MagicVideo_Apply", 1), ("GetVideoComponents", 2)}
+
+
+def test_the_clip_that_templates_begin_with_comes_along_and_is_long_enough() -> None:
+    """`web/page.js` takes it to the input files of whoever opens one of them."""
+    (name,) = re.findall(r'^const CLIP = "(.+)"$', (ROOT / "web" / "page.js").read_text(encoding="utf-8"), re.MULTILINE)
+    prompts = [read(path) for path in sorted((WORKFLOWS / "api").glob("*.json"))]
+    asking = [prompt for prompt in prompts if name in [node["inputs"].get("file") for node in prompt.values()]]
+    assert len(asking) == 4
+    with av.open(str(ROOT / "web" / name)) as container:
+        frames = sum(1 for _ in container.decode(video=0))
+    for prompt in asking:
+        assert [node["inputs"]["length"] for node in prompt.values() if "length" in node["inputs"]] == [16]
+    assert frames >= 16 and (ROOT / "web" / name).stat().st_size < 100_000
+
+
+def test_one_template_asks_for_a_checkpoint_and_for_nothing_else() -> None:
+    prompt = read(WORKFLOWS / "api" / "video_to_video.json")
+    assert {kind for kind in types_of(prompt) if "Load" in kind} == {"CheckpointLoaderSimple", "LoadVideo"}
 
 
 def test_a_note_says_what_is_not_trained_and_what_follows_from_that(

@@ -28,8 +28,8 @@ class Blueprint:
     """A part of a workflow.
 
     ``holds``: types of its nodes.  ``asks_for``: its widgets, each as the beginning of a node's title, the widget's
-    name and the name that is shown.  ``renamed``: other names for inputs and outputs of links.  ``gives``: outputs
-    beside those of cut links, each as a title and a name.  ``sets``: values other than the workflow's, by widget.
+    name and the name that is shown.  ``renamed``: other names for inputs and outputs of links.  ``sets``: values other
+    than the workflow's, by widget.
     """
 
     template: str
@@ -38,7 +38,6 @@ class Blueprint:
     holds: tuple[str, ...]
     asks_for: tuple[tuple[str, str, str], ...]
     renamed: dict[str, str] = field(default_factory=dict)
-    gives: tuple[tuple[str, str], ...] = ()
     sets: dict[str, object] = field(default_factory=dict)
 
 
@@ -53,7 +52,6 @@ BLUEPRINTS = {
             ("Apply MagicVideo", "strength", "strength"),
             ("Apply MagicVideo", "fps", "fps"),
         ),
-        gives=(("Apply MagicVideo", "fps"),),
         sets={"fps": 0.0, "adaptor_name": "my_motion_00001.safetensors"},  # as train_motion saves it
     ),
     "Load and Apply Motion Module": Blueprint(
@@ -129,10 +127,6 @@ def ports(graph: PageGraph, blueprint: Blueprint, inner: dict[int, Node]) -> tup
             name = inner[end]["inputs"][slot]["name"]
             port = entering.setdefault((start, out), Port(blueprint.renamed.get(name, name), kind, []))
             port.ends.append((end, slot))
-    for title, name in blueprint.gives:
-        node = titled(inner, title)
-        out = next(i for i, row in enumerate(node["outputs"]) if row["name"] == name)
-        leaving[node["id"], out] = Port(name, node["outputs"][out]["type"], [(node["id"], out)])
     widgets = []
     for title, name, shown in blueprint.asks_for:
         node = titled(inner, title)

@@ -44,7 +44,7 @@ def text_to_video(graph: PageGraph) -> str:
         f"## Text to video, demo model\n\nPress *Run*: the {FRAMES} frames of one clip, in a minute or two on a "
         "processor.\n\n### Change these first\n\n1. **Prompt**: another subject, background, direction.\n"
         "2. **Seed** of *KSampler*.\n3. **strength** of *Apply MagicVideo*: at 0 the frames are separate pictures.\n"
-        "4. **fps**: the same number in *Apply MagicVideo* and in *Create Video*.\n"
+        "4. **fps** of *Apply MagicVideo*; *Create Video* follows.\n"
     )
 
 
@@ -67,8 +67,8 @@ def long_video(graph: PageGraph) -> str:
         "8 at a time.\n\n### Change these first\n\n1. **Prompt**: another subject, background, direction.\n"
         "2. **Frames**: `batch_size` of *Empty Latent Image*.\n"
         "3. **chunk_frames** of *Causal Windows*: memory changes with it, the clip doesn't.\n"
-        f"4. **fps**: the same number in *Apply MagicVideo* and in *Create Video*. At {LONG_FPS:g} a thing needs "
-        "the whole clip for its way.\n"
+        f"4. **fps** of *Apply MagicVideo*; *Create Video* follows. At {LONG_FPS:g} a thing needs the whole clip for its "
+        "way.\n"
     )
 
 
@@ -115,8 +115,9 @@ def train_motion(graph: PageGraph) -> str:
     """A clip of the demo model takes the place of a clip of the user's."""
     train, video = graph.find("MagicVideo_Train"), graph.find("LoadVideo")
     checkpoint, caption = graph.find("CheckpointLoaderSimple"), graph.find("PrimitiveString")
-    loader = demo_adaptor(graph, graph.find("MagicVideo_Apply"), checkpoint)
-    apply = graph.add_like(graph.find("MagicVideo_Apply"), "Apply MagicVideo (demo motion)", loader)
+    learned = graph.find("MagicVideo_Apply")
+    loader = demo_adaptor(graph, learned, checkpoint)
+    apply = graph.add_like(learned, "Apply MagicVideo (demo motion)", loader)
     sampler = graph.add_like(graph.find("KSampler"), "KSampler (the clip to learn)", video)
     decode = graph.add_like(graph.find("VAEDecode"), "VAE Decode (the clip)", caption)
     graph.remove(video)
@@ -129,6 +130,8 @@ def train_motion(graph: PageGraph) -> str:
     graph.connect(sampler, "LATENT", decode, "samples")
     graph.connect(checkpoint, "VAE", decode, "vae")
     graph.connect(decode, "IMAGE", train, "images")
+    for follower in (train, learned):
+        graph.connect(apply, "fps", follower, "fps")
     graph.set(sampler, seed=1)
     settings = "rank = 16\nsample_every = 50\nvalidate_every = 50\nsample_steps = 10"
     graph.set(train, name="demo_motion", steps=100, settings=settings)

@@ -28,6 +28,7 @@ from magicvideo.tools.host_in_process import find_host
 from magicvideo.tools.host_server import PACK, HostServer, Prompt
 from magicvideo.tools.make_random_checkpoint import write_random
 from magicvideo.tools.prompt_edits import (
+    frame_rate,
     nodes_of,
     read_prompt,
     with_adaptor_file,
@@ -114,8 +115,7 @@ class Maker:
                 self._make_source(prompt, shown)
             fps = shown.fps
         else:
-            (video,) = nodes_of(prompt, "CreateVideo")
-            fps = prompt[video]["inputs"]["fps"]
+            fps = frame_rate(prompt)
         path = WORKFLOWS / f"{name}.jpg"
         save_thumbnail(self._run(prompt, fps)[1], path, fps)
         return path
