@@ -16,6 +16,7 @@ from typing import Any
 from magicvideo.tools.host_server import PACK
 from magicvideo.tools.page_graph import PageGraph
 from magicvideo.tools.page_layout import Node, around, outer_box
+from magicvideo.tools.templates import page_form
 
 FOLDER, CATEGORY = PACK / "subgraphs", "MagicVideo"
 # Numbers by which the page knows where a subgraph begins and ends.
@@ -144,7 +145,7 @@ def titled(inner: dict[int, Node], title: str) -> Node:
 
 def made(name: str, blueprint: Blueprint) -> dict[str, Any]:
     """The blueprint as the page reads it: a graph of one node, and that node's subgraph."""
-    graph = PageGraph(PACK / "workflows" / f"{blueprint.template}.json")
+    graph = PageGraph(page_form(blueprint.template))
     graph.set_all(**blueprint.sets)
     inner = {node["id"]: node for node in inner_nodes(graph, blueprint)}
     inputs, outputs = ports(graph, blueprint, inner)

@@ -17,11 +17,10 @@ from magicvideo.demo.model.demo_models import ADAPTOR, CHECKPOINT
 from magicvideo.demo.wishes import FPS, PROMPT
 from magicvideo.demo.world.sprite_scene import FRAMES, SIDE
 from magicvideo.demo.world.subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
-from magicvideo.tools.host_server import PACK
 from magicvideo.tools.page_graph import PageGraph
 from magicvideo.tools.page_layout import NOTES, Node
+from magicvideo.tools.templates import WORKFLOWS, page_form, server_form
 
-WORKFLOWS = PACK / "workflows"
 LATER_PROMPT = PROMPT.replace("left", "up")
 # A thing crosses the picture in two seconds, so longer clips need more frames a second to show it on its way.
 EXTENDED_FPS, LONG_FPS = 16.0, 32.0
@@ -35,7 +34,7 @@ FILES = (
     "python custom_nodes/ComfyUI-MagicVideo/bin/demo_files.py\n```\n\nThen press R in the graph. The files:\n\n```\n"
     f"ComfyUI/models/\n  checkpoints/\n    {CHECKPOINT}\n  magicvideo/\n    {ADAPTOR}\n```\n\n"
     "`bash bin/demo` in the pack's folder makes a clip without any of this. With your own SD1.5 model, use the "
-    "workflow of the same name without `demo`.\n"
+    "template of the same name without *Demo*.\n"
 )
 
 
@@ -136,7 +135,7 @@ def train_motion(graph: PageGraph) -> str:
     settings = "rank = 16\nsample_every = 50\nvalidate_every = 50\nsample_steps = 10"
     graph.set(train, name="demo_motion", steps=100, settings=settings)
     graph.set(caption, value=PROMPT)
-    graph.rename_group("Your clip and what it shows", "A clip and what it shows")
+    graph.join_groups("Image model", "Your clip and what it shows", "Model and a clip to learn")
     return (
         "## Train a motion, demo model\n\nPress *Run*: a clip is made, an adaptor learns it from nothing, and a clip "
         "is made with that. It takes some minutes on a processor.\n\n### Change these first\n\n"
@@ -157,7 +156,7 @@ def sampled_first(graph: PageGraph, frames: int, names: tuple[str, ...]) -> Node
     """Puts a sampler in the place of nodes that load a file, with the prompt of the graph's own."""
     what = "the first frame" if frames == 1 else f"first {frames} frames"
     sampler = graph.add_like(graph.find("KSampler"), f"KSampler ({what})", graph.find(names[-1]))
-    empty = PageGraph(WORKFLOWS / "text_to_video.json").find("EmptyLatentImage")
+    empty = PageGraph(page_form("text_to_video")).find("EmptyLatentImage")
     latent = graph.add_like(empty, f"Empty Latent ({what})", sampler)
     for name in names:
         graph.remove(graph.find(name))
@@ -187,7 +186,7 @@ def enlarge(graph: PageGraph) -> None:
     """Puts between decoder and video what makes each pixel a sharp square."""
     video = graph.find("CreateVideo")
     decode = graph.source(video, "images")
-    scale = PageGraph(WORKFLOWS / "image_to_video.json").find("ImageScale")
+    scale = PageGraph(page_form("image_to_video")).find("ImageScale")
     large = graph.add_like(scale, "Upscale Image (sharp pixels)", decode)
     graph.set(large, upscale_method="nearest-exact", width=ENLARGED, height=ENLARGED, crop="disabled")
     graph.connect(decode, "IMAGE", large, "image")
@@ -196,7 +195,7 @@ def enlarge(graph: PageGraph) -> None:
 
 def demo_graph(name: str) -> PageGraph:
     """The demo's form of a workflow."""
-    graph = PageGraph(WORKFLOWS / f"{name}.json")
+    graph = PageGraph(page_form(name))
     graph.graph["id"] = str(uuid.uuid5(uuid.UUID(graph.graph["id"]), "demo"))
     checkpoint = graph.find("CheckpointLoaderSimple")
     checkpoint["title"] = "Load Checkpoint (the demo's)"
@@ -229,9 +228,9 @@ def write_notes(graph: PageGraph, told: str) -> None:
 
 
 def files_of(name: str) -> dict[Path, str]:
-    """Both forms of the demo's workflow, by their place below the folder of workflows."""
+    """Both forms of the demo's workflow, by their place."""
     graph = demo_graph(name)
-    forms = {Path(f"demo_{name}.json"): graph.graph, Path("api", f"demo_{name}.json"): graph.prompt()}
+    forms = {page_form(f"demo_{name}"): graph.graph, server_form(f"demo_{name}"): graph.prompt()}
     return {path: json.dumps(form, indent=2, ensure_ascii=False) + "\n" for path, form in forms.items()}
 
 
@@ -239,8 +238,8 @@ def main() -> None:
     argparse.ArgumentParser(description="Writes the workflows for the demo model.").parse_args()
     for name in MAKERS:
         for path, text in files_of(name).items():
-            (WORKFLOWS / path).write_text(text, encoding="utf-8")
-            print(f"workflows/{path}")
+            path.write_text(text, encoding="utf-8")
+            print(f"workflows/{path.relative_to(WORKFLOWS)}")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,12 @@ function tellWhy({ detail }) {
     app.extensionManager.toast.add(refusal)
 }
 
+// What the log says too, and what nobody would look for there.
+function tell({ detail: { node, words } }) {
+    const detail = words[0].toUpperCase() + words.slice(1)
+    app.extensionManager?.toast?.add({ severity: "info", summary: node, detail, life: 20000 })
+}
+
 function forgetRefusal() {
     if (refusal) app.extensionManager.toast.remove(refusal)
     refusal = null
@@ -85,7 +91,7 @@ function forgetRefusal() {
 // The message stands below the page's own, whose button it would cover.
 function makeRoomForRefusals() {
     const style = document.createElement("style")
-    style.textContent = `.${REFUSAL} { margin-top: 8rem }`
+    style.textContent = `.${REFUSAL} { margin-top: 9rem }`
     document.head.append(style)
 }
 
@@ -108,6 +114,7 @@ app.registerExtension({
         api.addEventListener("executed", noteResult)
         api.addEventListener("execution_error", tellWhy)
         api.addEventListener("execution_start", forgetRefusal)
+        api.addEventListener("magicvideo.told", tell)
     },
     nodeCreated(node) {
         if (node.comfyClass?.startsWith(OURS)) nameChoices(node)

@@ -10,6 +10,7 @@ from playwright.sync_api import Page as Tab
 
 from magicvideo.tools.host_server import PACK, PACK_NAME
 from magicvideo.tools.page_layout import WINDOW
+from magicvideo.tools.templates import TITLES
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")  # as in bin/setup
 FLAGS = (
@@ -98,6 +99,7 @@ class Page:
         self.tab: Tab = browser.new_context(viewport=dict(zip(("width", "height"), WINDOW, strict=True))).new_page()
         self.tab.set_default_timeout(60 * SECOND)
         self.troubles: list[str] = []
+        self.warnings: list[str] = []  # of the page too
         self.tab.on("console", self._note_message)
         self.tab.on("response", self._note_answer)
         self.tab.on("pageerror", lambda error: self.troubles.append(str(error)))
@@ -106,8 +108,10 @@ class Page:
     def _note_message(self, message: ConsoleMessage) -> None:
         # The page has errors of its own, for instance about services that it may not reach. These are not ours.
         about_us = PACK_NAME.lower() in message.text.lower() or "MagicVideo_" in message.text
-        if message.type in ("error", "warning") and about_us and "Content Security Policy" not in message.text:
-            self.troubles.append(message.text)
+        if message.type in ("error", "warning"):
+            self.warnings.append(f"{message.text} ({message.location.get('url', '')})")
+            if about_us and "Content Security Policy" not in message.text:
+                self.troubles.append(message.text)
 
     def _note_answer(self, answer: Response) -> None:
         if answer.status >= 400 and f"/{PACK_NAME}/" in answer.url:
@@ -153,13 +157,13 @@ class Page:
         self.command("Comfy.BrowseTemplates")
         dialog = self.tab.get_by_role("dialog")
         dialog.get_by_role("button", name=PACK_NAME).click()
-        # These names are nobody else's, and there are enough of them for one to be among the first cards.
-        expect(dialog.get_by_test_id(re.compile("^template-workflow-demo_")).first).to_be_visible()
+        # Names that begin so are nobody else's.
+        expect(dialog.get_by_test_id(re.compile(r"^template-workflow-\d\d ")).first).to_be_visible()
         return dialog
 
     def template_card(self, dialog: Locator, name: str) -> Locator:
         """A template in the open browser, scrolled to; the page makes the cards only as somebody comes to them."""
-        card = dialog.get_by_test_id(f"template-workflow-{name}")
+        card = dialog.get_by_test_id(f"template-workflow-{TITLES[name]}")
         last = dialog.get_by_test_id(re.compile("^template-workflow-")).last
         for _ in range(20):
             last.scroll_into_view_if_needed()
