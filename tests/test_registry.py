@@ -228,7 +228,9 @@ def test_what_is_left_out_of_the_archive_is_there_and_nothing_that_the_pack_load
         "pyproject.toml",
     )
     of_the_demo = re.compile(r"workflows/(api/demo_|\d\d Demo, )")
-    assert [path for group in matched for path in group if path.startswith(loaded) and not of_the_demo.match(path)] == []
+    assert [
+        path for group in matched for path in group if path.startswith(loaded) and not of_the_demo.match(path)
+    ] == []
 
 
 def test_the_archive_lists_no_template_for_the_weights_that_it_does_not_hold() -> None:

@@ -149,7 +149,7 @@ def test_exactly_these_workflows_are_shipped_and_each_has_both_forms() -> None:
 
 
 def test_names_in_the_template_browser_are_titles_in_the_order_in_which_a_person_needs_them() -> None:
-    """First what needs no training, then training, then what is made with an adaptor, long clips last; then the demo's."""
+    """First what needs no training, then training, then with an adaptor, long clips last; then the demo's."""
     titles = list(TITLES.values())
     assert titles == sorted(titles) and len(set(title[3:] for title in titles)) == len(titles)
     for title in titles:

@@ -66,8 +66,8 @@ def long_video(graph: PageGraph) -> str:
         "8 at a time.\n\n### Change these first\n\n1. **Prompt**: another subject, background, direction.\n"
         "2. **Frames**: `batch_size` of *Empty Latent Image*.\n"
         "3. **chunk_frames** of *Causal Windows*: memory changes with it, the clip doesn't.\n"
-        f"4. **fps** of *Apply MagicVideo*; *Create Video* follows. At {LONG_FPS:g} a thing needs the whole clip for its "
-        "way.\n"
+        f"4. **fps** of *Apply MagicVideo*; *Create Video* follows. At {LONG_FPS:g} a thing needs the whole clip for "
+        "its way.\n"
     )
 
 

@@ -1,8 +1,8 @@
-"""Draws the clip that templates begin with where they draw a video anew: a boat on the sea, so that none must be looked for.
+"""Draws the clip that templates begin with where they draw a video anew, a boat on the sea.
 
     bash bin/run tools/draw_clip.py
 
-`web/page.js` puts it among the input files of whoever opens such a template.
+`web/page.js` puts it among the input files of whoever opens such a template, so that nobody must look for one.
 """
 
 import argparse
@@ -18,8 +18,14 @@ CLIP = PACK / "web" / "magicvideo_boat.mp4"
 FRAMES, FPS = 32, 8
 SIDE, FINER = 512, 2  # drawn twice as large, for smooth edges
 HORIZON = 230
-# Waves from far to near: height, depth of colour, length and height of a wave, how far it goes in a frame.
-WAVES = ((250, "#3f86b5", 120, 3, -1), (310, "#2f72a4", 170, 5, -2), (380, "#235f91", 240, 8, -3), (450, "#194c7a", 330, 11, -5))
+# Of a wave: where it is, its colour, how long and how high it is, how far it goes in a frame. From far to near.
+WAVES = (
+    (250, "#3f86b5", 120, 3, -4),
+    (310, "#2f72a4", 170, 5, -8),
+    (380, "#235f91", 240, 8, -12),
+    (450, "#194c7a", 330, 11, -20),
+)
+SKY, HAZE = (94, 164, 214), (250, 222, 178)
 HULL = ((-70, 0), (70, 0), (48, 34), (-48, 34))
 SAIL, JIB = ((-4, -8), (-4, -150), (-66, -8)), ((6, -8), (6, -130), (58, -8))
 CLOUDS = ((90, 70, 34), (330, 50, 42))
@@ -30,17 +36,18 @@ def frame(number: int) -> Image.Image:
     picture = Image.new("RGB", (SIDE * FINER, SIDE * FINER), "#f3d9b1")
     draw = ImageDraw.Draw(picture)
     for row in range(HORIZON * FINER):
-        part = row / (HORIZON * FINER)
-        draw.line((0, row, SIDE * FINER, row), tuple(round(a + (b - a) * part) for a, b in zip((94, 164, 214), (250, 222, 178), strict=True)))
+        low = row / (HORIZON * FINER)
+        colour = tuple(round(a + (b - a) * low) for a, b in zip(SKY, HAZE, strict=True))
+        draw.line((0, row, SIDE * FINER, row), colour)
     ellipse(draw, 400, 120, 38, 38, "#fff2c4")
     for left, top, size in CLOUDS:
         for place in range(4):
             ellipse(draw, left + place * size * 0.7 + 0.8 * number, top + (place % 2) * 8, size, size * 0.5, "#fdf6ea")
     draw.polygon(scaled([(0, HORIZON), (70, 180), (150, 215), (230, 165), (320, HORIZON)]), "#6d8f7a")
-    for place, (height, colour, length, swing, speed) in enumerate(WAVES):
+    for place, (y, colour, length, high, speed) in enumerate(WAVES):
         if place == 2:
             boat(draw, number)
-        crest = [(x, height + swing * math.sin(2 * math.pi * (x - speed * 4 * number) / length)) for x in range(0, SIDE + 8, 8)]
+        crest = [(x, y + high * math.sin(2 * math.pi * (x - speed * number) / length)) for x in range(0, SIDE + 8, 8)]
         draw.polygon(scaled([(0, SIDE), *crest, (SIDE, SIDE)]), colour)
     return picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 

@@ -76,7 +76,9 @@ SHOWN = {
     "image_to_video": Shown("an apple moving down on a blue background", source=SHORT),
     "train_motion": Shown("a star moving up on a black background", source=SHORT),
     "video_to_video": Shown(
-        "a fish moving left on a purple background", source=SHORT, source_prompt="a fish moving left on a blue background"
+        "a fish moving left on a purple background",
+        source=SHORT,
+        source_prompt="a fish moving left on a blue wall",
     ),
     "video_to_video_controlnet": Shown(
         "a ball moving right on a green background", source=SHORT, source_prompt="an apple moving right on a green wall"

@@ -1,8 +1,8 @@
-"""The templates of the pack: what each is called in the page's template browser, in the order in which a person needs them.
+"""The templates of the pack: what each is called in the page's template browser, in the order in which they are needed.
 
-The browser shows the name of a file and nothing else, so `workflows/TITLE.json` is the form that the page opens. The form
-that the server runs, which nobody sees, is `workflows/api/NAME.json`. Titles begin with a number, because no other way
-puts files in an order.
+The browser shows the name of a file and nothing else, so `workflows/TITLE.json` is the form that the page opens. The
+form that the server runs, which nobody sees, is `workflows/api/NAME.json`. Titles begin with a number, because nothing
+else puts files in an order.
 """
 
 from pathlib import Path

@@ -10,8 +10,8 @@ from .versions import window_frames
 logger = logging.getLogger(__name__)
 
 ONE_FRAME = (
-    "the latent batch holds one frame, so the result is one picture. For a clip, set batch_size of Empty Latent Image to "
-    "the number of frames, such as 16."
+    "the latent batch holds one frame, so the result is one picture. For a clip, set batch_size of Empty Latent Image "
+    "to the number of frames, such as 16."
 )
 
 

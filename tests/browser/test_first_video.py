@@ -1,4 +1,4 @@
-"""The clicks of README's "First video" in a ComfyUI that has never seen the pack, with the demo's model for a checkpoint."""
+"""The clicks of README's "First video" in a ComfyUI without models, with the demo's for a checkpoint."""
 
 import os
 import re

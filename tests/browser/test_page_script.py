@@ -1,4 +1,4 @@
-"""What the pack's own script does on the page: names of choices, results that play, refusals, a clip that comes along."""
+"""What the pack's own script does on the page: choices' names, results that play, refusals, a clip that comes along."""
 
 from collections.abc import Iterator
 

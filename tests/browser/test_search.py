@@ -8,8 +8,9 @@ from playwright.sync_api import expect
 
 from magicvideo.tools.host_server import PACK
 
-OURS = {node["display_name"] for node in json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text()).values()}
-# Nothing is found by "interpolate", because the pack makes no frames between frames (tests/server/test_node_listing.py).
+WORDS = json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+OURS = {node["display_name"] for node in WORDS.values()}
+# "interpolate" finds nothing, as the pack makes no frames between frames (tests/server/test_node_listing.py).
 RIGHT = {
     "animate": "Apply MagicVideo",
     "video": "Apply MagicVideo",
