@@ -88,10 +88,13 @@ function forgetRefusal() {
     refusal = null
 }
 
-// The message stands below the page's own, whose button it would cover.
+// A refusal stands below the page's own message, whose button it would cover: it, and the box that holds such messages.
 function makeRoomForRefusals() {
     const style = document.createElement("style")
-    style.textContent = `.${REFUSAL} { margin-top: 9rem }`
+    style.textContent = `
+        .${REFUSAL} { margin-top: 9rem }
+        .p-toast:has(.${REFUSAL}) { pointer-events: none }
+        .p-toast:has(.${REFUSAL}) .p-toast-message { pointer-events: auto }`
     document.head.append(style)
 }
 

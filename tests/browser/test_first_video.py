@@ -32,6 +32,7 @@ PLAYING = """() => [...document.querySelectorAll("video")].some(video =>
 def new_server(tmp_path: Path) -> Iterator[HostServer]:
     """With the pack among its custom nodes, and no model and no input file."""
     comfyui = Path(os.environ["COMFYUI_PATH"])
+    (tmp_path / "models").mkdir()
     (tmp_path / "user" / "default").mkdir(parents=True)
     (tmp_path / "user" / "default" / "comfy.settings.json").write_text('{"Comfy.TutorialCompleted": true}')
     with HostServer(comfyui, tmp_path, flags=("--cpu", *frontend_flags(comfyui))) as running:
