@@ -22,7 +22,7 @@ FrameNoiseLevels = Literal["one_a_clip", "one_a_frame", "clean_context", "finish
 # Sigma of Stable Diffusion's timestep 20, and of its timestep 500, where a frame is no longer nearly clean.
 CONTEXT_NOISE, MOST_CONTEXT_NOISE = 0.14, 1.6
 # Fields that files of before may lack.
-LATER = {"shared_noise", "frame_noise_levels", "context_noise", "head_channels"}
+LATER = {"shared_noise", "frame_noise_levels", "context_noise", "head_channels", "fps_guidance"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class AdaptorConfig:
     frame_noise_levels: how frames of a training clip had their noise; unless it was one level a clip, the adaptor is
     meant to be sampled frame after frame.  context_noise: the sigma at which it is then shown finished frames.
     head_channels: channels of each head of the attention, whose number then follows from the site's; 0 for ``heads``
-    heads at all sites.
+    heads at all sites.  fps_guidance: clips without a caption had no frame rate either in training, so that guidance
+    strengthens the frame rate; the negative side is then not told it.
     """
 
     sites: tuple[Site, ...]
@@ -53,6 +54,7 @@ class AdaptorConfig:
     frame_noise_levels: FrameNoiseLevels = "one_a_clip"
     context_noise: float = CONTEXT_NOISE
     head_channels: int = 0
+    fps_guidance: bool = False
 
     def __post_init__(self) -> None:
         whole = {"frames": (1, 1024), "heads": (1, 256), "rank": (0, 4096), "head_channels": (0, 4096)}
@@ -63,8 +65,11 @@ class AdaptorConfig:
                 raise ValueError(f"{name} must be a whole number from {least} to {most}, found {value!r}")
         if self.time_channels % 2:
             raise ValueError(f"time_channels must be even, found {self.time_channels}")
-        if type(self.rotary) is not bool or not isinstance(self.base, str):
-            raise ValueError(f"rotary must be true or false and base a name, found {self.rotary!r} and {self.base!r}")
+        for name in ("rotary", "fps_guidance"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} must be true or false, found {getattr(self, name)!r}")
+        if not isinstance(self.base, str):
+            raise ValueError(f"base must be a name, found {self.base!r}")
         check_shared_noise(self.shared_noise)
         if self.frame_noise_levels not in get_args(FrameNoiseLevels):
             known = ", ".join(get_args(FrameNoiseLevels))

@@ -9,6 +9,9 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+# The rate of a clip whose frame rate the network is not to know.
+NOT_TOLD = 0.0
+
 
 def sinusoid(values: Tensor, channels: int) -> Tensor:
     """n -> n c: cosines, then sines, of the value at c / 2 rates from 1 down to 1 / 10000 (Vaswani et al. 2017)."""

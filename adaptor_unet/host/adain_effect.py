@@ -17,8 +17,9 @@ from ..frame_adaptor import apply_change, scale_and_shift
 from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for
+from .call_part import CallPart, Options, block_of
 from .causal_sampling import finished_frames
-from .effect import CallPart, Effect, Options, block_of
+from .effect import Effect
 from .frame_cache import CallCache
 from .held_self_attention import HeldSelfAttention
 from .layout import clip_layout

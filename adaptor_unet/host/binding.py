@@ -17,15 +17,17 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
+from .call_part import Options
 from .causal_sampling import causal_sampling, finished_frames, with_kept_frames
 from .causal_windows import CausalWindows, windows_of, with_frame_record
 from .compiled_call import CompiledCalls, uncompiled
-from .effect import Effect, Options
+from .effect import Effect
 from .frame_cache import ONCE, MadeOnce
 from .hints import own_hints
 from .layout import check_batch, tell_of_one_frame, window_places
 from .memory import planned_shape
 from .moving_preview import sample_together
+from .negative_sides import NEGATIVES, negative_conditionings, with_negative_sides
 from .noise import noise_as_trained
 from .step_state import refuse_step_state
 from .unet_call import acting_in_call, with_effects_of_call
@@ -105,6 +107,7 @@ class Binding:
         causal = causal_sampling(self.effects, len(noise), model_options)
         options = {**model_options.get("transformer_options", {}), ONCE: made_once}
         options |= {BATCH_FRAMES: len(noise)} if causal is None else {}
+        options[NEGATIVES] = negative_conditionings(guider)
         extra_args = {**extra_args, "model_options": {**model_options, "transformer_options": options}}
         sample = partial(causal.sample if causal else sample_together, executor)
         try:
@@ -141,6 +144,7 @@ class Binding:
         """One denoising call, or a window's or chunk's share of it."""
         if not self.acts(model_options):
             return executor(model, conds, x_in, timestep, model_options)
+        model_options = with_negative_sides(model_options, conds)
         finished = finished_frames(model_options.get("transformer_options", {}))
         if finished is None:
             return self.denoise(executor, model, conds, x_in, timestep, model_options)

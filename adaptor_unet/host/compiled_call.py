@@ -17,8 +17,10 @@ import torch
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor, nn
 
-from .effect import CallPart, Effect, Options
+from .call_part import CallPart, Options
+from .effect import Effect
 from .frame_cache import ONCE, OPTION, CallCache, MadeOnce, cache_of_call
+from .negative_sides import negative_in_call
 from .unet_call import COMPILED, Acting, parts_of
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class CompiledCalls:
         settings = options.get(COMPILED)
         if not acting or settings is None:
             return parts_of(acting, cache_of_call(options)), WrapperExecutor.__call__
-        key = tuple((id(effect), layout) for effect, layout in acting)
+        key = (negative_in_call(options), *((id(effect), layout) for effect, layout in acting))
         why_not = self.why_not(acting, options, unet) or (self.calls[key].why_not if key in self.calls else "")
         if why_not:
             self.tell(f"The model is compiled, but runs uncompiled here: {why_not}.")

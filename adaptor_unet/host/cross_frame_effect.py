@@ -21,7 +21,8 @@ from ..cross_frame_attention import MOST_QUERIES_GPU, CrossFrameKvCache, LookBac
 from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for, unet_of
-from .effect import Block, CallPart, Effect, Options, is_replaced
+from .call_part import Block, CallPart, Options, is_replaced
+from .effect import Effect
 from .frame_cache import CallCache
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
 

@@ -6,23 +6,19 @@ one is told in ``docs/add_an_effect.md``.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import ModelSamplingDiscrete
-from torch import Tensor, nn
 
 from ..frame_layout import FrameLayout
+from .call_part import CallPart, Options
 from .causal_sampling import SamplingOrder
 from .frame_cache import CallCache
 from .noise_levels import NoiseLevels
 
-Options = dict[str, Any]  # the host's transformer options
-Block = tuple[str, int, int]  # a transformer as the host counts it: side of the UNet, block, number in it
-Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 Self = TypeVar("Self", bound="Effect")
 
 
@@ -64,7 +60,7 @@ class Effect:
         return cls(**settings)
 
     @classmethod
-    def parts(cls: type[Self], acting: Sequence[tuple[Self, FrameLayout]], cache: CallCache) -> list["CallPart"]:
+    def parts(cls: type[Self], acting: Sequence[tuple[Self, FrameLayout]], cache: CallCache) -> list[CallPart]:
         """What the effects of this class do in one call of the UNet.
 
         ``acting`` are those that act at its noise level, in the order of their nodes, each with the frames that the
@@ -112,55 +108,3 @@ class Effect:
     def cache_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
         """Bytes of all that it keeps of the frames before, when a clip of so many frames comes in chunks."""
         return 0
-
-
-@dataclass(frozen=True)
-class CallPart:
-    """What acts during one call of the UNet.  Made for one call and dropped after it.
-
-    ``hooks`` act behind modules of the UNet, by name.  ``first`` and ``last`` are the host's attention patches, by the
-    host's names, before and behind those of other nodes.  ``self_attention`` takes the place of a block's own, where no
-    other node has replaced it.
-    """
-
-    hooks: dict[str, Hook] = field(default_factory=dict)
-    first: dict[str, Callable] = field(default_factory=dict)
-    last: dict[str, Callable] = field(default_factory=dict)
-    self_attention: dict[Block, Callable] = field(default_factory=dict)
-
-    @contextmanager
-    def hooked(self, unet: nn.Module) -> Iterator[None]:
-        """The hooks are on the UNet for as long as the context lasts."""
-        handles = []
-        try:
-            for name, hook in self.hooks.items():
-                handles.append(unet.get_submodule(name).register_forward_hook(hook))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def patched(self, transformer_options: Options) -> Options:
-        """The options with the patches added; the caller's dicts and lists stay as they are."""
-        patches = dict(transformer_options.get("patches", {}))
-        for name, patch in self.first.items():
-            patches[name] = [patch, *patches.get(name, [])]
-        for name, patch in self.last.items():
-            patches[name] = [*patches.get(name, []), patch]
-        options = {**transformer_options, "patches": patches}
-        if self.self_attention:
-            replaced = transformer_options.get("patches_replace", {})
-            theirs = replaced.get("attn1", {})
-            ours = {block: own for block, own in self.self_attention.items() if not is_replaced(block, theirs)}
-            options["patches_replace"] = {**replaced, "attn1": {**theirs, **ours}}
-        return options
-
-
-def block_of(options: Options) -> Block:
-    """The transformer that a patch is called for: side of the UNet, block, and number in it."""
-    return (*options["block"], options.get("block_index", 0))
-
-
-def is_replaced(block: Block, replaced: dict) -> bool:
-    """Whether another node's self-attention stands there: by its transformer, or by its block for all of them."""
-    return block in replaced or block[:2] in replaced

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .effect import Options
+from .call_part import Options
 
 
 class HeldSelfAttention:

@@ -15,17 +15,20 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..adaptor import VideoAdaptor
+from ..fps_embedding import NOT_TOLD
 from ..frame_adaptor import apply_change, scale_and_shift
 from ..frame_layout import FrameLayout, indices
 from ..temporal_attention import KvCache
 from .base_model import check_fit, unet_of
 from .binding import with_effect
+from .call_part import CallPart, Options, block_of
 from .causal_sampling import SamplingOrder
-from .effect import CallPart, Effect, Options, block_of
+from .effect import Effect
 from .frame_cache import CallCache
 from .held_self_attention import HeldSelfAttention
 from .hosted import load_with, on_card_of
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
+from .negative_sides import negative_in_call
 
 Order = Literal["auto", "together", "frame by frame"]
 # Tensors of a block's size that live at once beside the host's own: the block's input, its self-attention, and the
@@ -58,7 +61,7 @@ class Motion(Effect):
         if self.order not in get_args(Order):
             raise ValueError(f"order of {self.node} must be one of {', '.join(get_args(Order))}; found {self.order!r}.")
         SamplingOrder(self.chunk, later_cfg=self.later_cfg)  # checks the two
-        if not all(math.isfinite(rate) and rate > 0 for rate in self.rates):
+        if not all(math.isfinite(rate) and rate >= NOT_TOLD for rate in self.rates):
             raise ValueError(f"fps of Apply MagicVideo must be a finite number above 0, found {self.fps}.")
 
     @classmethod
@@ -145,8 +148,9 @@ class MotionCall:
         have = [one for one in self.motions if one[0].adaptor.fps is not None]
         if not have:
             return embedding
-        key = (self.key, "fps", embedding.dtype, embedding.device)
-        return embedding + self.cache.once(key, lambda: sum(fps_embedding(*one, embedding) for one in have))
+        negative = negative_in_call(transformer_options)
+        key = (self.key, "fps", negative, embedding.dtype, embedding.device)
+        return embedding + self.cache.once(key, lambda: sum(fps_embedding(*one, negative, embedding) for one in have))
 
     def before_attention(self, z: Tensor, k: Tensor, v: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:
         """Keeps the normalised input z, ``n p c``, which temporal attention reads too."""
@@ -199,12 +203,17 @@ def has(motion: Motion, part: str, name: str | None = None) -> bool:
     return part in config.parts and (name is None or name in config.places)
 
 
-def fps_embedding(motion: Motion, layout: FrameLayout, like: Tensor) -> Tensor:
+def fps_embedding(motion: Motion, layout: FrameLayout, negative: tuple[bool, ...], like: Tensor) -> Tensor:
     """``n c`` or, of one frame rate, ``1 c``: what a motion adds to the time embedding, for embeddings ``like`` these.
 
-    Rates stay in fp32 until after the sinusoid.
+    ``negative``: which conditionings are; they are not told the rate if that is how the adaptor was trained.  Rates
+    stay in fp32 until after the sinusoid.
     """
-    rates = torch.tensor(motion.rates).to(like.device)
+    rates = motion.rates
+    if motion.adaptor.config.fps_guidance and any(negative):
+        clips = layout.batch // len(negative)
+        rates = [NOT_TOLD if one else rates[clip % len(rates)] for one in negative for clip in range(clips)]
+    rates = torch.tensor(rates).to(like.device)
     added = motion.strength * motion.adaptor.fps(rates, like.dtype)
     return added if len(added) == 1 else repeat(added, "b c -> (b f) c", f=layout.frames)
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ..frame_layout import FrameLayout
 from ..motion_module import MOST_TOKENS, MotionModule, MotionModuleConfig, frames_apart, frames_beside
 from .base_model import family_of, unet_of
-from .effect import CallPart, Effect, Options
+from .call_part import CallPart, Options
+from .effect import Effect
 from .frame_cache import CallCache
 from .hosted import load_with, on_card_of
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE

@@ -22,6 +22,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..adaptor import VideoAdaptor
+from ..fps_embedding import NOT_TOLD
 from ..frame_layout import FrameLayout
 from ..frame_noise import clip_noise
 from ..motion_module import MotionModule
@@ -227,6 +229,8 @@ class TrainingGuider:
     ) -> None:
         self.inner_model, self.network, self.texts, self.settings = denoiser, network, texts, settings
         self.next_pass = next_pass
+        untold = isinstance(network, VideoAdaptor) and network.config.fps_guidance
+        self.rates = (settings.fps, NOT_TOLD if untold else settings.fps)
         self.conds: Conditionings = [[{"uuid": "wanted"}], [{"uuid": "empty"}]]
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
@@ -244,7 +248,7 @@ class TrainingGuider:
         places = tuple(options["context_window"].index_list)
         layout, cache = FrameLayout(2, places, (0,) * len(places)), finished_frames(options).of_call((0, 1))
         twice, levels = repeat(x, "f c h w -> (b f) c h w", b=2), repeat(sigma, "f -> (b f)", b=2)
-        out = denoiser.predict(twice, levels, self.texts, (self.settings.fps,) * 2, self.network, layout, cache)
+        out = denoiser.predict(twice, levels, self.texts, self.rates, self.network, layout, cache)
         return list(rearrange(denoiser.denoised(out, twice, levels), "(b f) c h w -> b f c h w", b=2))
 
 

@@ -8,8 +8,9 @@ from comfy.model_base import BaseModel
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 
 from ..frame_layout import FrameLayout
+from .call_part import CallPart, Options
 from .causal_sampling import finished_frames
-from .effect import CallPart, Effect, Options
+from .effect import Effect
 from .frame_cache import ONCE, CallCache
 from .layout import clip_layout
 from .noise_levels import NoiseLevels, sigma_where_it_counts

@@ -21,6 +21,7 @@ from einops import rearrange, reduce, repeat
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..fps_embedding import NOT_TOLD
 from ..frame_noise import clip_noise
 from ..temporal_network import Network
 from .data.data_settings import LATENT_PIXELS
@@ -256,7 +257,8 @@ class TrainingRun:
         dropped = float(torch.rand(1, generator=generator)) < settings.caption_dropout
         text = self.clips.empty_text if dropped else clip.text
         noise = clip_noise(shape, generator, shared)
-        example = Example(clip.latents, noise, timesteps, text, clip.fps or STILL_FPS, predicted=predicted)
+        fps = NOT_TOLD if dropped and settings.fps_guidance else clip.fps or STILL_FPS
+        example = Example(clip.latents, noise, timesteps, text, fps, predicted=predicted)
         if settings.frame_noise_levels != "finished_frames":
             return example
         finished = draw_context(settings, levels, frames, generator)

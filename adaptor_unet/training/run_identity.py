@@ -28,7 +28,7 @@ SHARES = ("teacher_share", "prediction_share")
 
 def trained_config(settings: TrainingSettings, config: AdaptorConfig) -> AdaptorConfig:
     """What an adaptor says of itself once it is trained so."""
-    return replace(config, frame_noise_levels=settings.frame_noise_levels)
+    return replace(config, frame_noise_levels=settings.frame_noise_levels, fps_guidance=settings.fps_guidance)
 
 
 def adaptor_identity(settings: TrainingSettings, config: AdaptorConfig) -> dict[str, str]:

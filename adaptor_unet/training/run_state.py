@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..adaptor import AdaptorConfig
 from ..whole_file import content_name, save_tensors
 from .trainables import MovingAverage
 
@@ -100,11 +101,19 @@ def check_identity(path: Path, found: dict[str, Any], run_identity: dict[str, An
     for name, value in run_identity.items():
         if name in ADDED_LATER and name not in found:
             logger.warning("%s is of an earlier version, which did not note %s: not compared.", path.name, name)
-        elif found.get(name) != value:
+        elif found.get(name) != value and not (name == "adaptor" and is_the_same_adaptor(found.get(name), value)):
             raise StateError(
                 f"{path} belongs to a run with {difference(name, found.get(name), value)}. "
                 "Set it back, or begin a new run with another output."
             )
+
+
+def is_the_same_adaptor(found: object, wanted: str) -> bool:
+    """Whether two adaptors' settings as JSON say the same: of an earlier version some may be missing."""
+    try:
+        return AdaptorConfig.from_json(str(found)) == AdaptorConfig.from_json(wanted)
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def read_state(path: Path) -> tuple[dict[str, Any], int, dict[str, Tensor]]:

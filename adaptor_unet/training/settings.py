@@ -105,6 +105,9 @@ class TrainingSettings:
     caption_dropout: float = setting(
         0.1, "Share of clips shown with an empty caption, so that guidance works.", share=True
     )
+    fps_guidance: bool = setting(
+        False, "Without a caption clips are shown without their frame rate too, so that guidance strengthens both."
+    )
     still_share: float = setting(0.1, "Share of steps on single frames with the adaptor.", share=True)
     base_still_share: float = setting(
         0.0, "Share of steps on single frames without it, to keep a tuned base an image model.", share=True

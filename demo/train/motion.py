@@ -62,6 +62,8 @@ SETTINGS = TrainingSettings(
     validation_clips=HELD_OUT,
     sample_every=0,
 )
+# Settings that the command line may change.
+OPTIONS = ("high_noise_share", "frame_noise_levels", "fps_guidance", "caption_dropout")
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ def main() -> int:
     parser.add_argument("--shared-noise", type=float, help="of the adaptor from now on; without it, as it is")
     parser.add_argument("--high-noise-share", type=float, default=SETTINGS.high_noise_share)
     parser.add_argument("--frame-noise-levels", choices=get_args(FrameNoiseLevels), default=SETTINGS.frame_noise_levels)
+    parser.add_argument("--fps-guidance", action="store_true", help="clips without a caption have no frame rate either")
+    parser.add_argument("--caption-dropout", type=float, default=SETTINGS.caption_dropout)
     parser.add_argument("--name", default="tuned")
     parser.add_argument("--rank", type=int, default=0, help="of T-Attn; 0 for full (default)")
     parser.add_argument("--start", type=Path, help="narrow adaptor to begin from; without it, a new one")
@@ -186,7 +190,7 @@ def main() -> int:
     full = options.base_tuning == "full"
     still_share = SETTINGS.base_still_share if full else 0.0
     changed = {"steps": options.steps, "base_tuning": options.base_tuning, "base_still_share": still_share}
-    changed |= {name: getattr(options, name) for name in ("high_noise_share", "frame_noise_levels")}
+    changed |= {name: getattr(options, name) for name in OPTIONS}
     changed |= {name: options.rate * getattr(SETTINGS, name) for name in ("learning_rate", "base_rate")}
     settings = TrainingSettings(**{**vars(SETTINGS), **changed})
     model = narrow_model(load_file(options.base))

@@ -61,11 +61,14 @@ class Scene:
 def draw_scene(
     generator: random.Random, choices: list[Couple], frames: int = FRAMES, rates: Sequence[float] = FRAME_RATES
 ) -> Scene:
-    """A scene drawn at random; its path of so many frames is inside the picture, or in the middle where it can't be."""
+    """A scene drawn at random; its path of so many frames is inside the picture, or in the middle where it can't be.
+
+    It begins where it would at the slowest of the rates, so that the place does not tell how fast things will go.
+    """
     subject, background = generator.choice(choices)
     direction = None if generator.random() < STANDING else generator.choice(list(DIRECTIONS))
     fps = generator.choice(rates)
-    way = SPEED * (frames - 1) / fps
+    way = SPEED * (frames - 1) / min(rates)
     dx, dy = DIRECTIONS[direction] if direction else (0, 0)
     x, y = (_start(generator, step * way) for step in (dx, dy))
     return Scene(subject, background, direction, SIZE, x, y, fps)

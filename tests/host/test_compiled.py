@@ -17,7 +17,8 @@ from ways import cross_frame, features
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.host.base_model import config_for
 from magicvideo.adaptor_unet.host.binding import with_causal_windows, with_effect
-from magicvideo.adaptor_unet.host.effect import CallPart, Effect
+from magicvideo.adaptor_unet.host.call_part import CallPart
+from magicvideo.adaptor_unet.host.effect import Effect
 from magicvideo.adaptor_unet.host.frame_cache import CallCache
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
@@ -56,9 +57,10 @@ def compiled(model: ModelPatcher) -> Iterator[ModelPatcher]:
     torch._dynamo.utils.counters.clear()
 
 
-def moving(model: ModelPatcher, seed: int = 1) -> ModelPatcher:
+def moving(model: ModelPatcher, seed: int = 1, **settings: object) -> ModelPatcher:
     """An adaptor of few operations, since each of them takes torch time to read."""
-    return trained(hosted(new_adaptor(config_for(model, frames=4, parts=("frame", "spatial")), "random")), seed=seed)
+    config = config_for(model, **{"frames": 4, "parts": ("frame", "spatial"), **settings})
+    return trained(hosted(new_adaptor(config, "random")), seed=seed)
 
 
 def graphs() -> int:
@@ -134,6 +136,18 @@ def test_what_is_compiled_for_one_effect_serves_no_other(
         expected, found = (sample(one, 2, cfg=1.0) for one in ways)
         assert relative(found, expected) <= CLOSE
     assert graphs() == 3
+
+
+@pytest.mark.slow
+@pytest.mark.on_newest
+def test_the_two_sides_of_guidance_may_be_told_different_things_in_calls_of_their_own(
+    model: ModelPatcher, compiled: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adaptor = moving(model, parts=("fps",), fps_guidance=True)
+    monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30)  # so that each side comes alone
+    expected, found = (sample(bind(one, adaptor), 2, steps=3) for one in (model, compiled))
+    assert relative(found, expected) <= CLOSE
+    assert graphs() == 2
 
 
 def test_a_call_that_torch_cannot_compile_runs_uncompiled_and_says_why(

@@ -58,6 +58,7 @@ BAD_FIELDS = [
     ("embedding_channels", 0),
     ("embedding_channels", 65_537),
     ("base", None),
+    ("fps_guidance", 1),
     ("base", 15),
     ("sites", []),
     ("sites", ["input_blocks.0.0"]),
@@ -115,6 +116,7 @@ def test_no_field_may_be_missing_in_json(small_config: AdaptorConfig, field: str
 
 def test_a_file_of_before_shares_no_noise_and_had_one_noise_level_a_clip(small_config: AdaptorConfig) -> None:
     later = {"shared_noise": 0.3, "frame_noise_levels": "one_a_frame", "context_noise": 0.3, "head_channels": 2}
+    later |= {"fps_guidance": True}
     assert set(later) == LATER
     settings = json.loads(dataclasses.replace(small_config, **later).to_json())
     for name in LATER:

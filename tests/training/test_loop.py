@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy import CONVOLUTION, Told, ToyDenoiser, toy_adaptor, toy_clips, toy_data, toy_run
 
+from magicvideo.adaptor_unet.fps_embedding import NOT_TOLD
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.loop import Example, TrainingError
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
@@ -86,6 +87,18 @@ def test_captions_are_dropped_in_their_share(tmp_path: Path) -> None:
     settings, clips = TrainingSettings(caption_dropout=0.25, batch=400, **FAST), toy_data()
     dropped = sum(example.text is clips.empty_text for example in drawn(settings, tmp_path, clips=clips))
     assert dropped == pytest.approx(100, abs=25)
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_without_a_caption_a_clip_has_no_frame_rate_either_where_guidance_is_to_lead_to_it(
+    guided: bool, tmp_path: Path
+) -> None:
+    settings, clips = TrainingSettings(caption_dropout=0.5, fps_guidance=guided, batch=40, **FAST), toy_data()
+    examples = drawn(settings, tmp_path, clips=clips)
+    dropped = [example.fps == NOT_TOLD for example in examples if example.text is clips.empty_text]
+    assert dropped == [guided] * len(dropped) and dropped
+    assert all(example.fps != NOT_TOLD for example in examples if example.text is not clips.empty_text)
+    assert toy_run(settings, tmp_path, clips=clips).trainables.adaptor.config.fps_guidance == guided
 
 
 def test_timesteps_are_drawn_from_all_or_in_the_wanted_share_from_the_noisier_half(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A run that is interrupted and resumed is the run that was never interrupted."""
 
+import json
 import os
 import signal
 import subprocess
@@ -199,6 +200,15 @@ def test_a_state_of_an_earlier_version_that_noted_no_clips_is_gone_on_from_with_
     run.train()
     assert toy_run(TrainingSettings(**SETTINGS), tmp_path).resume()
     assert "did not note clip_contents" in caplog.text
+
+
+def test_a_state_of_an_earlier_version_whose_adaptor_had_fewer_settings_is_gone_on_from(tmp_path: Path) -> None:
+    run = toy_run(TrainingSettings(**SETTINGS), tmp_path, Told(stop_at=4))
+    config = json.loads(run.state.run_identity["adaptor"])
+    del config["head_channels"], config["fps_guidance"]
+    run.state.run_identity["adaptor"] = json.dumps(config)
+    run.train()
+    assert toy_run(TrainingSettings(**SETTINGS), tmp_path).resume()
 
 
 def test_what_differs_between_two_adaptors_is_said(tmp_path: Path) -> None:

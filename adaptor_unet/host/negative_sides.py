@@ -1,0 +1,40 @@
+"""Which conditionings of a call are negative ones, from which guidance leads away.
+
+A guider names its conditionings, but hands them to the model as a list, in an order of its own.
+"""
+
+from typing import Any
+
+from comfy.samplers import CFGGuider
+
+Options = dict[str, Any]
+
+# Where the options of a sampling hold its negative conditionings, each by the names of its parts.
+NEGATIVES = "magicvideo_negatives"
+# Where the options of a denoising call hold their places in its list.
+SIDES = "magicvideo_negative_sides"
+
+
+def negative_conditionings(guider: CFGGuider) -> frozenset[tuple]:
+    """Those that the guider calls negative, each by the names of its parts."""
+    return frozenset(names_of(entries) for side, entries in guider.conds.items() if "negative" in side and entries)
+
+
+def names_of(entries: list[dict[str, Any]]) -> tuple:
+    """The host's names of a conditioning's parts.  One part's alone would not do: of an area it has a namesake."""
+    return tuple(entry["uuid"] for entry in entries)
+
+
+def with_negative_sides(model_options: Options, conds: list[list[dict[str, Any]] | None]) -> Options:
+    """The options of a denoising call with these conditionings."""
+    options = model_options.get("transformer_options", {})
+    if not (negatives := options.get(NEGATIVES)):
+        return model_options
+    sides = frozenset(side for side, entries in enumerate(conds) if entries and names_of(entries) in negatives)
+    return {**model_options, "transformer_options": {**options, SIDES: sides}}
+
+
+def negative_in_call(transformer_options: Options) -> tuple[bool, ...]:
+    """Of each conditioning of a UNet call, in the order of its rows, whether it is negative."""
+    sides = transformer_options.get(SIDES, ())
+    return tuple(side in sides for side in transformer_options.get("cond_or_uncond") or [0])
