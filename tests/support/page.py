@@ -54,6 +54,11 @@ WATCH = """async () => {
     api.addEventListener("execution_success", () => { seen.ended += 1 })
     api.addEventListener("execution_error", event => { seen.failed = event.detail.exception_message })
 }"""
+OPEN_TEMPLATE = """async ([pack, title]) => {
+    const { api } = window.comfyAPI.api
+    const graph = await (await fetch(api.apiURL(`/workflow_templates/${pack}/${title}.json`))).json()
+    await app.loadGraphData(graph, true, true, title, { openSource: "template" })
+}"""
 # Whether a graph of the pack has come: the page has one of its own, which may come late.
 OURS = "app.graph._nodes.some(node => node.type.startsWith('MagicVideo_'))"
 # A graph without what differs each time it is loaded: places are rounded, and links may be numbered anew.
@@ -180,6 +185,13 @@ class Page:
         self.template_card(self.templates(), name).click()
         self.wait(OURS)
         expect(self.tab.get_by_role("dialog")).to_have_count(0)
+
+    def open_template_file(self, name: str) -> None:
+        """Opens a template by what a click on its card calls; the browser of all templates takes long to come."""
+        self.run("app.graph.clear()")
+        self.run(OPEN_TEMPLATE, [PACK_NAME, TITLES[name]])
+        self.wait(OURS)
+        self.tab.wait_for_timeout(SECOND // 2)  # the view follows the graph
 
     def open_graph(self, graph: dict[str, Any]) -> None:
         """Opens a graph as if its file had been chosen."""
