@@ -17,7 +17,7 @@ const CLIP = "magicvideo_boat.mp4"
 const REFUSAL = "magicvideo-refusal"
 
 let words = {}
-let refusal = null
+let shown = [] // messages of the run, until the next one begins
 const results = new Set()
 
 // Words of the nodes in the page's language, as ComfyUI gathers them from locales/; none where there are none.
@@ -73,19 +73,23 @@ function isOurs({ node_type, traceback }) {
 function tellWhy({ detail }) {
     if (!isOurs(detail) || !app.extensionManager?.setting?.get("Comfy.RightSidePanel.ShowErrorsTab")) return
     const summary = app.graph.getNodeById(detail.node_id)?.title ?? detail.node_type
-    refusal = { severity: "error", summary, detail: detail.exception_message.trim(), styleClass: REFUSAL }
-    app.extensionManager.toast.add(refusal)
+    show({ severity: "error", summary, detail: detail.exception_message.trim(), styleClass: REFUSAL })
 }
 
 // What the log says too, and what nobody would look for there.
 function tell({ detail: { node, words } }) {
     const detail = words[0].toUpperCase() + words.slice(1)
-    app.extensionManager?.toast?.add({ severity: "info", summary: node, detail, life: 20000 })
+    show({ severity: "info", summary: node, detail })
 }
 
-function forgetRefusal() {
-    if (refusal) app.extensionManager.toast.remove(refusal)
-    refusal = null
+function show(message) {
+    app.extensionManager?.toast?.add(message)
+    shown.push(message)
+}
+
+function forgetLastRun() {
+    for (const message of shown) app.extensionManager?.toast?.remove(message)
+    shown = []
 }
 
 // A refusal stands below the page's own message, whose button it would cover: it, and the box that holds such messages.
@@ -116,7 +120,7 @@ app.registerExtension({
         makeRoomForRefusals()
         api.addEventListener("executed", noteResult)
         api.addEventListener("execution_error", tellWhy)
-        api.addEventListener("execution_start", forgetRefusal)
+        api.addEventListener("execution_start", forgetLastRun)
         api.addEventListener("magicvideo.told", tell)
     },
     nodeCreated(node) {
