@@ -40,10 +40,10 @@ HELD_TENSORS = 3
 class Motion(Effect):
     """Settings of one Apply node; raises ValueError if unusable.
 
-    fps: frames a second, one for all clips of a call or one for each (in training).  ``patcher`` is the host's hold on
-    the adaptor, None in training.  ``order``: whether frames are sampled together or one after the other, ``chunk`` at
-    a time; ``auto`` does what the adaptor was trained for.  ``later_cfg``: guidance of the frames that then have
-    finished ones before them, 0 for the sampler's.
+    fps: frames a second, one for all clips of a call or one for each (in training), which may then be NOT_TOLD.
+    ``patcher`` is the host's hold on the adaptor, None in training.  ``order``: whether frames are sampled together or
+    one after the other, ``chunk`` at a time; ``auto`` does what the adaptor was trained for.  ``later_cfg``: guidance
+    of the frames that then have finished ones before them, 0 for the sampler's.
     """
 
     node: ClassVar[str] = "Apply MagicVideo"
@@ -61,7 +61,8 @@ class Motion(Effect):
         if self.order not in get_args(Order):
             raise ValueError(f"order of {self.node} must be one of {', '.join(get_args(Order))}; found {self.order!r}.")
         SamplingOrder(self.chunk, later_cfg=self.later_cfg)  # checks the two
-        if not all(math.isfinite(rate) and rate >= NOT_TOLD for rate in self.rates):
+        told = [rate for rate in self.rates if rate != NOT_TOLD or self.fps == NOT_TOLD]
+        if not all(math.isfinite(rate) and rate > 0 for rate in told):
             raise ValueError(f"fps of Apply MagicVideo must be a finite number above 0, found {self.fps}.")
 
     @classmethod

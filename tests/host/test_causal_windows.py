@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_host import Sampler, build_model, conditioning, trained
+from small_host import Sampler, conditioning, trained
 from stock_windows import NO_ANCHOR, with_windows
 from ways import Way, cross_frame, features, last_frames, latents, moved, sharp_model, untrained
 
@@ -363,9 +363,8 @@ def planned_bytes(monkeypatch: pytest.MonkeyPatch, *runs: object) -> list[float]
 
 
 def test_the_host_plans_memory_for_a_chunk_and_its_past_whatever_the_length(
-    sample: Sampler, monkeypatch: pytest.MonkeyPatch
+    model: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = build_model(model_channels=64)  # of which the past weighs as much as a frame
     adaptor = fresh_adaptor(model, frames=32)
     bound = bind(model, adaptor)
     ours, offloaded = with_causal_windows(bound, 4), with_causal_windows(bound, 4, offload=True)

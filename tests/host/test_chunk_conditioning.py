@@ -13,7 +13,7 @@ from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 
-CLOSE = 2e-5
+CLOSE = 1e-4
 FRAMES = 10
 
 

@@ -51,7 +51,7 @@ def test_the_negative_side_is_not_told_the_frame_rate(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, guided: bool
 ) -> None:
     adaptor.model.config = replace(adaptor.model.config, fps_guidance=guided)
-    moving, untold = bind(model, adaptor, fps=FPS), bind(model, adaptor, fps=NOT_TOLD if guided else FPS)
+    moving, untold = bind(model, adaptor, fps=FPS), bind(model, adaptor, fps=(NOT_TOLD if guided else FPS,))
     wanted, away = in_one_step(sample, moving, POSITIVE), in_one_step(sample, untold, NEGATIVE)
     assert relative(in_one_step(sample, moving, NEGATIVE), away) > 1e-3 or not guided, "the rate makes no difference"
     assert relative(in_one_step(sample, moving, POSITIVE, cfg=3.0), away + 3 * (wanted - away)) < 1e-4
@@ -63,7 +63,7 @@ def test_a_part_of_the_picture_keeps_its_frame_rate_on_its_own_side(
     """The host gives an area of one side to the other side too, by the same name."""
     area = nodes.ConditioningSetArea().append(conditioning(3), 32, 64, 0, 0, 1.0)[0]
     both = nodes.ConditioningCombine().combine(POSITIVE, area)[0]
-    moving, untold = (bind(model, adaptor, fps=fps) for fps in (FPS, NOT_TOLD))
+    moving, untold = (bind(model, adaptor, fps=(fps,)) for fps in (FPS, NOT_TOLD))
     # Where guidance is 1 the host leaves the other side away, so it is asked for at 2 and 3.
     two, three = (in_one_step(sample, moving, both, cfg) for cfg in (2.0, 3.0))
     wanted = in_one_step(sample, moving, both)
