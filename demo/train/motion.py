@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
-from magicvideo.adaptor_unet.checkpoint import load, save
+from magicvideo.adaptor_unet.checkpoint import FPS, load, save
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
 from magicvideo.adaptor_unet.temporal_network import Network
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips, content_of
@@ -146,15 +146,15 @@ def narrow_training(
         accelerator(cpu=not torch.cuda.is_available()),
         watchers,
         resume=resume,
-        export=export or partial(write, output),
+        export=export or partial(write, output, clips.usual_fps),
         memory_format=torch.channels_last,
         **more,
     )
 
 
-def write(output: Output, trainables: Trainables, step: int, final: bool) -> None:
-    """The narrow adaptor and, if it is tuned, the narrow base."""
-    save(trainables.adaptor, output.adaptor, {"ss_steps": str(step)}, overwrite=True)
+def write(output: Output, fps: float, trainables: Trainables, step: int, final: bool) -> None:
+    """The narrow adaptor, which says its usual frame rate, and, if it is tuned, the narrow base."""
+    save(trainables.adaptor, output.adaptor, {"ss_steps": str(step), FPS: f"{fps:g}"}, overwrite=True)
     if trainables.settings.base_tuning == "full":
         metadata = {"format": "pt", "title": "image network of the demo model, narrow, tuned on clips"}
         save_tensors(output.base, half_precision(trainables.base.state_dict().items()), metadata)
