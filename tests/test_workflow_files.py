@@ -6,37 +6,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
+from pack import ROOT
 
-WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
-NAMES = (
-    "text_to_video",
-    "text_to_video_controlnet",
-    "text_to_video_lora",
-    "prompts_over_time",
-    "long_video",
-    "long_video_controlnet",
-    "extend_clip",
-    "image_to_video",
-    "loop",
-    "train_motion",
-    "video_to_video_controlnet",
-    "long_video_to_video_controlnet",
-    "motion_module_text_to_video",
-    "motion_module_fast",
-    "motion_module_video_to_video",
-    "motion_module_long_video_to_video",
-    "motion_module_loop",
-    "sdxl_video_to_video",
-    "sdxl_train_motion",
-    "demo_text_to_video",
-    "demo_prompts_over_time",
-    "demo_long_video",
-    "demo_image_to_video",
-    "demo_extend_clip",
-    "demo_loop",
-    "demo_train_motion",
-)
+from magicvideo.tools.draw_clip import CLIP, FRAMES, SIDE, draw_clip
+from magicvideo.tools.templates import TITLES, WORKFLOWS, page_form, server_form
+
+NAMES = tuple(TITLES)
 NOTES = {"MarkdownNote", "Note"}
 # Workflows of other people store values by position, so this order never changes; new inputs go to the end.
 INPUTS = {
@@ -52,6 +30,7 @@ INPUTS = {
         "end_percent",
         "order",
         "chunk",
+        "later_cfg",
     ],
     "MagicVideo_CausalWindows": ["model", "chunk_frames", "offload_past"],
     "MagicVideo_ExpandLatent": ["latent", "frames", "frames_per_clip", "keep_given", "ping_pong"],
@@ -131,13 +110,13 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def page(name: str) -> Workflow:
     """The form that the page opens."""
-    return read(WORKFLOWS / f"{name}.json")
+    return read(page_form(name))
 
 
 @pytest.fixture
 def prompt(name: str) -> Workflow:
     """The form that the server runs."""
-    return read(WORKFLOWS / "api" / f"{name}.json")
+    return read(server_form(name))
 
 
 def nodes_of(page: Workflow) -> dict[int, Workflow]:
@@ -165,8 +144,29 @@ def is_link(value: object) -> bool:
 
 
 def test_exactly_these_workflows_are_shipped_and_each_has_both_forms() -> None:
-    for folder in (WORKFLOWS, WORKFLOWS / "api"):
-        assert sorted(path.stem for path in folder.glob("*.json")) == sorted(NAMES)
+    assert sorted(path.stem for path in WORKFLOWS.glob("*.json")) == sorted(TITLES.values())
+    assert sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json")) == sorted(TITLES)
+
+
+def test_names_in_the_template_browser_are_titles_in_the_order_in_which_a_person_needs_them() -> None:
+    """First what needs no training, then training, then with an adaptor, long clips last; then the demo's."""
+    titles = list(TITLES.values())
+    assert titles == sorted(titles) and len(set(title[3:] for title in titles)) == len(titles)
+    for title in titles:
+        assert re.fullmatch(r"\d\d [A-Z][A-Za-z0-9 ,]+", title) and len(title) <= 45
+    kinds = [kind_of(name) for name in TITLES]
+    assert kinds == sorted(kinds, key=["nothing trained", "training", "adaptor", "demo"].index)
+    long = [name.startswith("long_video") for name, kind in zip(TITLES, kinds, strict=True) if kind == "adaptor"]
+    assert long == sorted(long)
+
+
+def kind_of(name: str) -> str:
+    types = types_of(read(server_form(name)))
+    if name.startswith("demo_"):
+        return "demo"
+    if "MagicVideo_Train" in types:
+        return "training"
+    return "adaptor" if "MagicVideo_Apply" in types else "nothing trained"
 
 
 def test_both_forms_have_the_same_nodes(page: Workflow, prompt: Workflow) -> None:
@@ -246,13 +246,50 @@ def types_of(prompt: Workflow) -> set[str]:
 
 
 def test_the_clip_is_saved_at_the_frame_rate_of_the_motion_or_else_of_the_source(prompt: Workflow) -> None:
-    rates = [node["inputs"]["fps"] for node in prompt.values() if "fps" in node["inputs"]]
-    if "MagicVideo_Apply" in types_of(prompt) or "MagicVideo_Train" in types_of(prompt):
-        assert len(set(rates)) == 1
+    (rate,) = (node["inputs"]["fps"] for node in prompt.values() if node["class_type"] == "CreateVideo")
+    if "MagicVideo_Apply" in types_of(prompt):
+        assert is_link(rate) and (prompt[rate[0]]["class_type"], rate[1]) == ("MagicVideo_Apply", 1)
     elif "EmptyLatentImage" in types_of(prompt):  # a motion module, which was trained at one frame rate
-        assert rates == [8.0]
+        assert rate == 8.0
     else:
-        assert [prompt[node]["class_type"] for node, _ in rates] == ["GetVideoComponents"]
+        assert is_link(rate) and prompt[rate[0]]["class_type"] == "GetVideoComponents"
+
+
+def test_a_frame_rate_is_set_in_one_place_or_is_the_adaptors_own(prompt: Workflow) -> None:
+    """At 0 an adaptor's own is taken. What the trainer has is the rate of pictures, and not of a video."""
+    rates = {key: node["inputs"]["fps"] for key, node in prompt.items() if "fps" in node["inputs"]}
+    assert len([rate for rate in rates.values() if not is_link(rate) and rate]) <= 1
+    for rate in filter(is_link, rates.values()):
+        assert (prompt[rate[0]]["class_type"], rate[1]) in {("MagicVideo_Apply", 1), ("GetVideoComponents", 2)}
+
+
+def test_the_clip_that_templates_begin_with_comes_along_and_is_long_enough() -> None:
+    """`web/page.js` takes it to the input files of whoever opens one of them."""
+    assert f'const CLIP = "{CLIP.name}"\n' in (ROOT / "web" / "page.js").read_text(encoding="utf-8")
+    prompts = [read(server_form(name)) for name in NAMES]
+    asking = [prompt for prompt in prompts if CLIP.name in [node["inputs"].get("file") for node in prompt.values()]]
+    assert len(asking) == 4
+    for prompt in asking:
+        (length,) = (node["inputs"]["length"] for node in prompt.values() if "length" in node["inputs"])
+        assert length <= FRAMES
+    assert CLIP.parent == ROOT / "web" and CLIP.stat().st_size < 100_000
+
+
+def frames_of(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_the_clip_is_the_one_that_the_tool_draws(tmp_path: Path) -> None:
+    draw_clip(tmp_path / CLIP.name)
+    drawn, kept = frames_of(tmp_path / CLIP.name), frames_of(CLIP)
+    assert kept.shape == (FRAMES, SIDE, SIDE, 3) == drawn.shape
+    assert np.abs(drawn.astype(int) - kept).mean() < 1  # encoders differ
+
+
+def test_one_template_asks_for_a_checkpoint_and_for_nothing_else() -> None:
+    prompt = read(server_form("video_to_video"))
+    assert {kind for kind in types_of(prompt) if "Load" in kind} == {"CheckpointLoaderSimple", "LoadVideo"}
 
 
 def test_a_note_says_what_is_not_trained_and_what_follows_from_that(

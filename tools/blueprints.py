@@ -16,6 +16,7 @@ from typing import Any
 from magicvideo.tools.host_server import PACK
 from magicvideo.tools.page_graph import PageGraph
 from magicvideo.tools.page_layout import Node, around, outer_box
+from magicvideo.tools.templates import page_form
 
 FOLDER, CATEGORY = PACK / "subgraphs", "MagicVideo"
 # Numbers by which the page knows where a subgraph begins and ends.
@@ -28,8 +29,8 @@ class Blueprint:
     """A part of a workflow.
 
     ``holds``: types of its nodes.  ``asks_for``: its widgets, each as the beginning of a node's title, the widget's
-    name and the name that is shown.  ``renamed``: other names for inputs and outputs of links.  ``gives``: outputs
-    beside those of cut links, each as a title and a name.  ``sets``: values other than the workflow's, by widget.
+    name and the name that is shown.  ``renamed``: other names for inputs and outputs of links.  ``sets``: values other
+    than the workflow's, by widget.
     """
 
     template: str
@@ -38,7 +39,6 @@ class Blueprint:
     holds: tuple[str, ...]
     asks_for: tuple[tuple[str, str, str], ...]
     renamed: dict[str, str] = field(default_factory=dict)
-    gives: tuple[tuple[str, str], ...] = ()
     sets: dict[str, object] = field(default_factory=dict)
 
 
@@ -53,7 +53,6 @@ BLUEPRINTS = {
             ("Apply MagicVideo", "strength", "strength"),
             ("Apply MagicVideo", "fps", "fps"),
         ),
-        gives=(("Apply MagicVideo", "fps"),),
         sets={"fps": 0.0, "adaptor_name": "my_motion_00001.safetensors"},  # as train_motion saves it
     ),
     "Load and Apply Motion Module": Blueprint(
@@ -129,10 +128,6 @@ def ports(graph: PageGraph, blueprint: Blueprint, inner: dict[int, Node]) -> tup
             name = inner[end]["inputs"][slot]["name"]
             port = entering.setdefault((start, out), Port(blueprint.renamed.get(name, name), kind, []))
             port.ends.append((end, slot))
-    for title, name in blueprint.gives:
-        node = titled(inner, title)
-        out = next(i for i, row in enumerate(node["outputs"]) if row["name"] == name)
-        leaving[node["id"], out] = Port(name, node["outputs"][out]["type"], [(node["id"], out)])
     widgets = []
     for title, name, shown in blueprint.asks_for:
         node = titled(inner, title)
@@ -150,7 +145,7 @@ def titled(inner: dict[int, Node], title: str) -> Node:
 
 def made(name: str, blueprint: Blueprint) -> dict[str, Any]:
     """The blueprint as the page reads it: a graph of one node, and that node's subgraph."""
-    graph = PageGraph(PACK / "workflows" / f"{blueprint.template}.json")
+    graph = PageGraph(page_form(blueprint.template))
     graph.set_all(**blueprint.sets)
     inner = {node["id"]: node for node in inner_nodes(graph, blueprint)}
     inputs, outputs = ports(graph, blueprint, inner)

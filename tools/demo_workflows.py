@@ -17,11 +17,10 @@ from magicvideo.demo.model.demo_models import ADAPTOR, CHECKPOINT
 from magicvideo.demo.wishes import FPS, PROMPT
 from magicvideo.demo.world.sprite_scene import FRAMES, SIDE
 from magicvideo.demo.world.subjects import BACKGROUNDS, DIRECTIONS, SUBJECTS
-from magicvideo.tools.host_server import PACK
 from magicvideo.tools.page_graph import PageGraph
 from magicvideo.tools.page_layout import NOTES, Node
+from magicvideo.tools.templates import WORKFLOWS, page_form, server_form
 
-WORKFLOWS = PACK / "workflows"
 LATER_PROMPT = PROMPT.replace("left", "up")
 # A thing crosses the picture in two seconds, so longer clips need more frames a second to show it on its way.
 EXTENDED_FPS, LONG_FPS = 16.0, 32.0
@@ -35,7 +34,7 @@ FILES = (
     "python custom_nodes/ComfyUI-MagicVideo/bin/demo_files.py\n```\n\nThen press R in the graph. The files:\n\n```\n"
     f"ComfyUI/models/\n  checkpoints/\n    {CHECKPOINT}\n  magicvideo/\n    {ADAPTOR}\n```\n\n"
     "`bash bin/demo` in the pack's folder makes a clip without any of this. With your own SD1.5 model, use the "
-    "workflow of the same name without `demo`.\n"
+    "template of the same name without *Demo*.\n"
 )
 
 
@@ -44,7 +43,7 @@ def text_to_video(graph: PageGraph) -> str:
         f"## Text to video, demo model\n\nPress *Run*: the {FRAMES} frames of one clip, in a minute or two on a "
         "processor.\n\n### Change these first\n\n1. **Prompt**: another subject, background, direction.\n"
         "2. **Seed** of *KSampler*.\n3. **strength** of *Apply MagicVideo*: at 0 the frames are separate pictures.\n"
-        "4. **fps**: the same number in *Apply MagicVideo* and in *Create Video*.\n"
+        "4. **fps** of *Apply MagicVideo*; *Create Video* follows.\n"
     )
 
 
@@ -67,8 +66,8 @@ def long_video(graph: PageGraph) -> str:
         "8 at a time.\n\n### Change these first\n\n1. **Prompt**: another subject, background, direction.\n"
         "2. **Frames**: `batch_size` of *Empty Latent Image*.\n"
         "3. **chunk_frames** of *Causal Windows*: memory changes with it, the clip doesn't.\n"
-        f"4. **fps**: the same number in *Apply MagicVideo* and in *Create Video*. At {LONG_FPS:g} a thing needs "
-        "the whole clip for its way.\n"
+        f"4. **fps** of *Apply MagicVideo*; *Create Video* follows. At {LONG_FPS:g} a thing needs the whole clip for "
+        "its way.\n"
     )
 
 
@@ -115,8 +114,9 @@ def train_motion(graph: PageGraph) -> str:
     """A clip of the demo model takes the place of a clip of the user's."""
     train, video = graph.find("MagicVideo_Train"), graph.find("LoadVideo")
     checkpoint, caption = graph.find("CheckpointLoaderSimple"), graph.find("PrimitiveString")
-    loader = demo_adaptor(graph, graph.find("MagicVideo_Apply"), checkpoint)
-    apply = graph.add_like(graph.find("MagicVideo_Apply"), "Apply MagicVideo (demo motion)", loader)
+    learned = graph.find("MagicVideo_Apply")
+    loader = demo_adaptor(graph, learned, checkpoint)
+    apply = graph.add_like(learned, "Apply MagicVideo (demo motion)", loader)
     sampler = graph.add_like(graph.find("KSampler"), "KSampler (the clip to learn)", video)
     decode = graph.add_like(graph.find("VAEDecode"), "VAE Decode (the clip)", caption)
     graph.remove(video)
@@ -129,11 +129,13 @@ def train_motion(graph: PageGraph) -> str:
     graph.connect(sampler, "LATENT", decode, "samples")
     graph.connect(checkpoint, "VAE", decode, "vae")
     graph.connect(decode, "IMAGE", train, "images")
+    for follower in (train, learned):
+        graph.connect(apply, "fps", follower, "fps")
     graph.set(sampler, seed=1)
     settings = "rank = 16\nsample_every = 50\nvalidate_every = 50\nsample_steps = 10"
     graph.set(train, name="demo_motion", steps=100, settings=settings)
     graph.set(caption, value=PROMPT)
-    graph.rename_group("Your clip and what it shows", "A clip and what it shows")
+    graph.join_groups("Image model", "Your clip and what it shows", "Model and a clip to learn")
     return (
         "## Train a motion, demo model\n\nPress *Run*: a clip is made, an adaptor learns it from nothing, and a clip "
         "is made with that. It takes some minutes on a processor.\n\n### Change these first\n\n"
@@ -154,7 +156,7 @@ def sampled_first(graph: PageGraph, frames: int, names: tuple[str, ...]) -> Node
     """Puts a sampler in the place of nodes that load a file, with the prompt of the graph's own."""
     what = "the first frame" if frames == 1 else f"first {frames} frames"
     sampler = graph.add_like(graph.find("KSampler"), f"KSampler ({what})", graph.find(names[-1]))
-    empty = PageGraph(WORKFLOWS / "text_to_video.json").find("EmptyLatentImage")
+    empty = PageGraph(page_form("text_to_video")).find("EmptyLatentImage")
     latent = graph.add_like(empty, f"Empty Latent ({what})", sampler)
     for name in names:
         graph.remove(graph.find(name))
@@ -184,7 +186,7 @@ def enlarge(graph: PageGraph) -> None:
     """Puts between decoder and video what makes each pixel a sharp square."""
     video = graph.find("CreateVideo")
     decode = graph.source(video, "images")
-    scale = PageGraph(WORKFLOWS / "image_to_video.json").find("ImageScale")
+    scale = PageGraph(page_form("image_to_video")).find("ImageScale")
     large = graph.add_like(scale, "Upscale Image (sharp pixels)", decode)
     graph.set(large, upscale_method="nearest-exact", width=ENLARGED, height=ENLARGED, crop="disabled")
     graph.connect(decode, "IMAGE", large, "image")
@@ -193,7 +195,7 @@ def enlarge(graph: PageGraph) -> None:
 
 def demo_graph(name: str) -> PageGraph:
     """The demo's form of a workflow."""
-    graph = PageGraph(WORKFLOWS / f"{name}.json")
+    graph = PageGraph(page_form(name))
     graph.graph["id"] = str(uuid.uuid5(uuid.UUID(graph.graph["id"]), "demo"))
     checkpoint = graph.find("CheckpointLoaderSimple")
     checkpoint["title"] = "Load Checkpoint (the demo's)"
@@ -226,9 +228,9 @@ def write_notes(graph: PageGraph, told: str) -> None:
 
 
 def files_of(name: str) -> dict[Path, str]:
-    """Both forms of the demo's workflow, by their place below the folder of workflows."""
+    """Both forms of the demo's workflow, by their place."""
     graph = demo_graph(name)
-    forms = {Path(f"demo_{name}.json"): graph.graph, Path("api", f"demo_{name}.json"): graph.prompt()}
+    forms = {page_form(f"demo_{name}"): graph.graph, server_form(f"demo_{name}"): graph.prompt()}
     return {path: json.dumps(form, indent=2, ensure_ascii=False) + "\n" for path, form in forms.items()}
 
 
@@ -236,8 +238,8 @@ def main() -> None:
     argparse.ArgumentParser(description="Writes the workflows for the demo model.").parse_args()
     for name in MAKERS:
         for path, text in files_of(name).items():
-            (WORKFLOWS / path).write_text(text, encoding="utf-8")
-            print(f"workflows/{path}")
+            path.write_text(text, encoding="utf-8")
+            print(f"workflows/{path.relative_to(WORKFLOWS)}")
 
 
 if __name__ == "__main__":

@@ -75,9 +75,8 @@ def frame(drawing: Drawing, number: int) -> Image.Image:
     return picture
 
 
-def draw_thumbnail(name: str, folder: Path) -> Path:
-    """Draws the picture of one of DRAWN, an animated WebP under the name that the page asks for."""
+def draw_thumbnail(name: str, path: Path) -> Path:
+    """Draws the picture of one of DRAWN, an animated WebP, as this file."""
     first, *rest = [frame(DRAWN[name], number) for number in range(FRAMES)]
-    path = folder / f"{name}.jpg"
     first.save(path, "WEBP", save_all=True, append_images=rest, duration=MILLISECONDS, loop=0, quality=80, method=6)
     return path

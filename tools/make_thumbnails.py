@@ -22,12 +22,13 @@ from magicvideo.demo.make_clip import SAMPLING, host_flags, stop_in_order
 from magicvideo.demo.model.demo_models import ADAPTOR, CHECKPOINT, ensure_models
 from magicvideo.demo.wishes import FPS
 from magicvideo.demo.world.sprite_scene import SIDE
-from magicvideo.tools.demo_workflows import EXTENDED_FPS, LONG_FPS, WORKFLOWS
+from magicvideo.tools.demo_workflows import EXTENDED_FPS, LONG_FPS
 from magicvideo.tools.drawn_thumbnails import DRAWN, draw_thumbnail
 from magicvideo.tools.host_in_process import find_host
 from magicvideo.tools.host_server import PACK, HostServer, Prompt
 from magicvideo.tools.make_random_checkpoint import write_random
 from magicvideo.tools.prompt_edits import (
+    frame_rate,
     nodes_of,
     read_prompt,
     with_adaptor_file,
@@ -36,6 +37,7 @@ from magicvideo.tools.prompt_edits import (
     with_text,
     with_title,
 )
+from magicvideo.tools.templates import TITLES, page_form, server_form
 
 BASE = PACK / ".demo"
 RANDOM = "random.safetensors"
@@ -73,6 +75,11 @@ SHOWN = {
     "loop": Shown("a robot moving right on an orange background"),
     "image_to_video": Shown("an apple moving down on a blue background", source=SHORT),
     "train_motion": Shown("a star moving up on a black background", source=SHORT),
+    "video_to_video": Shown(
+        "a fish moving left on a purple background",
+        source=SHORT,
+        source_prompt="a fish moving left on a blue wall",
+    ),
     "video_to_video_controlnet": Shown(
         "a ball moving right on a green background", source=SHORT, source_prompt="an apple moving right on a green wall"
     ),
@@ -104,9 +111,10 @@ class Maker:
 
     def thumbnail(self, name: str) -> Path:
         """Makes a workflow's picture and says where it is."""
+        path = page_form(name).with_suffix(".jpg")
         if name in DRAWN:
-            return draw_thumbnail(name, WORKFLOWS)
-        prompt = read_prompt(WORKFLOWS / "api" / f"{name}.json")
+            return draw_thumbnail(name, path)
+        prompt = read_prompt(server_form(name))
         if name in SHOWN:
             shown = SHOWN[name]
             prompt = with_demo_models(prompt, shown)
@@ -114,15 +122,13 @@ class Maker:
                 self._make_source(prompt, shown)
             fps = shown.fps
         else:
-            (video,) = nodes_of(prompt, "CreateVideo")
-            fps = prompt[video]["inputs"]["fps"]
-        path = WORKFLOWS / f"{name}.jpg"
+            fps = frame_rate(prompt)
         save_thumbnail(self._run(prompt, fps)[1], path, fps)
         return path
 
     def _make_source(self, prompt: Prompt, shown: Shown) -> None:
         """Puts a clip of the demo model, and its first frame, under the names that the workflow's loaders ask for."""
-        source = read_prompt(WORKFLOWS / "api" / f"{shown.source}.json")
+        source = read_prompt(server_form(shown.source))
         source = with_inputs(with_text(source, shown.source_prompt or shown.prompt), fps=shown.fps)
         video, animation = self._run(source, shown.fps)
         for number in nodes_of(prompt, "LoadVideo"):
@@ -161,8 +167,7 @@ def save_thumbnail(animation: Path, path: Path, fps: float) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-    parser.add_argument("workflows", nargs="*", default=names, metavar="WORKFLOW", help="default: all")
+    parser.add_argument("workflows", nargs="*", default=list(TITLES), metavar="WORKFLOW", help="default: all")
     parser.add_argument("--steps", type=int, help="of sampling and training, default: as many as a workflow says")
     return parser.parse_args()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from magicvideo.tools.host_server import Prompt
-from magicvideo.tools.page_layout import NOTES, Node, blocks_of, lay_out
+from magicvideo.tools.page_layout import NOTES, Block, Node, blocks_of, lay_out
 
 # Rows that only the page has: the value behind a seed, and the button of a file widget.
 AFTER_SEED = ("fixed", "randomize", "increment", "decrement")
@@ -25,10 +25,18 @@ class PageGraph:
         (found,) = (n for n in self.graph["nodes"] if n["type"] == type and n["title"].startswith(title))
         return found
 
-    def rename_group(self, title: str, new: str) -> None:
-        """Gives the group with this title, without its number, another."""
-        (found,) = (group for group in self.graph["groups"] if group["title"].split(" ", 1)[1] == title)
-        found["title"] = f"{found['title'].split()[0]} {new}"
+    def join_groups(self, title: str, other: str, new: str) -> None:
+        """Makes one group with a new title of two, named without their numbers; those behind them move up by one."""
+        kept, gone = (self._titled(name) for name in (title, other))
+        kept.nodes.extend(gone.nodes)
+        kept.group["title"] = f"{kept.group['title'].split()[0]} {new}"
+        self._blocks.remove(gone)
+        self.graph["groups"].remove(gone.group)
+        for number, block in enumerate((block for block in self._blocks if block.group), 1):
+            block.group["title"] = f"{number} {block.group['title'].split(' ', 1)[1]}"
+
+    def _titled(self, title: str) -> Block:
+        return next(block for block in self._blocks if block.group and block.group["title"].split(" ", 1)[1] == title)
 
     def source(self, node: Node, name: str) -> Node:
         """The node that an input is linked to."""

@@ -17,6 +17,15 @@ def nodes_of(prompt: Prompt, class_type: str) -> list[str]:
     return [number for number, node in prompt.items() if node["class_type"] == class_type]
 
 
+def frame_rate(prompt: Prompt) -> float:
+    """Frames a second of the one video that a prompt makes, from the node that says it."""
+    (video,) = nodes_of(prompt, "CreateVideo")
+    rate = prompt[video]["inputs"]["fps"]
+    while _is_link(rate):
+        rate = prompt[rate[0]]["inputs"]["fps"]
+    return rate
+
+
 def with_inputs(prompt: Prompt, class_type: str | None = None, **values: object) -> Prompt:
     """A copy in which every node (of that class) that has such an input has this value; links stay links."""
     changed = copy.deepcopy(prompt)

@@ -57,7 +57,7 @@ A graph that uses it: put {name} into ComfyUI's models/animatediff_motion_lora, 
 
   Load Motion Module ({module}) -> Load Motion LoRA ({name}) -> Apply Motion Module
 
-in the template "motion_module_text_to_video" of the pack."""
+in the template "Text to video, motion module" of the pack."""
 
 
 @dataclass(frozen=True)

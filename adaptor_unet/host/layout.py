@@ -4,9 +4,15 @@ import logging
 from typing import Any
 
 from ..frame_layout import FrameLayout
+from .page_words import tell_page
 from .versions import window_frames
 
 logger = logging.getLogger(__name__)
+
+ONE_FRAME = (
+    "the latent batch holds one frame, so the result is one picture. For a clip, set batch_size of Empty Latent Image "
+    "to the number of frames, such as 16."
+)
 
 
 def window_places(transformer_options: dict[str, Any]) -> list[int] | None:
@@ -40,13 +46,10 @@ def clip_layout(rows: int, transformer_options: dict[str, Any], frames_per_clip:
 
 
 def tell_of_one_frame(frames: int, node: str) -> None:
-    """Logs what to set when the latent batch is one latent, which is a clip of one frame and rarely what is wanted."""
+    """Says what to set when the latent batch is one latent, which is a clip of one frame and rarely what is wanted."""
     if frames == 1:
-        logger.warning(
-            "%s: the latent batch holds one frame, so the result is one picture. For a clip, set batch_size of Empty "
-            "Latent Image to the number of frames, such as 16.",
-            node,
-        )
+        logger.warning("%s: %s", node, ONE_FRAME)
+        tell_page(node, ONE_FRAME)
 
 
 def check_batch(frames: int, frames_per_clip: int, node: str) -> None:

@@ -9,6 +9,7 @@ from page import Page, frontend_flags, launch
 from playwright.sync_api import Browser, sync_playwright
 from served_models import WEB_PAGE, link_asked_for, link_demo_models, link_models, make_adaptor
 
+from magicvideo.tools.draw_clip import CLIP
 from magicvideo.tools.host_server import PACK, HostServer
 from magicvideo.tools.prompt_edits import read_prompt
 from workflow_input import make_input_files
@@ -28,6 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
     link_asked_for(base, PROMPTS)
     for prompt in PROMPTS:
         make_input_files(prompt, base / "input")
+    (base / "input" / CLIP.name).unlink()  # a template brings it along
     (base / "models" / "magicvideo" / WEB_PAGE).write_text("<!doctype html><html></html>")
     # Otherwise the page opens the template browser by itself, at a moment that no test can know.
     (base / "user" / "default").mkdir(parents=True)

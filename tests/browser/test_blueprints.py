@@ -4,6 +4,8 @@ import pytest
 from page import SECOND, Page
 from playwright.sync_api import expect
 
+from magicvideo.tools.templates import TITLES
+
 WIDGETS = "app.graph._nodes.map(node => [node.title, Object.fromEntries(node.widgets.map(w => [w.name, w.value]))])"
 
 
@@ -30,7 +32,7 @@ def test_a_blueprint_is_found_like_a_node_and_asks_for_what_matters(page: Page) 
 @pytest.mark.smoke
 def test_the_app_mode_asks_for_a_few_inputs(page: Page) -> None:
     page.open_template("demo_text_to_video")
-    page.wait("app.extensionManager.workflow.activeWorkflow?.filename === 'demo_text_to_video'")
+    page.wait("name => app.extensionManager.workflow.activeWorkflow?.filename === name", TITLES["demo_text_to_video"])
     page.tab.wait_for_timeout(SECOND)  # a graph that is still coming would set the mode back
     page.command("Comfy.ToggleLinear")
     try:

@@ -35,6 +35,7 @@ RUN = {
     "demo/model/make_checkpoint.py": "tests/host/test_demo_checkpoint.py",
     "tools/blueprints.py": "tests/test_blueprints.py",
     "tools/demo_workflows.py": "tests/demo/test_demo_workflows.py",
+    "tools/draw_clip.py": "tests/test_workflow_files.py",
     "tools/lay_out_workflows.py": "tests/test_page_layout.py",
     "demo/model/padding.py": "tests/demo/test_pad_adaptor.py",
     "demo/train/make_sprite_clips.py": "tests/demo/test_make_sprite_clips.py",

@@ -10,6 +10,7 @@ from playwright.sync_api import Page as Tab
 
 from magicvideo.tools.host_server import PACK, PACK_NAME
 from magicvideo.tools.page_layout import WINDOW
+from magicvideo.tools.templates import TITLES
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")  # as in bin/setup
 FLAGS = (
@@ -52,6 +53,11 @@ WATCH = """async () => {
     api.addEventListener("progress", event => seen.progress.push([event.detail.value, event.detail.max]))
     api.addEventListener("execution_success", () => { seen.ended += 1 })
     api.addEventListener("execution_error", event => { seen.failed = event.detail.exception_message })
+}"""
+OPEN_TEMPLATE = """async ([pack, title]) => {
+    const { api } = window.comfyAPI.api
+    const graph = await (await fetch(api.apiURL(`/workflow_templates/${pack}/${title}.json`))).json()
+    await app.loadGraphData(graph, true, true, title, { openSource: "template" })
 }"""
 # Whether a graph of the pack has come: the page has one of its own, which may come late.
 OURS = "app.graph._nodes.some(node => node.type.startsWith('MagicVideo_'))"
@@ -98,6 +104,7 @@ class Page:
         self.tab: Tab = browser.new_context(viewport=dict(zip(("width", "height"), WINDOW, strict=True))).new_page()
         self.tab.set_default_timeout(60 * SECOND)
         self.troubles: list[str] = []
+        self.warnings: list[str] = []  # of the page too
         self.tab.on("console", self._note_message)
         self.tab.on("response", self._note_answer)
         self.tab.on("pageerror", lambda error: self.troubles.append(str(error)))
@@ -106,8 +113,10 @@ class Page:
     def _note_message(self, message: ConsoleMessage) -> None:
         # The page has errors of its own, for instance about services that it may not reach. These are not ours.
         about_us = PACK_NAME.lower() in message.text.lower() or "MagicVideo_" in message.text
-        if message.type in ("error", "warning") and about_us and "Content Security Policy" not in message.text:
-            self.troubles.append(message.text)
+        if message.type in ("error", "warning"):
+            self.warnings.append(f"{message.text} ({message.location.get('url', '')})")
+            if about_us and "Content Security Policy" not in message.text:
+                self.troubles.append(message.text)
 
     def _note_answer(self, answer: Response) -> None:
         if answer.status >= 400 and f"/{PACK_NAME}/" in answer.url:
@@ -153,13 +162,13 @@ class Page:
         self.command("Comfy.BrowseTemplates")
         dialog = self.tab.get_by_role("dialog")
         dialog.get_by_role("button", name=PACK_NAME).click()
-        # These names are nobody else's, and there are enough of them for one to be among the first cards.
-        expect(dialog.get_by_test_id(re.compile("^template-workflow-demo_")).first).to_be_visible()
+        # Names that begin so are nobody else's.
+        expect(dialog.get_by_test_id(re.compile(r"^template-workflow-\d\d ")).first).to_be_visible()
         return dialog
 
     def template_card(self, dialog: Locator, name: str) -> Locator:
         """A template in the open browser, scrolled to; the page makes the cards only as somebody comes to them."""
-        card = dialog.get_by_test_id(f"template-workflow-{name}")
+        card = dialog.get_by_test_id(f"template-workflow-{TITLES[name]}")
         last = dialog.get_by_test_id(re.compile("^template-workflow-")).last
         for _ in range(20):
             last.scroll_into_view_if_needed()
@@ -176,6 +185,13 @@ class Page:
         self.template_card(self.templates(), name).click()
         self.wait(OURS)
         expect(self.tab.get_by_role("dialog")).to_have_count(0)
+
+    def open_template_file(self, name: str) -> None:
+        """Opens a template by what a click on its card calls; the browser of all templates takes long to come."""
+        self.run("app.graph.clear()")
+        self.run(OPEN_TEMPLATE, [PACK_NAME, TITLES[name]])
+        self.wait(OURS)
+        self.tab.wait_for_timeout(SECOND // 2)  # the view follows the graph
 
     def open_graph(self, graph: dict[str, Any]) -> None:
         """Opens a graph as if its file had been chosen."""

@@ -1,0 +1,18 @@
+"""Words for the person at the page, beside those in the log."""
+
+from comfy_execution.utils import get_executing_context
+
+MESSAGE = "magicvideo.told"  # `web/page.js` waits for it
+
+
+def tell_page(node: str, words: str) -> None:
+    """Has the page show words about one of our nodes; does nothing outside of a graph.
+
+    ``node``: the name that it is known by, which stands above the words.
+    """
+    if get_executing_context() is None:
+        return
+    from server import PromptServer  # the host's own, which runs where a node is executed
+
+    server = PromptServer.instance
+    server.send_sync(MESSAGE, {"node": node, "words": words}, server.client_id)
