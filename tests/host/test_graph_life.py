@@ -82,7 +82,13 @@ def test_a_base_stored_small_gives_nearly_the_fp32_clip(sample: Sampler, dtype: 
     assert not torch.equal(out, sample(small))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(torch.float16, marks=pytest.mark.on_oldest),
+        pytest.param(torch.bfloat16, marks=pytest.mark.on_newest),
+    ],
+)
 def test_an_adaptor_and_a_model_of_half_precision_compute_in_it(sample: Sampler, dtype: torch.dtype) -> None:
     model = build_model(dtype=dtype)
     model.model.manual_cast_dtype = None
