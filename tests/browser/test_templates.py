@@ -56,11 +56,10 @@ def test_the_template_browser_shows_a_picture_for_each_template(page: Page) -> N
 def test_each_template_opens_tidy_readable_whole_and_without_a_warning(
     page: Page, server: HostServer, name: str
 ) -> None:
-    # Some by clicks, as a person does; all others by what the last click calls.
-    open_template = page.open_template if name in WIDEST else page.open_template_file
     page.warnings.clear()
     logged = len(server.log())
-    open_template(name)
+    # Some by clicks, as a person does; all others by what the last click calls.
+    (page.open_template if name in WIDEST else page.open_template_file)(name)
     page.picture(f"template_{name}_{WINDOW[0]}")
     assert [type for type, known in page.run(NODE_TYPES) if not known] == []
     nodes, groups = page.run(NODES), page.run(GROUPS)
@@ -73,7 +72,7 @@ def test_each_template_opens_tidy_readable_whole_and_without_a_warning(
     assert not page.run("app.canvas.low_quality"), "the page leaves all text out"
     page.resize(SMALL_WINDOW)
     try:
-        open_template(name)
+        page.open_template_file(name)
         page.picture(f"template_{name}_{SMALL_WINDOW[0]}")
         left, top, right, bottom = page.run(COVERED)
     finally:
