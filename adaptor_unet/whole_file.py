@@ -135,3 +135,9 @@ def content_name(tensors: Iterable[tuple[str, Tensor]]) -> str:
         digest.update(len(told).to_bytes(8, "big") + told)
         digest.update(save({"values": tensor.detach().cpu().contiguous()}))  # NumPy does not know all dtypes
     return digest.hexdigest()
+
+
+def check_content(told: str | None, tensors: dict[str, Tensor]) -> None:
+    """Raises ValueError when tensors are not those that ``content_name`` gave this name; files of before have none."""
+    if told not in (None, content_name(sorted(tensors.items()))):
+        raise ValueError("its values are not those that were written")

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from ..adaptor import CONTEXT_NOISE
 from ..frame_layout import FrameLayout, indices
+from .call_part import Options
 from .causal_windows import Chunk, chunk_options, denoise_chunk, rows_for, windows_of
 from .frame_cache import OPTION, FrameCache
 from .versions import full_mask
@@ -35,7 +36,6 @@ from .versions import full_mask
 if TYPE_CHECKING:
     from .effect import Effect
 
-Options = dict[str, Any]
 Conditionings = list[list[dict[str, Any]] | None]
 Denoise = Callable[[BaseModel, Conditionings, Tensor, Tensor, Options], list[Tensor]]
 # A conditioning that is limited to a part of sampling is part of what a finished frame is seen with all the same.

@@ -18,11 +18,11 @@ from comfy.model_base import BaseModel
 from torch import Tensor
 
 from ..frame_layout import indices
+from .call_part import Options
 from .frame_cache import OPTION, FrameCache
 
 logger = logging.getLogger(__name__)
 
-Options = dict[str, Any]
 Conditioning = dict[str, Any]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy.samplers import CFGGuider
 
-Options = dict[str, Any]
+from .call_part import Options
 
 # Where the options of a sampling hold its negative conditionings, each by the names of its parts.
 NEGATIVES = "magicvideo_negatives"

@@ -6,15 +6,13 @@ by name.  And effects that let frames see later ones, which are not there yet.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
+from .call_part import Options
 from .causal_sampling import causal_sampling
 from .causal_windows import CausalWindows, windows_of
 from .effect import Effect
-
-Options = dict[str, Any]
 
 SELF_ATTENTION_GUIDANCE = "SelfAttentionGuidance"  # the host's class, in whose name its functions are
 # Wrappers that the host calls once for each chunk of Causal Windows, by kind; those of other kinds see the whole batch.

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..adaptor import AdaptorConfig
-from ..whole_file import content_name, save_tensors
+from ..whole_file import check_content, content_name, save_tensors
 from .data.cache_files import hash_of
 from .trainables import MovingAverage
 
@@ -134,8 +134,7 @@ def read_state(path: Path) -> tuple[dict[str, Any], int, str, dict[str, Tensor]]
         metadata = file.metadata() or {}
         identity, step = read_told(path, metadata)
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if metadata.get("content") not in (None, content_name(sorted(tensors.items()))):
-            raise ValueError("its values are not those that were written")
+        check_content(metadata.get("content"), tensors)
         return identity, step, metadata.get("run", ""), tensors
 
 

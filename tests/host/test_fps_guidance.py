@@ -6,7 +6,13 @@ import nodes
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy_extras.nodes_custom_sampler import BasicScheduler, DualCFGGuider, KSamplerSelect, SamplerCustomAdvanced
+from comfy_extras.nodes_custom_sampler import (
+    BasicScheduler,
+    DualCFGGuider,
+    KSamplerSelect,
+    Noise_RandomNoise,
+    SamplerCustomAdvanced,
+)
 from small_host import Sampler, conditioning, trained
 from torch import Tensor, nn
 
@@ -100,15 +106,7 @@ def test_a_guider_with_three_texts_leads_away_from_its_negative_one(
     guider = DualCFGGuider.execute(moving, POSITIVE, conditioning(3), NEGATIVE, 3.0, 2.0, "regular").result[0]
     sigmas = BasicScheduler.execute(moving, "normal", 1, 1.0).result[0]
     latent = {"samples": torch.zeros(FRAMES, 4, 8, 8)}
-    noise = _Noise()
     sampler = KSamplerSelect.execute("euler").result[0]
     with torch.inference_mode():
-        SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent)
+        SamplerCustomAdvanced.execute(Noise_RandomNoise(0), guider, sampler, sigmas, latent)
     assert sorted(told) == sorted([FPS, FPS, NOT_TOLD])
-
-
-class _Noise:
-    seed = 0
-
-    def generate_noise(self, latent: dict[str, Tensor]) -> Tensor:
-        return torch.randn(latent["samples"].shape, generator=torch.Generator().manual_seed(0))

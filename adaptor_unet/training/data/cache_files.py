@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...whole_file import content_name, written_whole
+from ...whole_file import check_content, content_name, written_whole
 from .clip_files import ClipFileError
 
 BYTES_AT_ONCE = 2**20
@@ -67,8 +67,7 @@ def read_tensor(path: Path, name: str) -> Tensor:
         with torch.inference_mode(False), safe_open(path, framework="pt") as file:
             tensor = file.get_tensor(name).clone()
             told = (file.metadata() or {}).get(CONTENT + name)
-        if told not in (None, content_name([(name, tensor)])):
-            raise ValueError("its values are not those that were written")
+        check_content(told, {name: tensor})
         return tensor
     except (SafetensorError, OSError, ValueError) as error:
         remedy = AGAIN if isinstance(error, OSError) else dropped(path)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ...whole_file import check_writable, content_name, made_folder, save_tensors, written_whole
+from ...whole_file import check_content, check_writable, content_name, made_folder, save_tensors, written_whole
 from .cache_files import CONTENT, contents, hash_of, read_hash, save_json
 from .latent_clip import ClipSet, JoinedClips, LatentClip, sound_clip
 
@@ -111,8 +111,7 @@ class Shard:
         try:
             with torch.inference_mode(False), self.path.open("rb") as file:
                 tensors, told = load(read_part(file, *place.tensors)), json.loads(read_part(file, *place.told))
-            if told.get("content") not in (None, content_name(sorted(tensors.items()))):
-                raise ValueError("its values are not those that were written")
+            check_content(told.get("content"), tensors)
             clip = sound_clip(tensors["latents"], float(told["fps"]), tensors["text"], str(told["caption"]))
             if clip.text.shape[1] != self.text_channels:
                 raise ValueError(f"its text has {clip.text.shape[1]} channels, the index's {self.text_channels}")
@@ -147,8 +146,7 @@ def read_empty_text(path: Path) -> Tensor:
     try:
         with torch.inference_mode(False), safe_open(path, framework="pt") as file:
             text, told = file.get_tensor("text"), file.metadata() or {}
-        if told.get(f"{CONTENT}text") not in (None, content_name([("text", text)])):
-            raise ValueError("its values are not those that were written")
+        check_content(told.get(f"{CONTENT}text"), {"text": text})
         if text.ndim != 2 or not text.isfinite().all():
             raise ValueError(f"its text has the shape {list(text.shape)}, or values that are no finite numbers")
         return text
