@@ -44,7 +44,7 @@ def test_every_feature_has_the_first_frames_statistics_also_behind_an_adaptor(
         block.norm3.register_forward_pre_hook(keep_normed),
     ]
     bound = features(bind(model, adaptor) if adapted else model)
-    sample(bound, 4, cfg=1.0, steps=1)
+    sample(bound, 4, cfg=1.0, steps=1, size=8)  # of few pixels, statistics are rough
     for handle in handles:
         handle.remove()
     assert_like_the_first(caught["convolution"][0])

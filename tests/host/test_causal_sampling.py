@@ -20,7 +20,7 @@ from comfy_extras.nodes_custom_sampler import (
     SamplerCustomAdvanced,
 )
 from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
-from small_host import Sampler, conditioning, trained
+from small_host import SIZE, Sampler, conditioning, trained
 from stock_windows import NO_ANCHOR, with_windows
 from torch import Tensor
 from ways import Way, cross_frame, features, last_frames, latents, sharp_model, untrained
@@ -54,11 +54,11 @@ def moving(model: ModelPatcher, adaptor: ModelPatcher) -> ModelPatcher:
 
 
 def noise_for(frames: int, seed: int = 0) -> Tensor:
-    return torch.randn(frames, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 def keeping(frames: int, kept: int) -> Tensor:
-    mask = torch.ones(frames, 1, 8, 8)
+    mask = torch.ones(frames, 1, SIZE, SIZE)
     mask[:kept] = 0
     return mask
 
@@ -77,7 +77,7 @@ def test_frames_to_come_change_nothing(moving: ModelPatcher, sample: Sampler, sa
     noise = noise_for(5)
     long = sample(moving, noise=noise, latent=torch.zeros_like(noise), sampler=sampler, steps=3)
     for frames in (1, 3):
-        short = sample(moving, noise=noise[:frames], latent=torch.zeros(frames, 4, 8, 8), sampler=sampler, steps=3)
+        short = sample(moving, noise=noise[:frames], sampler=sampler, steps=3)
         assert torch.equal(short, long[:frames]), frames
 
 
@@ -125,10 +125,10 @@ def test_clips_of_a_batch_stand_side_by_side_and_do_not_mix(
     how = {"order": "frame by frame", "chunk": chunk}
     batch = bind(model, adaptor, frames_per_clip=3, **how)
     one, other, third = noise_for(3), noise_for(3, seed=1), noise_for(3, seed=2)
-    clips = sample(batch, noise=torch.cat([one, other]), latent=torch.zeros(6, 4, 8, 8))
-    beside = sample(batch, noise=torch.cat([one, third]), latent=torch.zeros(6, 4, 8, 8))
+    clips = sample(batch, noise=torch.cat([one, other]), latent=torch.zeros(6, 4, SIZE, SIZE))
+    beside = sample(batch, noise=torch.cat([one, third]), latent=torch.zeros(6, 4, SIZE, SIZE))
     assert torch.equal(clips[:3], beside[:3])
-    alone = [sample(bind(model, adaptor, **how), noise=x, latent=torch.zeros(3, 4, 8, 8)) for x in (one, other)]
+    alone = [sample(bind(model, adaptor, **how), noise=x, latent=torch.zeros(3, 4, SIZE, SIZE)) for x in (one, other)]
     assert relative(clips, torch.cat(alone)) <= CLOSE
 
 
@@ -155,9 +155,9 @@ def test_a_clip_takes_one_call_a_frame_and_step_and_one_more_a_frame(moving: Mod
 
 def one_by_one(moving: ModelPatcher, sample: Sampler, noise: Tensor, guidances: Sequence[float]) -> Tensor:
     """A clip of as many frames as there are guidances, each added to those before it by extension."""
-    clip = torch.zeros(0, 4, 8, 8)
+    clip = torch.zeros(0, 4, SIZE, SIZE)
     for frames, cfg in enumerate(guidances, start=1):
-        latent = torch.cat([clip, torch.zeros(1, 4, 8, 8)])
+        latent = torch.cat([clip, torch.zeros(1, 4, SIZE, SIZE)])
         clip = sample(moving, noise=noise[:frames], latent=latent, noise_mask=keeping(frames, frames - 1), cfg=cfg)
     return clip
 
@@ -224,8 +224,8 @@ def test_given_frames_come_out_bit_for_bit(moving: ModelPatcher, sample: Sampler
 
 
 def test_a_mask_inside_the_picture_and_video_to_video_stay_causal(moving: ModelPatcher, sample: Sampler) -> None:
-    mask = torch.ones(4, 1, 8, 8)
-    mask[..., :4] = 0
+    mask = torch.ones(4, 1, SIZE, SIZE)
+    mask[..., : SIZE // 2] = 0
     for how in ({"noise_mask": mask}, {"denoise": 0.5, "steps": 2}):
         clip = noise_for(4, seed=4)
         out = sample(moving, noise=noise_for(4), latent=clip, **how)
@@ -265,14 +265,14 @@ def custom_sampled(guider: type, model: ModelPatcher, frames: int, texts: Sequen
     guide = first(guider().get_guider(model, *(conditioning(seed) for seed in texts), *settings))
     sigmas = first(BasicScheduler().get_sigmas(model, "normal", 3, 1.0))
     sampler = first(KSamplerSelect().get_sampler("euler"))
-    start = {"samples": torch.zeros(frames, 4, 8, 8)}
+    start = {"samples": torch.zeros(frames, 4, SIZE, SIZE)}
     with torch.inference_mode():
         return first(SamplerCustomAdvanced().sample(Noise(), guide, sampler, sigmas, start))["samples"]
 
 
 def test_custom_sampling_gives_the_same_clip(moving: ModelPatcher, sample: Sampler) -> None:
     out = custom_sampled(CFGGuider, moving, 5, [1, 2], 7.0)
-    assert torch.equal(out, sample(moving, noise=noise_for(5), latent=torch.zeros(5, 4, 8, 8), steps=3))
+    assert torch.equal(out, sample(moving, noise=noise_for(5), latent=torch.zeros(5, 4, SIZE, SIZE), steps=3))
 
 
 @pytest.mark.parametrize("cfg", [1.0, 7.0])
@@ -332,10 +332,10 @@ def test_areas_masks_and_a_prompt_a_frame_reach_their_frames(moving: ModelPatche
     per_frame = [[texts, {}]]
     changed = [[torch.cat([texts[:2], texts[:2]]), {}]]
     for first, other in ((conditioning(1) + area + mask, None), (per_frame, changed)):
-        out = sample(moving, 4, positive=first)
-        assert torch.equal(sample(moving, 4, positive=first), out) and out.isfinite().all()
+        out = sample(moving, 4, size=8, positive=first)
+        assert torch.equal(sample(moving, 4, size=8, positive=first), out) and out.isfinite().all()
         if other is not None:
-            after = sample(moving, 4, positive=other)
+            after = sample(moving, 4, size=8, positive=other)
             assert torch.equal(after[:2], out[:2])
             assert all(relative(after[frame], out[frame]) > CLOSE for frame in (2, 3))
 
@@ -384,7 +384,7 @@ def test_other_effects_take_the_finished_frames_for_reference(moving: ModelPatch
     assert relative(out, sample(moving, noise=noise, latent=torch.zeros_like(noise))) > CLOSE
     changed = torch.cat([noise_for(1, seed=9), noise[1:]])
     assert relative(sample(both, noise=changed, latent=torch.zeros_like(noise))[1:], out[1:]) > CLOSE
-    short = sample(both, noise=noise[:2], latent=torch.zeros(2, 4, 8, 8))
+    short = sample(both, noise=noise[:2], latent=torch.zeros(2, 4, SIZE, SIZE))
     assert torch.equal(short, out[:2])
 
 

@@ -10,7 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_host import Sampler, conditioning, trained
+from small_host import SIZE, Sampler, conditioning, trained
 from stock_windows import NO_ANCHOR, with_windows
 from ways import Way, cross_frame, features, last_frames, latents, moved, sharp_model, untrained
 
@@ -191,10 +191,10 @@ def test_areas_and_masks_equal_the_whole_joined_or_apart(
     text = {"positive": conditioning(1, area=(8, 4, 0, 0)) + conditioning(3, mask=mask) + conditioning(4)}
     model = sharp_model()
     bound = untrained(bind(model, adaptor))
-    whole = sample(bound, 10, **text)
+    whole = sample(bound, 10, size=8, **text)
     if apart:
         split_conditionings(monkeypatch, model)
-    assert relative(sample(with_causal_windows(bound, 4), 10, **text), whole) <= CLOSE
+    assert relative(sample(with_causal_windows(bound, 4), 10, size=8, **text), whole) <= CLOSE
 
 
 def test_conditionings_joined_in_one_chunk_and_apart_in_the_next_equal_the_whole(
@@ -203,13 +203,13 @@ def test_conditionings_joined_in_one_chunk_and_apart_in_the_next_equal_the_whole
     text = {"positive": conditioning(1, area=(8, 4, 0, 0)) + conditioning(4)}
     model = sharp_model()
     bound = untrained(bind(model, adaptor))
-    whole = sample(bound, 12, **text)
+    whole = sample(bound, 12, size=8, **text)
     chunks = []
     begin = FrameCache.begin_chunk
     monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache, sigmas: (chunks.append(cache), begin(cache, sigmas)))
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30 if len(chunks) % 2 else 1.0)
     rows = rows_in_calls(model)
-    assert relative(sample(with_causal_windows(bound, 3), 12, **text), whole) <= CLOSE
+    assert relative(sample(with_causal_windows(bound, 3), 12, size=8, **text), whole) <= CLOSE
     assert {3, 6} <= set(rows) and len(chunks) == 8
 
 
@@ -217,7 +217,7 @@ def test_tiles_of_another_node_keep_a_past_each(model: ModelPatcher, adaptor: Mo
     """A node that calls the UNet tile by tile does so with the same conditionings each time."""
 
     def tiled(apply: object, given: dict) -> torch.Tensor:
-        tiles = given["input"].split(4, dim=-1)
+        tiles = given["input"].split(SIZE // 2, dim=-1)
         return torch.cat([apply(tile, given["timestep"], **given["c"]) for tile in tiles], dim=-1)
 
     bound = bind(model, adaptor)
@@ -228,7 +228,7 @@ def test_tiles_of_another_node_keep_a_past_each(model: ModelPatcher, adaptor: Mo
 def test_custom_sampling_in_chunks_gives_the_whole(model: ModelPatcher, adaptor: ModelPatcher) -> None:
     results = []
     for bound in (bind(model, adaptor), with_causal_windows(bind(model, adaptor), 4)):
-        latent = torch.zeros(10, 4, 8, 8)
+        latent = torch.zeros(10, 4, SIZE, SIZE)
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
         guider = comfy.samplers.CFGGuider(bound)
         guider.set_conds(conditioning(1), conditioning(2))
@@ -244,7 +244,7 @@ def test_earlier_frames_do_not_know_how_long_the_clip_gets(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
 ) -> None:
     bound = with_causal_windows(bind(model, adaptor), 4)
-    noise = torch.randn(14, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(14, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     assert torch.equal(sample(bound, 8, noise=noise[:8]), sample(bound, 14, noise=noise)[:8])
 
 

@@ -8,7 +8,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-from small_host import Sampler, other_family
+from small_host import SIZE, TOKENS, Sampler, other_family
 from stock_windows import NO_ANCHOR, with_windows
 from torch import Tensor
 from ways import cross_frame, sharp_model, with_cross_frame_attention
@@ -176,17 +176,17 @@ def test_frames_that_the_stock_hypertile_cuts_look_back_tile_by_tile(
         made = HyperTile().execute(patched, 32, 1, 0, False)
         return getattr(made, "result", made)[0]
 
-    plain = sample(tiled(model), 4)
-    out = sample(cross_frame(tiled(model)) if order == "before" else tiled(cross_frame(model)), 4)
+    plain = sample(tiled(model), 4, size=8)
+    out = sample(cross_frame(tiled(model)) if order == "before" else tiled(cross_frame(model)), 4, size=8)
     assert torch.equal(out[0], plain[0]) and relative(out[1:], plain[1:]) > 1e-3
-    assert not torch.equal(plain, sample(model, 4)), "the tiles should show"
-    assert relative(sample(with_causal_windows(tiled(cross_frame(model)), 2), 4), out) < 1e-4
+    assert not torch.equal(plain, sample(model, 4, size=8)), "the tiles should show"
+    assert relative(sample(with_causal_windows(tiled(cross_frame(model)), 2), 4, size=8), out) < 1e-4
 
 
 def test_in_the_hosts_own_windows_a_frame_looks_at_its_window(model: ModelPatcher, sample: Sampler) -> None:
     plain, out = (sample(with_windows(m, 4, 0, "batched", **NO_ANCHOR), 8) for m in (model, cross_frame(model)))
     assert torch.equal(out[[0, 4]], plain[[0, 4]]), "the first of a window stands for the clip's first"
-    noise = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(8, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     alone = sample(cross_frame(model), 4, noise=noise[4:])
     windowed = sample(with_windows(cross_frame(model), 4, 0, "batched", **NO_ANCHOR), 8, noise=noise)
     assert relative(windowed[4:], alone) < 1e-4
@@ -196,7 +196,7 @@ def test_it_acts_between_its_percentages_only(model: ModelPatcher, sample: Sampl
     calls = []
 
     def override(function: Callable, *args: object, **kwargs: object) -> Tensor:
-        calls.append(args[1].shape[1] > args[0].shape[1] and args[1].shape[1] != 77)
+        calls.append(args[1].shape[1] > args[0].shape[1] and args[1].shape[1] != TOKENS)
         return function(*args, **kwargs)
 
     bound = with_cross_frame_attention(model, look_back="first", start_percent=0.3, end_percent=0.7)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
-from small_host import Sampler, build_model, conditioning, trained
+from small_host import SIZE, Sampler, build_model, conditioning, trained
 from stock_windows import with_windows
 from ways import untrained
 
@@ -138,7 +138,7 @@ def test_two_halves_of_an_advanced_sampling_equal_the_whole(
 
 def test_custom_sampling_gives_the_same_clip(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
     bound = bind(model, adaptor)
-    latent = torch.zeros(6, 4, 8, 8)
+    latent = torch.zeros(6, 4, SIZE, SIZE)
     noise = comfy.sample.prepare_noise(latent, 0)
     guider = comfy.samplers.CFGGuider(bound)
     guider.set_conds(conditioning(1), conditioning(2))

@@ -225,9 +225,9 @@ def test_areas_with_a_control_get_the_hints_of_their_frames(sample: Sampler, see
         to={"positive": conditioning(1, area=(8, 4, 0, 0)), "negative": conditioning(2)},
     )
     text["positive"] += conditioning(4)
-    whole = sample(model, 10, **text)
+    whole = sample(model, 10, size=8, **text)
     seen.clear()
-    assert relative(sample(with_causal_windows(model, 4), 10, **text), whole) <= CLOSE
+    assert relative(sample(with_causal_windows(model, 4), 10, size=8, **text), whole) <= CLOSE
     assert {number for call in seen for number in call} == set(range(10))
 
 

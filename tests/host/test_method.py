@@ -6,7 +6,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from einops import rearrange
-from small_host import FRAMES, Sampler, conditioning, trained
+from small_host import FRAMES, SIZE, Sampler, conditioning, trained
 
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
@@ -15,7 +15,7 @@ from magicvideo.adaptor_unet.sites import find_sites
 
 
 def noise(frames: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(frames, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 def relative(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -9,7 +9,7 @@ import comfy.utils
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from small_host import Sampler, build_model, conditioning
+from small_host import SIZE, Sampler, build_model, conditioning
 from stock_windows import NO_ANCHOR, with_windows
 from torch import Tensor
 from ways import cross_frame, features, latents, moved
@@ -36,7 +36,7 @@ def applied(model: ModelPatcher, variant: str = "v2", **settings: object) -> Mod
 
 
 def noise(frames: int, seed: int = 0) -> Tensor:
-    return torch.randn(frames, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 # What stays as it was

@@ -54,7 +54,7 @@ def inputs(model: ModelPatcher, runs: int = 2, frames: int = FRAMES) -> tuple[Te
     """Latents ``(b f) c h w`` and texts ``b n d``."""
     generator = torch.Generator().manual_seed(5)
     text = torch.randn(runs, 7, model.model.model_config.unet_config["context_dim"], generator=generator)
-    return torch.randn(runs * frames, 4, 16, 16, generator=generator), text
+    return torch.randn(runs * frames, 4, 8, 8, generator=generator), text
 
 
 def ours(

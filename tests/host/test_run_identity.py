@@ -198,16 +198,28 @@ def test_a_file_that_a_wired_caption_names_is_part_of_it() -> None:
     assert len(set(names)) == 3
 
 
-@pytest.mark.slow
-def test_embeddings_and_hooks_of_a_text_encoder_are_part_of_it(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the text encoder looks for embeddings."""
+    return tmp_path_factory.mktemp("embeddings")
+
+
+@pytest.fixture(scope="module")
+def loaded(embeddings: Path) -> tuple:
+    """MODEL, CLIP and VAE of the random checkpoint, of which tests change clones only."""
     if not CHECKPOINT.is_file():
         write_random(CHECKPOINT, "checkpoint")
-    model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT), embedding_directory=str(tmp_path))[:3]
+    return comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT), embedding_directory=str(embeddings))[:3]
+
+
+@pytest.mark.slow
+def test_embeddings_and_hooks_of_a_text_encoder_are_part_of_it(loaded: tuple, embeddings: Path) -> None:
+    model, clip, vae = loaded
     encoders = HostEncoders(model, clip, vae, "")
     values = torch.ones(2, clip.tokenizer.clip_l.embedding_size)
 
     def named(size: float) -> str:
-        save_file({"emb_params": size * values}, tmp_path / "mine.safetensors")
+        save_file({"emb_params": size * values}, embeddings / "mine.safetensors")
         return encoders.beside_words("a clip, embedding:mine")
 
     assert named(1.0) == named(1.0) != named(2.0)
@@ -231,10 +243,8 @@ def test_embeddings_and_hooks_of_a_text_encoder_are_part_of_it(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_what_nodes_have_set_of_a_text_encoder_is_part_of_it() -> None:
-    if not CHECKPOINT.is_file():
-        write_random(CHECKPOINT, "checkpoint")
-    model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT))[:3]
+def test_what_nodes_have_set_of_a_text_encoder_is_part_of_it(loaded: tuple) -> None:
+    model, clip, vae = loaded
     key = next(name for name in clip.patcher.model.state_dict() if name.endswith("mlp.fc1.bias"))
 
     def changed(change: Callable[[comfy.sd.CLIP], object]) -> str:

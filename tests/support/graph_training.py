@@ -22,8 +22,8 @@ from magicvideo.trainer.node_inputs import WiredClips
 FOLDERS = ("adaptors", "loras", "checkpoints", "runs", "cache", "motion_loras")
 FRAMES, SIZE = 2, 32
 QUICK = {"frames": FRAMES, "width": SIZE, "height": SIZE, "draws_per_clip": 1, "rank": 4, "init": "random"}
-QUICK |= {"steps": 6, "sample_steps": 1, "validation_clips": 1, "precision": "fp32", "checkpointing": False}
-QUICK |= {"validate_every": 6, "sample_every": 6}
+QUICK |= {"steps": 4, "sample_steps": 1, "validation_clips": 1, "precision": "fp32", "checkpointing": False}
+QUICK |= {"validate_every": 4, "sample_every": 4}
 
 
 class QuickVae:

@@ -25,26 +25,36 @@ from magicvideo.adaptor_unet.training.processes import processes
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
 class StopsOne(Told):
-    def stop(self):
-        return run.accelerator.process_index == 1 and run.state.step == int(sys.argv[4])
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
 
+    def stop(self):
+        return run.accelerator.process_index == 1 and run.state.step == self.at
+
+told = []
 with processes(cpu=True) as place:
     assert place.num_processes == 2
-    run = toy_run(TrainingSettings(**eval(sys.argv[3])), pathlib.Path(sys.argv[2]), StopsOne(), accelerator=place)
-    ended = "finished" if run.train() else "stopped"
+    for name, at in (("whole", -1), ("stopped", 3)):
+        folder = pathlib.Path(sys.argv[2]) / name
+        run = toy_run(TrainingSettings(**eval(sys.argv[3])), folder, StopsOne(at), accelerator=place)
+        told.append("finished" if run.train() else "stopped")
+        told.append(str(run.state.step))
 import torch
 assert not torch.distributed.is_initialized()
-sys.stdout.write(f"{ended} {run.state.step}\\n")  # in one piece: two processes write here
+sys.stdout.write(" ".join(told) + "\\n")  # in one piece: two processes write here
 """
 
 
-def launch(folder: Path, stop_at: int = -1) -> str:
-    """Two processes on this machine, over gloo."""
-    script = folder.with_suffix(".py")
-    script.write_text(RUN, encoding="utf-8")
-    done = launched(script, str(folder), repr(SETTINGS), str(stop_at))
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes on this machine, over gloo, have made in a run to the end, and then in one that stops."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "run.py").write_text(RUN, encoding="utf-8")
+    done = launched(folder / "run.py", str(folder), repr(SETTINGS))
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    assert done.stdout.count("finished 6 stopped 3") == 2
+    return folder
 
 
 def launched(script: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -61,19 +71,17 @@ def launched(script: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_adaptor_of_one(tmp_path: Path) -> None:
-    assert launch(tmp_path / "two").count("finished 6") == 2
-    toy_run(TrainingSettings(**SETTINGS), tmp_path / "one").train()
-    one, two = (load_file(states(tmp_path / name)[-1]) for name in ("one", "two"))
-    assert set(one) == set(two)
+def test_two_processes_train_the_adaptor_of_one(two: Path, tmp_path: Path) -> None:
+    toy_run(TrainingSettings(**SETTINGS), tmp_path).train()
+    one, other = (load_file(states(folder)[-1]) for folder in (tmp_path, two / "whole"))
+    assert set(one) == set(other)
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(other[name], one[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_all_processes_stop_when_one_is_asked_to(tmp_path: Path) -> None:
-    assert launch(tmp_path / "two", stop_at=3).count("stopped 3") == 2
-    assert [path.name for path in states(tmp_path / "two")] == ["step-00000003.state"]
+def test_all_processes_stop_when_one_is_asked_to(two: Path) -> None:
+    assert [path.name for path in states(two / "stopped")] == ["step-00000003.state"]
 
 
 WAITING = """

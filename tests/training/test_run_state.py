@@ -77,7 +77,7 @@ run.train()
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a word of POSIX")
-@pytest.mark.parametrize("after_step", [2, 5, 9])
+@pytest.mark.parametrize("after_step", [2, 9])
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     after_step: int, tmp_path: Path, whole: dict[str, torch.Tensor]
 ) -> None:
