@@ -26,6 +26,10 @@ class ClipError(TrainingError):
     """A clip that cannot be read, or that nothing can be learnt from: names it."""
 
 
+class OtherProcessError(TrainingError):
+    """Another process of the same run cannot go on; its own error says why."""
+
+
 class OutOfMemoryError(TrainingError):
     """Memory was too short: names what for, and what to lower."""
 
