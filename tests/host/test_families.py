@@ -156,9 +156,11 @@ def test_the_trainer_s_network_computes_what_the_bound_model_computes(
 @pytest.mark.parametrize(
     ("family", "tuning"),
     [  # a LoRA is trained beside the adaptor, which is all that there is without one
+        ("SD1.5 for inpainting", "lora"),
         pytest.param("SD2", "lora", marks=pytest.mark.on_newest),
         ("SDXL", "lora"),
         pytest.param("SDXL", "frozen", marks=pytest.mark.on_newest),
+        pytest.param("SDXL for editing", "lora", marks=pytest.mark.on_newest),
         pytest.param("Segmind Vega", "lora", marks=pytest.mark.on_newest),
     ],
     indirect=["family"],

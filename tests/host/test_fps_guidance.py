@@ -49,7 +49,7 @@ def in_one_step(
     sample: Sampler, model: ModelPatcher, text: list, cfg: float = 1.0, negative: list = NEGATIVE
 ) -> Tensor:
     """What the model takes the clip for at the highest noise level."""
-    return sample(model, FRAMES, cfg=cfg, steps=1, positive=text, negative=negative)
+    return sample(model, FRAMES, cfg=cfg, steps=1, size=8, positive=text, negative=negative)
 
 
 @pytest.mark.parametrize("guided", [True, False])
