@@ -55,18 +55,19 @@ class Cost:
 
 def measured(model: ModelPatcher, frames: int, size: int, rounds: int) -> Cost:
     """On the card: the median over the rounds, and what the profiler counts in one sampling more."""
-    small_host.sample(model, frames, steps=1, size=size)  # loads the weights, and lets libraries choose
+    # Loads the weights, and lets libraries choose.
+    small_host.sample(model, frames, steps=1, size=size, tokens=small_host.PROMPT_TOKENS)
     torch.cuda.reset_peak_memory_stats()
     taken = []
     for _ in range(rounds):
         torch.cuda.synchronize()
         began = time.perf_counter()
-        small_host.sample(model, frames, steps=STEPS, size=size)
+        small_host.sample(model, frames, steps=STEPS, size=size, tokens=small_host.PROMPT_TOKENS)
         torch.cuda.synchronize()
         taken.append((time.perf_counter() - began) / STEPS * 1000)
     peak = torch.cuda.max_memory_allocated()
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        small_host.sample(model, frames, steps=STEPS, size=size)
+        small_host.sample(model, frames, steps=STEPS, size=size, tokens=small_host.PROMPT_TOKENS)
     names = [event.name for event in seen.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     copies = [name for name in names if name.startswith("Memcpy") and "DtoD" not in name]
     kernels = [name for name in names if not name.startswith(("Memcpy", "Memset"))]

@@ -44,7 +44,7 @@ def model(options: argparse.Namespace) -> ModelPatcher:
 def seconds(made: ModelPatcher, frames: int, options: argparse.Namespace, steps: int) -> float:
     """One sampling."""
     began = time.perf_counter()
-    small_host.sample(made, frames, cfg=options.cfg, steps=steps, size=options.size)
+    small_host.sample(made, frames, cfg=options.cfg, steps=steps, size=options.size, tokens=small_host.PROMPT_TOKENS)
     return time.perf_counter() - began
 
 

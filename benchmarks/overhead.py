@@ -108,7 +108,7 @@ def usual_rows(family: str) -> list[str]:
 def seconds(model: ModelPatcher, frames: int, size: int) -> float:
     """One sampling step without guidance: one call of the UNet with all frames."""
     began = time.perf_counter()
-    small_host.sample(model, frames, cfg=1.0, steps=1, size=size)
+    small_host.sample(model, frames, cfg=1.0, steps=1, size=size, tokens=small_host.PROMPT_TOKENS)
     return time.perf_counter() - began
 
 

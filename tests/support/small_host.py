@@ -124,7 +124,7 @@ def trained(adaptor: ModelPatcher, seed: int = 1, size: float = 0.3) -> ModelPat
 
 
 # Of a text whose length does not matter; the 77 of a prompt would make a call of so small a UNet dearer by a quarter.
-TOKENS = 7
+TOKENS, PROMPT_TOKENS = 7, 77
 # Latent height and width where there is no area or tile to find: four pixels at the inner level.
 SIZE = 4
 
@@ -150,14 +150,15 @@ def sample(
     steps: int = 2,
     size: int = SIZE,
     sampler: str = "euler",
+    tokens: int = TOKENS,
     **options: object,
 ) -> torch.Tensor:
     """Latents of the stock KSampler node's own way, with random text unless ``positive`` or ``negative`` are given.
 
     ``noise`` or ``latent`` decide on ``frames`` and ``size``, where they are given.
     """
-    positive = options.pop("positive", None) or conditioning(1)
-    negative = options.pop("negative", None) or conditioning(2)
+    positive = options.pop("positive", None) or conditioning(1, tokens)
+    negative = options.pop("negative", None) or conditioning(2, tokens)
     latent, noise = options.pop("latent", None), options.pop("noise", None)
     if latent is None:
         latent = torch.zeros(frames, 4, size, size) if noise is None else torch.zeros_like(noise)
