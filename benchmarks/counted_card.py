@@ -27,7 +27,7 @@ from magicvideo.tests.support.fake_card import clear_caches, free
 CARD = torch.device("meta")
 # Of torch's allocator: no piece of memory is smaller than this, or no multiple of it.
 PIECE = 512
-# What autocast computes in half precision on a card, and what in whole precision; of the functions that are called here.
+# Of the functions that are called here: what autocast computes in half precision on a card, and what in whole.
 IN_HALF = {"linear", "conv2d", "matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "addmm", "einsum"}
 IN_HALF |= {"scaled_dot_product_attention"}
 IN_WHOLE = {"group_norm", "layer_norm", "softmax", "exp", "log", "pow", "__pow__", "rsqrt", "sum", "norm"}
@@ -65,7 +65,7 @@ class Held(TorchDispatchMode):
 
 
 class CardAttention(TorchFunctionMode):
-    """torch's attention by the kernels that a card takes: flash attention in half precision, else the other fused one."""
+    """torch's attention by the kernels that a card takes: flash attention in half precision, else the other one."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 - torch's own signature
         if func is torch.nn.functional.scaled_dot_product_attention:

@@ -8,7 +8,7 @@ numbers (counted_card.py). Either way it is neither what CUDA itself takes, some
 what it holds, nor, where it is counted, what libraries take while an operation runs.
 
 A clip is SIZExFRAMES. The first table tells the parts of a step and the peaks of all phases, the second what the
-settings save of a step.
+settings save of a step, for the first and the last clip and the first precision.
 """
 
 import argparse
@@ -45,14 +45,16 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SAVING = {
     "as it is by default": {},
     "base_precision fp8": {"base_precision": "fp8"},
+    "frames_at_once 2": {"frames_at_once": 2},
     "offload_activations": {"offload_activations": True},
     "offload_averages": {"offload_averages": True},
     "optimiser adamw_8bit": {"optimiser": "adamw_8bit"},
     "rank 64": {"rank": 64},
     "frame_noise_levels clean_context": {"frame_noise_levels": "clean_context"},
-    "fp8 and offload_activations": {"base_precision": "fp8", "offload_activations": True},
+    "the first three": {"base_precision": "fp8", "frames_at_once": 2, "offload_activations": True},
 }
-SAVING["all four"] = SAVING["fp8 and offload_activations"] | {"offload_averages": True, "optimiser": "adamw_8bit"}
+SAVING["the first four"] = SAVING["the first three"] | {"offload_averages": True}
+SAVING["the first five"] = SAVING["the first four"] | {"optimiser": "adamw_8bit"}
 TEXT_TOKENS = 77
 AUTOENCODER = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128}
 AUTOENCODER |= {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
@@ -64,7 +66,7 @@ class Case:
 
     size: int
     frames: int
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict, hash=False)
     tiny: bool = False
 
     @property
@@ -99,8 +101,15 @@ class Training:
         self.device = counted_card.CARD if counted else torch.device("cuda:0")
         model = image_model(case.tiny, counted)
         weights = torch.float32 if settings.base_tuning == "full" else self.dtype
-        fp8, offload = settings.base_precision == "fp8", settings.offload_activations
-        self.denoiser = TrainingUnet(model, self.device, weights, settings.checkpointing, fp8, offload)
+        self.denoiser = TrainingUnet(
+            model,
+            self.device,
+            weights,
+            settings.checkpointing,
+            settings.base_precision == "fp8",
+            settings.offload_activations,
+            settings.frames_at_once,
+        )
         if counted:
             self.denoiser.options["optimized_attention_override"] = counted_card.card_attention
         adaptor = VideoAdaptor(config_for(model, frames=case.frames, rank=case.settings.get("rank", 0)))
@@ -188,7 +197,9 @@ class Training:
 
     def noisy(self) -> NoisyFrames:
         clip = self.frames(self.case.frames)
-        return NoisyFrames(clip, torch.randn_like(clip), torch.ones(clip.shape[:2], dtype=torch.long, device=self.device))
+        return NoisyFrames(
+            clip, torch.randn_like(clip), torch.ones(clip.shape[:2], dtype=torch.long, device=self.device)
+        )
 
     def text(self) -> Tensor:
         return torch.randn(1, TEXT_TOKENS, self.channels, device=self.device)
@@ -268,7 +279,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", nargs="+", default=CLIPS, metavar="SIZExFRAMES")
     parser.add_argument("--precision", nargs="+", default=list(DTYPES), choices=list(DTYPES))
-    parser.add_argument("--settings", nargs="+", default=list(SAVING), choices=list(SAVING), help="of the second table")
+    parser.add_argument(
+        "--settings", nargs="*", default=list(SAVING), choices=list(SAVING), help="rows of the second table"
+    )
     parser.add_argument("--count", action="store_true", help="count, also where there is a card")
     parser.add_argument("--tiny", action="store_true", help="a small UNet, to try this file")
     options = parser.parse_args()
@@ -278,19 +291,19 @@ def main() -> None:
     for precision in options.precision:
         named = [(f"{case.size}x{case.size}, {case.frames} frames", case) for case in cases]
         whole = {
-            name: peaks(replace(case, settings={"precision": precision}), counted, every=True)
-            for name, case in named
+            name: peaks(replace(case, settings={"precision": precision}), counted, every=True) for name, case in named
         }
         print(f"\n{precision}\n\n{told(whole)}", flush=True)
     print()
+    ends = dict.fromkeys((cases[0], cases[-1])) if options.settings else ()
     saved: dict[str, dict[str, int]] = {}
-    for precision in options.precision:
-        for case in cases:
-            column = saved.setdefault(f"{precision}, {case.size}x{case.frames}", {})
-            for name in options.settings:
-                how = SAVING[name] | {"precision": precision}
-                column[name] = peaks(replace(case, settings=how), counted, every=False)["a step"]
-    print(told(saved))
+    for case in ends:
+        column = saved.setdefault(f"{case.size}x{case.size}, {case.frames} frames, {options.precision[0]}", {})
+        for name in options.settings:
+            how = SAVING[name] | {"precision": options.precision[0]}
+            column[name] = peaks(replace(case, settings=how), counted, every=False)["a step"]
+    if saved:
+        print(told(saved))
 
 
 if __name__ == "__main__":

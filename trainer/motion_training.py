@@ -103,7 +103,8 @@ class MotionTraining:
         self.dtype = dtype = training_dtype(settings.precision)
         weights = torch.float32 if settings.base_tuning == "full" else dtype
         with enough_memory(
-            "the model is copied to train with", "Close what else uses the memory, or take precision bf16 or base_precision fp8."
+            "the model is copied to train with",
+            "Close what else uses the memory, or take precision bf16 or base_precision fp8.",
         ):
             self.denoiser = TrainingUnet(
                 model,
@@ -112,6 +113,7 @@ class MotionTraining:
                 settings.checkpointing,
                 fp8=settings.base_precision == "fp8",
                 offload=settings.offload_activations,
+                frames_at_once=settings.frames_at_once,
             )
             self.denoiser.unet.to(memory_format=memory_format)
             self.trainables = self.made_trainables(accelerator.device)

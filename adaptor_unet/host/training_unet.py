@@ -14,7 +14,7 @@ import comfy.model_management
 import comfy.ops
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.attention import FeedForward, SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import ModelSamplingDiscrete
@@ -50,7 +50,7 @@ class TrainingUnet:
     outside inference mode.  With ``checkpointing``, activations
     inside residual and transformer blocks are computed again for the gradients instead of being kept.  With ``fp8``,
     weights are kept in 8 bits and made larger layer by layer; with ``offload``, activations that are kept for the
-    gradients wait in main memory.
+    gradients wait in main memory; with ``frames_at_once``, so many frames go through the widest layers together.
     """
 
     def __init__(
@@ -61,12 +61,17 @@ class TrainingUnet:
         checkpointing: bool,
         fp8: bool = False,
         offload: bool = False,
+        frames_at_once: int = 0,
     ) -> None:
         check_trainable(model)
         self.dtype, self.offload = dtype, offload
         self.model_sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(device)
         self.sigmas = self.model_sampling.sigmas.float()
         self.unet = unet_copy(model, device, dtype, fp8)
+        if frames_at_once:
+            for module in self.unet.modules():
+                if isinstance(module, FeedForward):
+                    module.forward = in_pieces(module.forward, frames_at_once)
         self.captions, self.encode_adm = CaptionTensor.of(model), model.model.encode_adm
         if checkpointing:
             for module in self.unet.modules():
@@ -200,6 +205,12 @@ def checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return checkpoint(forward, *kept, use_reentrant=False, preserve_rng_state=False, **kept_named)
 
     return call
+
+
+def in_pieces(forward: Callable[[Tensor], Tensor], rows: int) -> Callable[[Tensor], Tensor]:
+    """The same call, n p c -> n p c, of so many rows at a time, each of them computed again for the gradients."""
+    again = checkpointed(forward)
+    return lambda x: torch.cat([again(piece) for piece in x.split(rows)])
 
 
 def training_device() -> torch.device:

@@ -11,6 +11,7 @@ from ..sites import AttentionAt
 from .data.data_settings import DataSettings
 from .setting_fields import (
     MOST_CLIPS,
+    MOST_FRAMES,
     MOST_RANK,
     MOST_RATE,
     MOST_SAMPLING_STEPS,
@@ -152,6 +153,12 @@ class TrainingSettings:
         "adamw",
         "What changes the weights. adamw_8bit keeps its two moments in a quarter of the memory, and needs the library "
         "bitsandbytes.",
+    )
+    frames_at_once: int = setting(
+        0,
+        "Frames that go together through the widest layers, 0 for all. Few take far less memory and a little more "
+        "time.",
+        most=MOST_FRAMES,
     )
     offload_activations: bool = setting(
         False, "Activations wait for the gradients in main memory: far less on the card, and slower."

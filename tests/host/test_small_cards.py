@@ -9,8 +9,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 from small_host import SMALL, build_model
-from toy import Told
 from torch import Tensor
+from toy import Told
 
 from graph_training import folders_below, graph_training
 from magicvideo.adaptor_unet.host.base_model import config_for

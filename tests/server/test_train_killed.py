@@ -30,7 +30,20 @@ pytestmark = [
 MODELS = PACK / ".demo" / "models"
 BASE, MODULE = MODELS / "checkpoints" / "magicvideo_random.safetensors", "magicvideo_random_motion_module.ckpt"
 STEPS = 3
-QUICK = ["--frames", "2", "--width", "64", "--height", "64", "--rank", "2", "--steps", str(STEPS), "--precision", "fp32"]
+QUICK = [
+    "--frames",
+    "2",
+    "--width",
+    "64",
+    "--height",
+    "64",
+    "--rank",
+    "2",
+    "--steps",
+    str(STEPS),
+    "--precision",
+    "fp32",
+]
 QUICK += ["--save-every", "1", "--keep", str(STEPS), "--sample-every", "0", "--validate-every", "0"]
 TEACHER = ["--teacher", "{module}", "--prompts", "{prompts}", "--teacher-clips", "2", "--teacher-steps", "2"]
 WAYS = {

@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from toy import Told, toy_run
 from torch import Tensor, nn
+from toy import Told, toy_run
 
 from magicvideo.adaptor_unet.training.optimisers import check_optimiser, made_optimiser
 from magicvideo.adaptor_unet.training.run_state import RunState, StateError

@@ -52,5 +52,7 @@ def test_on_a_card_what_takes_less_there_is_named_before_smaller_clips() -> None
 
 
 def test_a_base_that_is_trained_is_not_kept_in_8_bits() -> None:
-    with pytest.raises(ValueError, match="base_precision fp8 is for a base that stays as it is, but base_tuning is full"):
+    with pytest.raises(
+        ValueError, match="base_precision fp8 is for a base that stays as it is, but base_tuning is full"
+    ):
         TrainingSettings(base_precision="fp8", base_tuning="full")
