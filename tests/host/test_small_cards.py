@@ -25,6 +25,7 @@ from magicvideo.trainer.command import TrainCommand
 from magicvideo.trainer.motion_training import MotionTraining, Output
 
 FRAMES, DEVICE = 3, torch.device("cpu")
+SMALLER = {"base_precision": "fp8", "offload_activations": True, "offload_averages": True}
 
 
 def gradients(denoiser: TrainingUnet, model: ModelPatcher) -> dict[str, Tensor]:
@@ -69,6 +70,15 @@ def test_activations_that_wait_in_main_memory_give_the_same_gradients() -> None:
         assert same(gradients(away, model), beside)
 
 
+@pytest.mark.on_newest
+def test_few_frames_at_once_give_the_same_gradients() -> None:
+    model = build_model(model_channels=32)
+    together = gradients(TrainingUnet(model, DEVICE, torch.float32, checkpointing=True), model)
+    apart = gradients(TrainingUnet(model, DEVICE, torch.float32, True, frames_at_once=2), model)
+    for name, gradient in together.items():
+        torch.testing.assert_close(apart[name], gradient)
+
+
 def test_where_the_device_cannot_read_8_bits_it_is_said_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,12 +101,11 @@ def run(folder: Path, told: Told, resume: bool = False) -> MotionTraining:
     text = torch.randn(5, SMALL["context_dim"], generator=generator)
     clip = LatentClip(torch.randn(FRAMES, 4, 8, 8, generator=generator), 8.0, text, "a clip")
     quick = {"steps": 3, "precision": "fp32", "sample_every": 0, "validate_every": 0, "learning_rate": 1e-3}
-    smaller = {"base_precision": "fp8", "offload_activations": True, "offload_averages": True}
     return MotionTraining(
         model,
         new_adaptor(config_for(model, frames=FRAMES, rank=4), "random"),
         TrainingClips(MemoryClips((clip,)), (clip,), torch.zeros_like(text)),
-        TrainingSettings(**quick | smaller),
+        TrainingSettings(**quick | SMALLER),
         Output(folder / "a.safetensors", folder / "b.safetensors", folder / "run"),
         Accelerator(cpu=True),
         lambda done: [told.begun(done)],
@@ -115,16 +124,15 @@ def test_with_all_of_them_a_run_is_stopped_and_resumed_bit_for_bit(tmp_path: Pat
 
 
 @pytest.mark.on_newest
-def test_what_a_step_takes_of_a_card_is_counted_and_each_setting_takes_less() -> None:
+def test_what_a_step_takes_of_a_card_is_counted_and_the_settings_take_less() -> None:
     def found(**settings: object) -> dict[str, int]:
-        return peaks(Case(128, 4, {"precision": "bf16"} | settings, tiny=True), counted=True, every=False)
+        return peaks(Case(64, 2, {"precision": "bf16"} | settings, tiny=True), counted=True, every=False)
 
-    whole, narrow = found(), found(base_precision="fp8")
-    assert 0.45 < narrow["base"] / whole["base"] < 0.55 and narrow["a step"] < whole["a step"]
-    assert whole["averages"] == whole["adaptor"] and found(offload_averages=True)["averages"] == 0
-    rest = "activations and the rest"
-    assert found(offload_activations=True)[rest] < whole[rest] < found(checkpointing=False)[rest]
+    whole, less, rest = found(), found(**SMALLER, frames_at_once=1), "activations and the rest"
     assert whole["a step"] == sum(x for name, x in whole.items() if name != "a step")
+    assert 0.45 < less["base"] / whole["base"] < 0.55
+    assert whole["averages"] == whole["adaptor"] == less["adaptor"] and less["averages"] == 0
+    assert less[rest] < whole[rest]
 
 
 def test_a_run_in_a_graph_of_a_version_with_fewer_settings_is_the_same_run(
