@@ -40,13 +40,12 @@ from magicvideo.adaptor_unet.training.terminal import Terminal
 from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.benchmarks.ablation import read_results, spread
-from magicvideo.benchmarks.sprite_judge import SpriteJudge
+from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
 from magicvideo.demo.measure.motion import asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
 from magicvideo.demo.model.small_autoencoder import load_autoencoder
 from magicvideo.demo.train import motion, motion_module
-from magicvideo.demo.train.encode_stills import word_numbers, word_table
 from magicvideo.demo.world.sprite_painter import couples, load_sprites
 from magicvideo.trainer.command import show
 from magicvideo.trainer.motion_training import MotionTraining
@@ -63,7 +62,7 @@ class Words:
 
     def text(self, caption: str) -> Tensor:
         """n d"""
-        return word_table()[word_numbers(caption)]
+        return few_words(caption)
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Comparison:
             clips,
             settings,
             self.folder / f"{arm.replace(' ', '_')}_{settings.seed}",
-            lambda done: [Terminal(settings.steps, done)],
+            lambda done: [] if arm == TEACHER else [Terminal(settings.steps, done)],
             resume=arm != TEACHER,
             export=lambda *_: None,
             teacher=self.teacher.model if clips.taught else None,

@@ -1,6 +1,6 @@
-"""What the pack's nodes cost: a full-size SD1.5 UNet with random weights, plain batch against each, in turn.
+"""What the pack's nodes cost: a full-size UNet with random weights, plain batch against each, in turn.
 
-    bash bin/run benchmarks/overhead.py [--size 16] [--rounds 5] [--dtype float32]
+    bash bin/run benchmarks/overhead.py [--size 16] [--rounds 5] [--dtype float32] [--family SDXL]
     bash bin/run benchmarks/overhead.py --animatediff-evolved FOLDER     beside a clone of that node pack
 
 Prints medians, their ratio to the plain batch of the same run, and peak memory, each measured in a process of its own.
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from comfy.model_management import unload_all_models
 from comfy.model_patcher import ModelPatcher
 
 from magicvideo.adaptor_unet.host.adain_effect import Adain
@@ -63,12 +64,16 @@ def motion_module(kind: Kind, mid: bool) -> Row:
     return bound
 
 
+# The families whose full size is known here; motion modules are of SD1.5 alone.
+FULL = {"SD1.5": small_host.FULL, "SDXL": small_host.FULL_SDXL}
 PLAIN, EVOLVED = "plain batch", "AnimateDiff-Evolved, v2"
 ROWS: dict[str, Row] = {
     PLAIN: lambda base, dtype: base,
     "S, B": adapted(parts=("frame", "spatial")),
     "S, B, T-Attn rank 64": adapted(rank=64),
     "S, B, T-Attn full": adapted(),
+    "S, B, T-Attn rank 64, first block": adapted(rank=64, attention_at="first_block"),
+    "S, B, T-Attn full, first block": adapted(attention_at="first_block"),
     "cross-frame attention, first": effect(CrossFrameAttention, look_back="first"),
     "cross-frame attention, first and previous": effect(CrossFrameAttention),
     "cross-frame attention, first and previous, all blocks": effect(CrossFrameAttention, where="all"),
@@ -79,19 +84,25 @@ ROWS: dict[str, Row] = {
 }
 
 
-def random_model(dtype: torch.dtype, full: bool = True) -> ModelPatcher:
+def random_model(dtype: torch.dtype, full: bool = True, family: str = "SD1.5") -> ModelPatcher:
     """A model with random weights that computes in its own dtype, of full size or as the tests have it."""
     if full:
-        small_host.SMALL.update(small_host.FULL)
-    base = small_host.build_model(dtype=dtype)
+        small_host.SMALL.update(FULL[family])
+    base = small_host.build_model(small_host.FAMILIES[family][0], dtype)
     base.model.manual_cast_dtype = None
     return base
 
 
-def models(dtype: torch.dtype, rows: dict[str, Row]) -> dict[str, ModelPatcher]:
+def models(dtype: torch.dtype, family: str, rows: dict[str, Row]) -> dict[str, ModelPatcher]:
     """The rows' models: one UNet, and clones of it."""
-    base = random_model(dtype)
+    base = random_model(dtype, family=family)
     return {name: row(base, dtype) for name, row in rows.items()}
+
+
+def usual_rows(family: str) -> list[str]:
+    """All that differ: transformers of SD1.5 have one block, and public motion modules are for SD1.5."""
+    of_another = "first block" if family == "SD1.5" else "motion module"
+    return [name for name in ROWS if of_another not in name]
 
 
 def seconds(model: ModelPatcher, frames: int, size: int) -> float:
@@ -101,9 +112,22 @@ def seconds(model: ModelPatcher, frames: int, size: int) -> float:
     return time.perf_counter() - began
 
 
+def timed(rows: dict[str, ModelPatcher], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of each row, round after round; the models are let go behind it."""
+    taken: dict[str, list[float]] = {name: [] for name in rows}
+    for turn in range(options.rounds + 1):
+        for name, model in rows.items():
+            spent = seconds(model, options.frames, options.size)
+            if turn:  # the first warms up
+                taken[name].append(spent)
+    unload_all_models()
+    return taken
+
+
 def peak_mebibytes(name: str, options: argparse.Namespace) -> float:
     """Highest resident memory of a process that samples this row once."""
     words = ["--size", str(options.size), "--frames", str(options.frames), "--dtype", options.dtype]
+    words += ["--family", options.family]
     if options.animatediff_evolved:
         words += ["--animatediff-evolved", str(options.animatediff_evolved)]
     return measured_apart(__file__, "--peak-of", name, *words)
@@ -115,26 +139,21 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=16, help="latent height and width")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW")
+    parser.add_argument("--family", default="SD1.5", choices=list(FULL))
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="ROW")
     parser.add_argument("--animatediff-evolved", type=Path, help="folder of a clone of that pack, for one more row")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
-    chosen = {name: ROWS[name] for name in (PLAIN, *options.rows)}
+    chosen = {name: ROWS[name] for name in (PLAIN, *(options.rows or usual_rows(options.family)))}
     if options.animatediff_evolved:
         chosen[EVOLVED] = animatediff_evolved(options.animatediff_evolved)
     if options.peak_of:
-        (model,) = models(dtype, {options.peak_of: chosen[options.peak_of]}).values()
+        (model,) = models(dtype, options.family, {options.peak_of: chosen[options.peak_of]}).values()
         seconds(model, options.frames, options.size)
         print(json.dumps(peak_memory.peak_mebibytes()))  # getrusage would count what this process was started from
         return
-    rows = models(dtype, chosen)
-    taken: dict[str, list[float]] = {name: [] for name in rows}
-    for turn in range(options.rounds + 1):
-        for name, model in rows.items():
-            spent = seconds(model, options.frames, options.size)
-            if turn:  # the first warms up
-                taken[name].append(spent)
+    taken = timed(models(dtype, options.family, chosen), options)
     print(f"{options.frames} frames, {options.size}x{options.size} latents, {options.dtype}, {options.rounds} rounds")
     print("| | median s | ratio | spread of ratio |\n|---|---|---|---|")
     plain = statistics.median(taken[PLAIN])
@@ -144,7 +163,7 @@ def main() -> None:
         print(f"| {name} | {median:.2f} | {median / plain:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} |", flush=True)
     print("\n| | peak MiB | ratio |\n|---|---|---|")
     plain_peak = None
-    for name in rows:
+    for name in chosen:
         peak = peak_mebibytes(name, options)
         plain_peak = plain_peak or peak
         print(f"| {name} | {peak:.0f} | {peak / plain_peak:.3f} |", flush=True)

@@ -4,7 +4,7 @@ Axes: f frames, c h w of a latent or picture.
 """
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -21,15 +21,24 @@ from magicvideo.demo.model.small_autoencoder import SmallAutoencoder
 from magicvideo.demo.train.encode_stills import word_numbers, word_table
 
 
+def few_words(prompt: str) -> Tensor:
+    """n d: the known words of a prompt, as the demo's network is trained to read them (few_tokens.py)."""
+    return word_table()[word_numbers(prompt)]
+
+
 @dataclass(frozen=True)
 class SpriteJudge:
-    """Samples the clips that are ``asked`` for, each of ``shape`` f c h w, always from the same noise."""
+    """Samples the clips that are ``asked`` for, each of ``shape`` f c h w, always from the same noise.
+
+    ``text`` gives what the network reads of a prompt, ``n d``.
+    """
 
     autoencoder: SmallAutoencoder
     asked: list[Asked]
     empty_text: Tensor
     shape: tuple[int, int, int, int]
     steps: int
+    text: Callable[[str], Tensor] = few_words
 
     def shares(self, denoiser: TrainingUnet, network: Network | None, order: Order = "auto") -> dict[str, float]:
         """Shares of the clips that go the right way, that are smooth, that jump; how far they travel in the mean."""
@@ -42,7 +51,7 @@ class SpriteJudge:
         }
 
     def sampled(self, denoiser: TrainingUnet, network: Network | None, asked: Asked, order: Order) -> Judged:
-        text = word_table()[word_numbers(asked.prompt)]
+        text = self.text(asked.prompt)
         how = SampleSettings(self.shape, asked.fps, self.steps, CFG, asked.seed, order)
         latents = sample_latents(denoiser, network, text, self.empty_text, how)
         pictures = self.autoencoder.decode(latents.float())

@@ -72,13 +72,23 @@ def check_fit(model: ModelPatcher, config: AdaptorConfig) -> None:
         )
 
 
+def beside_latents(model: ModelPatcher, x: Tensor) -> Tensor | None:
+    """n c h w -> n k h w: what models for inpainting and editing take beside latents, None for those that take no more.
+
+    It is what the host makes where a graph gives no picture: all is to be painted anew, or an empty picture edited.
+    """
+    return model.model.concat_cond(noise=x, latent_image=torch.zeros_like(x), device=x.device)
+
+
 def check_trainable(model: ModelPatcher) -> None:
-    """Raises ValueError when the UNet takes more than noisy latents, as those for inpainting or editing do."""
+    """Raises ValueError when the UNet takes something that the trainer has not."""
     own, latents = unet_of(model).in_channels, model.model.latent_format.latent_channels
-    if own != latents:
+    beside = beside_latents(model, torch.zeros(1, latents, 8, 8))
+    given = latents + (0 if beside is None else beside.shape[1])
+    if own != given:
         raise ValueError(
-            f"An adaptor is trained on a model whose UNet takes {latents} channels, but this one takes {own}, as "
-            "models for inpainting or editing do. Train on the plain model it was made from; the adaptor fits both."
+            f"An adaptor is trained on a model whose UNet takes {given} channels, but this one takes {own}. Train on "
+            "the plain model it was made from; the adaptor fits both."
         )
 
 

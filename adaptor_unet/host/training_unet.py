@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 import comfy.k_diffusion.sampling
@@ -28,7 +29,7 @@ from ..frame_layout import FrameLayout
 from ..frame_noise import clip_noise
 from ..motion_module import MotionModule
 from ..temporal_network import Network
-from .base_model import check_trainable, unet_of, unet_weights
+from .base_model import beside_latents, check_trainable, unet_of, unet_weights
 from .caption_tensor import LATENT_PIXELS, CaptionTensor
 from .causal_sampling import CausalSampling, Conditionings, Options, SamplingOrder, finished_frames
 from .effect import Effect
@@ -46,11 +47,11 @@ class TrainingUnet:
     """The denoiser of a training run (``training.objective.Denoiser``) around a copy of a model's UNet.
 
     The copy has the weights of the model as it came, LoRAs included, in ``dtype``, and the patches that other nodes
-    have set around its attention.  Raises ValueError for a UNet that takes more than latents.  Must be made and used
-    outside inference mode.  With ``checkpointing``, activations
-    inside residual and transformer blocks are computed again for the gradients instead of being kept.  With ``fp8``,
-    weights are kept in 8 bits and made larger layer by layer; with ``offload``, activations that are kept for the
-    gradients wait in main memory; with ``frames_at_once``, so many frames go through the widest layers together.
+    have set around its attention.  Raises ValueError for a UNet that takes what a run has not.  Must be made and used
+    outside inference mode.  With ``checkpointing``, activations inside residual and transformer blocks are computed
+    again for the gradients instead of being kept.  With ``fp8``, weights are kept in 8 bits and made larger layer by
+    layer; with ``offload``, activations that are kept for the gradients wait in main memory; with ``frames_at_once``,
+    so many frames go through the widest layers together.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class TrainingUnet:
                 if isinstance(module, FeedForward):
                     module.forward = in_pieces(module.forward, frames_at_once)
         self.captions, self.encode_adm = CaptionTensor.of(model), model.model.encode_adm
+        self._beside_latents = partial(beside_latents, model)
         if checkpointing:
             for module in self.unet.modules():
                 if isinstance(module, (ResBlock, SpatialTransformer)):
@@ -122,9 +124,10 @@ class TrainingUnet:
             for part in effect.parts([(effect, layout or FrameLayout.whole(len(fps), frames))], cache):
                 self._hooks.enter_context(part.hooked(self.unet))
                 options = part.patched(options)
+        given, beside = self.model_sampling.calculate_input(sigma, x), self._beside_latents(x)
         with self._kept():
             out = self.unet(
-                self.model_sampling.calculate_input(sigma, x).to(self.dtype),
+                (given if beside is None else torch.cat([given, beside], dim=1)).to(self.dtype),
                 self.model_sampling.timestep(sigma).float(),
                 context=repeat(tokens, "b n d -> (b f) n d", f=frames).to(self.dtype),
                 y=self._beside_timestep(vector, x, frames),

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,23 +19,23 @@ from einops import rearrange, reduce, repeat
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..fps_embedding import NOT_TOLD
-from ..frame_noise import clip_noise
 from ..temporal_network import Network
 from ..whole_file import OutputError
 from .data.data_settings import LATENT_PIXELS
-from .data.latent_clip import STILL_FPS, LatentClip, TrainingClips
+from .data.latent_clip import TrainingClips
 from .estimate import Work, pass_time
+from .examples import Example, Examples
 from .objective import Denoiser, NoisyFrames, Objective, Teacher
-from .processes import check_processes
+from .processes import add_up, check_processes, is_true_anywhere
 from .run_identity import identity_of
 from .run_state import RunState, go_on
 from .settings import MotionModuleSettings, TrainingSettings
-from .step_plan import PlannedClip, StepKind, StepPlan, draw_context, draw_timesteps, plan_step
+from .step_plan import StepKind, StepPlan, plan_step
 from .trainables import MovingAverage, Trained, set_rates
 from .training_error import (
     MAY_BE_MEMORY,
     ClipError,
+    OtherProcessError,
     OutOfMemoryError,
     TrainingError,
     free_memory,
@@ -49,29 +49,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Example:
-    """A clip as one step sees it: with its noise ``f c h w``, its timesteps ``f``, and its text or none, ``n d``.
-
-    ``finished_noise`` and ``finished_timesteps`` are those of its frames as earlier ones that are given, or None.
-    ``predicted``: what is wanted is the teacher's prediction, and not the clip itself.
-    """
-
-    latents: Tensor
-    noise: Tensor
-    timesteps: Tensor
-    text: Tensor
-    fps: float
-    finished_noise: Tensor | None = None
-    finished_timesteps: Tensor | None = None
-    predicted: bool = False
-
-    @property
-    def kind(self) -> tuple[int, ...]:
-        """Those that are alike in it can go through the model together."""
-        return (*self.latents.shape, *self.text.shape, self.predicted)
 
 
 @dataclass
@@ -104,11 +81,15 @@ class TrainingRun:
         settings = self.settings
         check_processes(settings, self.accelerator.num_processes)
         self.objective = Objective(self.denoiser, settings)
+        self.examples = Examples(
+            self.clips, settings, self.shares, len(self.denoiser.sigmas), self.trainables.shared_noise
+        )
         self.optimiser = self.trainables.optimiser(self.trainables.rate(len(self.clips.train)))
         self.averages = MovingAverage(self.trainables.parameters, settings.ema, settings.offload_averages)
         run_identity = identity_of(settings, self.trainables.identity, self.clips, self.shares) | self.run_identity
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
         self.doing, self.whole = "", True  # what the run does now; False while a step changes its tensors
+        self.all_know = False  # whether all processes end by what one of them cannot do
 
     def resume(self) -> bool:
         """Goes on from the last sound state in the run's folder, if there is one."""
@@ -118,7 +99,8 @@ class TrainingRun:
         """Trains to the last step; False when a watcher stopped it before.  Either way all is saved.
 
         Raises OutOfMemoryError when memory is too short, ClipError when a clip cannot be read any more, and
-        TrainingError when numbers or sample clips cannot be written; after what was learnt until then is saved.
+        TrainingError when numbers or sample clips cannot be written; after what was learnt until then is saved.  When
+        it happens on another process, OtherProcessError.
         """
         try:
             finished = self._all_steps()
@@ -126,8 +108,8 @@ class TrainingRun:
             # In the middle of a step too: its tensors are changed only once all of it is computed.
             self.watcher.stopped(error)
             finished = False
-        except ClipError as error:
-            raise ClipError(f"{error} {self._kept()}") from error
+        except (ClipError, OtherProcessError) as error:
+            raise type(error)(f"{error} {self._kept()}") from error
         except OutputError as error:
             raise TrainingError(f"{error} {self._kept()}") from error
         except MAY_BE_MEMORY as error:
@@ -151,13 +133,18 @@ class TrainingRun:
         """Saves what was learnt, if it is whole, and says what a run can be gone on from."""
         if not self.state.step:
             return "Nothing was learnt yet."
+        kept = "What was saved before is intact."
         if self.whole and self.accelerator.is_main_process:
             try:
                 self._write(final=False)
-                return f"What was learnt in {self.state.step} steps is saved."
+                kept = f"What was learnt in {self.state.step} steps is saved."
             except MAY_BE_MEMORY:  # TrainingError is one of them
                 self.whole = False
-        return "What was saved before is intact."
+        if self.all_know:
+            if not self.accelerator.is_main_process:
+                kept = "The first process saves what was learnt."
+            self.accelerator.wait_for_everyone()  # a launcher ends all when one has ended
+        return kept
 
     def _all_steps(self) -> bool:
         """All steps that are left and the looks at them; False when a watcher asked to stop between two."""
@@ -166,7 +153,7 @@ class TrainingRun:
         if self.state.step == 0:
             self._look()
         while self.state.step < self.settings.steps:
-            if self._asked_to_stop():
+            if is_true_anywhere(self.accelerator, self.watcher.stop()):  # all processes stop together
                 return False
             began = time.perf_counter()
             values = self._step(self.state.step)
@@ -219,13 +206,8 @@ class TrainingRun:
         plan = plan_step(step, self.settings, tuple(self.clips.train.groups), share)
         set_rates(self.optimiser, step, self.settings)
         self.optimiser.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.accelerator.device)
-        for examples in self._micro_batches(plan):
-            with self.autocast():
-                loss = self._errors(examples, plan.kind).sum() / len(plan.batch)
-            loss.backward()
-            total += loss.detach()
-        self._sum_over_processes(total)
+        total = self._backward(plan)
+        add_up(self.accelerator, total, self.trainables.parameters.values())
         norm = torch.nn.utils.clip_grad_norm_(self.trainables.parameters.values(), self.settings.clip_norm)
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise TrainingError(
@@ -238,53 +220,27 @@ class TrainingRun:
         self.whole = True
         return {"loss": float(total), "gradient": float(norm), "rate": self.optimiser.param_groups[0]["lr"]}
 
-    def _micro_batches(self, plan: StepPlan) -> Iterator[list[Example]]:
-        """This process's share of a step, clips of one shape at a time."""
-        waiting: list[Example] = []
-        for planned in plan.batch[self.accelerator.process_index :: self.accelerator.num_processes]:
-            example = self._example(planned)
-            if waiting and (len(waiting) == self.settings.clips_at_once or example.kind != waiting[0].kind):
-                yield waiting
-                waiting = []
-            waiting.append(example)
-        yield waiting
+    def _backward(self, plan: StepPlan) -> Tensor:
+        """The part of a step's loss that is this process's, and its gradients.
 
-    def _example(self, planned: PlannedClip) -> Example:
-        """A clip with all that chance gives it, drawn in this order."""
-        clip, generator, settings = self._clip(planned.item), planned.generator(), self.settings
-        predicted = planned.taught and float(torch.rand(1, generator=generator)) < self.shares.prediction_share
-        if predicted:  # the teacher knows one noise level a clip
-            settings = replace(settings, frame_noise_levels="one_a_clip")
-        levels, frames = len(self.denoiser.sigmas), len(clip.latents)
-        shape, shared = tuple(clip.latents.shape), self.trainables.shared_noise
-        timesteps = draw_timesteps(settings, levels, frames, generator)
-        dropped = float(torch.rand(1, generator=generator)) < settings.caption_dropout
-        text = self.clips.empty_text if dropped else clip.text
-        noise = clip_noise(shape, generator, shared)
-        fps = NOT_TOLD if dropped and settings.fps_guidance else clip.fps or STILL_FPS
-        example = Example(clip.latents, noise, timesteps, text, fps, predicted=predicted)
-        if settings.frame_noise_levels != "finished_frames":
-            return example
-        finished = draw_context(settings, levels, frames, generator)
-        return replace(example, finished_timesteps=finished, finished_noise=torch.randn(shape, generator=generator))
-
-    def _clip(self, item: int) -> LatentClip:
-        """Raises ClipError for one that cannot be read, or that nothing can be learnt from."""
+        When a clip cannot be read or memory is too short on one process, all of them raise an error.
+        """
+        total, failure = torch.zeros((), device=self.accelerator.device), None
         try:
-            clip = self.clips.train[item]
-        except ValueError as error:
-            raise ClipError(str(error)) from error
-        named = f"Item {item + 1} of the clips, with the caption {clip.caption!r:.80},"
-        if not (clip.latents.isfinite().all() and clip.text.isfinite().all()):
-            raise ClipError(
-                f"{named} has values that are not finite numbers. Take it out, or encode it again in 32 bits."
-            )
-        if not clip.latents.any():
-            raise ClipError(
-                f"{named} is empty: its latents are all zeros, and nothing can be learnt from them. Take it out, or "
-                "encode it again."
-            )
-        return clip
+            mine = plan.batch[self.accelerator.process_index :: self.accelerator.num_processes]
+            for examples in self.examples.of(mine):
+                with self.autocast():
+                    loss = self._errors(examples, plan.kind).sum() / len(plan.batch)
+                loss.backward()
+                total += loss.detach()
+        except MAY_BE_MEMORY as error:  # ClipError is one of them
+            if not (isinstance(error, ClipError) or is_out_of_memory(error)):
+                raise
+            failure = error
+        if is_true_anywhere(self.accelerator, failure is not None):
+            self.all_know = True
+            raise failure or OtherProcessError("Another process could not go on, and says why itself.")
+        return total
 
     def _errors(self, examples: list[Example], kind: StepKind) -> Tensor:
         """Error of each clip, ``b``; as stills, each frame is a clip of its own."""
@@ -309,24 +265,6 @@ class TrainingRun:
         text = repeat(text, "b n d -> (b f) n d", f=frames)
         errors = self.objective.loss(stills, text, fps, None if kind == "base_stills" else network)
         return reduce(errors, "(b f) -> b", "mean", f=frames)
-
-    def _sum_over_processes(self, total: Tensor) -> None:
-        """Sums loss and gradients, as one piece; each process has divided by the clips of all of them."""
-        if self.accelerator.num_processes == 1:
-            return
-        gradients = [parameter.grad for parameter in self.trainables.parameters.values() if parameter.grad is not None]
-        flat = torch.cat([rearrange(total, " -> 1"), *(gradient.flatten() for gradient in gradients)])
-        summed = self.accelerator.reduce(flat, reduction="sum")
-        total.copy_(summed[0])
-        for gradient, piece in zip(gradients, summed[1:].split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(piece.view_as(gradient))
-
-    def _asked_to_stop(self) -> bool:
-        """All processes stop together when one of them is asked to."""
-        asked = self.watcher.stop()
-        if self.accelerator.num_processes == 1:
-            return asked
-        return bool(self.accelerator.reduce(torch.tensor(float(asked), device=self.accelerator.device), "sum") > 0)
 
     def _look(self) -> None:
         """Validation loss and sample clip, when their time has come."""

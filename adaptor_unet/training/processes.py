@@ -1,9 +1,13 @@
 """The processes of a training: this one's place among all of them, by Hugging Face Accelerate."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+from torch import Tensor
 
 from .settings import TrainingSettings
 
@@ -40,3 +44,22 @@ def processes(cpu: bool) -> Iterator["Accelerator"]:
     place = accelerator(cpu)
     yield place
     place.end_training()
+
+
+def is_true_anywhere(place: "Accelerator", here: bool) -> bool:
+    """Whether something is so on one process at least.  All processes must ask, and get the same answer."""
+    if place.num_processes == 1:
+        return here
+    return bool(place.reduce(torch.tensor(float(here), device=place.device), "sum") > 0)
+
+
+def add_up(place: "Accelerator", total: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Sums a loss and the gradients of parameters over all processes, in place and as one piece."""
+    if place.num_processes == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([rearrange(total, " -> 1"), *(gradient.flatten() for gradient in gradients)])
+    summed = place.reduce(flat, reduction="sum")
+    total.copy_(summed[0])
+    for gradient, piece in zip(gradients, summed[1:].split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(piece.view_as(gradient))

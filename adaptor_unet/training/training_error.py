@@ -26,6 +26,10 @@ class ClipError(TrainingError):
     """A clip that cannot be read, or that nothing can be learnt from: names it."""
 
 
+class OtherProcessError(TrainingError):
+    """Another process of the same run cannot go on; its own error says why."""
+
+
 class OutOfMemoryError(TrainingError):
     """Memory was too short: names what for, and what to lower."""
 
@@ -76,6 +80,8 @@ def lower(doing: str, settings: TrainingSettings, card: bool = False) -> str:
         return "Go on with checkpointing, which takes far less."
     if card and not settings.offload_activations:
         return "Go on with offload_activations, which takes far less on the card."
+    if card and not settings.frames_at_once:
+        return "Go on with frames_at_once 1, which takes less, and a little more time."
     if card and settings.base_precision == "auto" and settings.base_tuning != "full":
         return "Go on with base_precision fp8, which takes less for the base."
     if card and not settings.offload_averages:

@@ -30,7 +30,11 @@ def narrow_model(weights: dict[str, Tensor] | None = None) -> ModelPatcher:
     config.unet_config = settings
     config.manual_cast_dtype = None
     config.custom_operations = narrow_layers
-    model = comfy.model_base.BaseModel(config, device="cpu")
+    return patcher_of(comfy.model_base.BaseModel(config, device="cpu"), weights)
+
+
+def patcher_of(model: comfy.model_base.BaseModel, weights: dict[str, Tensor] | None = None) -> ModelPatcher:
+    """A model of ComfyUI's with these weights of its UNet, or freshly initialised, as nodes take it."""
     if weights is not None:
         model.diffusion_model.load_state_dict({name: weight.float() for name, weight in weights.items()})
     else:

@@ -216,6 +216,37 @@ def test_tables_are_found_wherever_they_stand(tmp_path: Path) -> None:
     assert too_many_samples(tmp_path / "a.mp4") >= 2**31
 
 
+def packed(tables: bytes, length: int | None = None) -> bytes:
+    """A file whose tables are packed, as old QuickTime wrote them; ``length`` is what it says of them."""
+    said = struct.pack(">I", len(tables) if length is None else length)
+    return box(b"moov", box(b"cmov", box(b"dcom", b"zlib"), box(b"cmvd", said, zlib.compress(tables))))
+
+
+def test_tables_that_are_packed_are_looked_into(tmp_path: Path) -> None:
+    many = box(b"moov", box(b"trak", box(b"stbl", box(b"stsz", bytes(4), struct.pack(">II", 1, 2**31)))))
+    path = tmp_path / "a.mov"
+    path.write_bytes(packed(many))
+    assert too_many_samples(path) == 2**31
+    with pytest.raises(ClipFileError, match="a.mov is damaged: it says that it has 2147483648 samples"):
+        VideoFile(path)
+    path.write_bytes(packed(packed(many)))
+    assert too_many_samples(path) == 2**31
+    path.write_bytes(packed(b"", 2**30))
+    assert too_many_samples(path) == 2**30, "FFmpeg makes room for their length"
+    path.write_bytes(packed(bytes(4000), 100)[:-20])
+    assert too_many_samples(path) == 0
+
+
+def test_a_sound_clip_whose_tables_are_packed_is_read(tmp_path: Path) -> None:
+    path = raw_clip(tmp_path / "a.mov")
+    raw = path.read_bytes()
+    at = raw.index(b"moov") - 4
+    tables = raw[at : at + struct.unpack(">I", raw[at : at + 4])[0]]
+    assert at + len(tables) == len(raw), "what comes before stays at its place"
+    path.write_bytes(raw[:at] + packed(tables))
+    assert len(VideoFile(path).times) == 3
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 80))
 def test_tables_that_are_cut_off_or_damaged_end_in_no_error(

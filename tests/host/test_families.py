@@ -113,7 +113,9 @@ def test_an_adaptor_of_another_family_is_refused_with_both_names(made_for: str, 
         bind(build_model(other_kind, **other_changes), adaptor)
 
 
-TRAINABLE = pytest.mark.parametrize("family", ["SD2", "SDXL", "Segmind Vega"], indirect=True)
+TRAINABLE = pytest.mark.parametrize(
+    "family", ["SD1.5 for inpainting", "SD2", "SDXL", "SDXL for editing", "Segmind Vega"], indirect=True
+)
 
 
 @TRAINABLE
@@ -151,7 +153,7 @@ def test_an_adaptor_is_trained_in_the_graph_and_fits(
     assert family_of(model) == adaptor.model.config.base and frames.isfinite().all()
     (saved,) = tmp_path.glob("adaptors/*.safetensors")
     told = load(saved).metadata["ss_base_model_version"]
-    assert told == ("sd_v2" if family_of(model) == "SD2" else "sdxl_base_v1-0")
+    assert told == {"SD1.5": "sd_v1", "SD2": "sd_v2"}.get(family_of(model), "sdxl_base_v1-0")
     assert not torch.equal(sample(bind(model, adaptor), FRAMES), sample(model, FRAMES))
 
 

@@ -317,20 +317,17 @@ def test_an_adaptor_of_another_unet_is_refused_before_anything_is_copied(tmp_pat
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("channels", [8, 9])
-def test_a_unet_that_takes_more_than_latents_is_refused_before_anything_is_copied(
-    channels: int, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match=f"takes 4 channels, but this one takes {channels}"):
-        training(build_model(in_channels=channels), tmp_path)
+def test_a_unet_that_takes_what_a_run_has_not_is_refused_before_anything_is_copied(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="takes 9 channels, but this one takes 8"):
+        training(build_model(in_channels=8), tmp_path)
     assert not any(tmp_path.iterdir())
 
 
 def test_an_autoencoder_of_another_kind_of_model_is_refused_before_a_clip_is_encoded() -> None:
     with pytest.raises(ValueError, match="autoencoder of 16 channels, but the model works with 4"):
         HostEncoders(build_model(), None, SimpleNamespace(latent_channels=16), "")
-    with pytest.raises(ValueError, match="takes 4 channels, but this one takes 9"):
-        HostEncoders(build_model(in_channels=9), None, SimpleNamespace(latent_channels=4), "")
+    with pytest.raises(ValueError, match="takes 9 channels, but this one takes 8"):
+        HostEncoders(build_model(in_channels=8), None, SimpleNamespace(latent_channels=4), "")
 
 
 def test_captions_of_another_kind_of_model_are_refused() -> None:

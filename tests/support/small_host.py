@@ -39,6 +39,20 @@ SD15_BLOCKS = {
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
 }
 FULL = SD15_BLOCKS | {"model_channels": 320, "context_dim": 768}
+FULL_SDXL = {
+    "model_channels": 320,
+    "num_res_blocks": 2,
+    "channel_mult": (1, 2, 4),
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "transformer_depth_middle": 10,
+    "context_dim": 2048,
+    "use_linear_in_transformer": True,
+    "num_heads": -1,
+    "num_head_channels": 64,
+    "adm_in_channels": 2816,
+    "num_classes": "sequential",
+}
 # What is different in the other families: transformers a block, heads by their channels, a vector beside the timestep.
 SMALL_SD2 = {"use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 16}
 SMALL_SDXL = SMALL_SD2 | {

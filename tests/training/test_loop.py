@@ -11,10 +11,11 @@ from toy import CONVOLUTION, Told, ToyDenoiser, toy_adaptor, toy_clips, toy_data
 
 from magicvideo.adaptor_unet.fps_embedding import NOT_TOLD
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
-from magicvideo.adaptor_unet.training.loop import Example, TrainingError
+from magicvideo.adaptor_unet.training.examples import Example
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.step_plan import plan_step
 from magicvideo.adaptor_unet.training.trainables import BaseLora, MovingAverage, Trainables, set_rates
+from magicvideo.adaptor_unet.training.training_error import TrainingError
 
 FAST = {"learning_rate": 3e-3, "still_share": 0.0, "warm_up": 5, "validate_every": 50, "sample_every": 0}
 
@@ -80,7 +81,8 @@ def test_clips_at_once_and_alone_give_the_same_step(tmp_path: Path) -> None:
 def drawn(settings: TrainingSettings, folder: Path, **others: object) -> list[Example]:
     """What chance gives the clips of a step."""
     run = toy_run(settings, folder, **others)
-    return [run._example(planned) for planned in plan_step(0, run.settings, run.clips.train.groups).batch]
+    batch = plan_step(0, run.settings, run.clips.train.groups).batch
+    return [example for together in run.examples.of(batch) for example in together]
 
 
 def test_captions_are_dropped_in_their_share(tmp_path: Path) -> None:

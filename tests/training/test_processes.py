@@ -76,6 +76,58 @@ def test_all_processes_stop_when_one_is_asked_to(tmp_path: Path) -> None:
     assert [path.name for path in states(tmp_path / "two")] == ["step-00000003.state"]
 
 
+FAILING = """
+import pathlib, sys
+sys.path[:0] = sys.argv[1].split(":")
+import pack
+from toy import Told, ToyDenoiser, toy_data, toy_run
+from magicvideo.adaptor_unet.training.data.latent_clip import MemoryClips
+from magicvideo.adaptor_unet.training.processes import processes
+from magicvideo.adaptor_unet.training.settings import TrainingSettings
+from magicvideo.adaptor_unet.training.training_error import TrainingError
+
+def failing():
+    return run.accelerator.process_index == 1 and run.state.step == 3
+
+class Gone(MemoryClips):
+    def __getitem__(self, item):
+        if sys.argv[4] == "clip" and failing():
+            raise ValueError("a.safetensors cannot be read.")
+        return super().__getitem__(item)
+
+class Short(ToyDenoiser):
+    def predict(self, *args, **named):
+        if sys.argv[4] == "memory" and failing():
+            raise MemoryError("out of memory")
+        return super().predict(*args, **named)
+
+with processes(cpu=True) as place:
+    data = toy_data()
+    data.__dict__["train"] = Gone(data.train.clips)
+    settings = TrainingSettings(**eval(sys.argv[3]))
+    run = toy_run(settings, pathlib.Path(sys.argv[2]), Told(), clips=data, denoiser=Short(), accelerator=place)
+    try:
+        run.train()
+    except TrainingError as error:
+        sys.stdout.write(f"{place.process_index}: {error}\\n")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "said"), [("clip", "a.safetensors cannot be read."), ("memory", "Out of memory during training")]
+)
+def test_what_one_process_cannot_do_loses_no_step_of_all(what: str, said: str, tmp_path: Path) -> None:
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING, encoding="utf-8")
+    done = launched(script, str(tmp_path / "two"), repr(SETTINGS), what)
+    first, other = sorted(done.stdout.splitlines())[-2:]
+    assert first == "0: Another process could not go on, and says why itself. What was learnt in 3 steps is saved."
+    assert other.startswith(f"1: {said}") and other.endswith("The first process saves what was learnt.")
+    run = toy_run(TrainingSettings(**SETTINGS), tmp_path / "two")
+    assert run.resume() and run.state.step == 3
+
+
 WAITING = """
 import pathlib, sys, time
 from datetime import timedelta

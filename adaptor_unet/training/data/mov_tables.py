@@ -5,7 +5,9 @@ A table may say in a few bytes that a track has millions of samples of one size,
 
 import os
 import struct
+import zlib
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +15,10 @@ from typing import IO
 OUTER = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 # Tables: of sizes, of a fragment's samples, and of rows (count, value) of times.
 SIZES, FRAGMENT, ROWS = b"stsz", b"trun", (b"stts", b"ctts")
+# Of old QuickTime files: boxes that lie packed in one, and in it the one with their length and zlib's bytes.
+PACKED, PACKED_BYTES = b"cmov", b"cmvd"
+# No more of them is looked into.
+MOST_UNPACKED = 2**26
 # So deep in one another FFmpeg reads boxes.
 DEEPEST = 10
 # Old codecs of sound have several samples in a byte, no codec has so many.
@@ -32,6 +38,9 @@ def counts(file: IO[bytes], start: int, end: int, depth: int = DEEPEST) -> Itera
         if kind in OUTER:
             yield from counts(file, inner, behind, depth - 1) if depth else ()
             continue
+        if kind == PACKED:
+            yield from packed_counts(file, inner, behind, depth - 1) if depth else ()
+            continue
         file.seek(inner)
         if kind == SIZES:  # version, one size for all or 0, count
             size, count = numbers(file.read(min(12, behind - inner))[4:], 2)
@@ -41,6 +50,22 @@ def counts(file: IO[bytes], start: int, end: int, depth: int = DEEPEST) -> Itera
         elif kind in ROWS:  # version, number of rows, rows
             table = file.read(behind - inner)[8:]
             yield sum(row[0] for row in struct.iter_unpack(">II", table[: len(table) // 8 * 8]))
+
+
+def packed_counts(file: IO[bytes], start: int, end: int, depth: int) -> Iterator[int]:
+    """As ``counts``, of packed boxes; and before it their length, for which FFmpeg makes room too."""
+    for kind, inner, behind in boxes(file, start, end):
+        if kind != PACKED_BYTES:
+            continue
+        file.seek(inner)
+        raw = file.read(behind - inner)
+        length = numbers(raw[:4], 1)[0]
+        yield length
+        try:
+            tables = zlib.decompressobj().decompress(raw[4:], min(length, MOST_UNPACKED))
+        except zlib.error:
+            return
+        yield from counts(BytesIO(tables), 0, len(tables), depth)
 
 
 def boxes(file: IO[bytes], start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
