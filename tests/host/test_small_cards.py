@@ -6,6 +6,7 @@ from pathlib import Path
 import comfy.model_management
 import pytest
 import torch
+from comfy.ldm.modules.attention import FeedForward
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 from small_host import SMALL, build_model
@@ -62,19 +63,25 @@ def test_a_base_in_8_bits_is_the_base_with_rounded_weights() -> None:
 
 
 @pytest.mark.on_newest
-def test_activations_that_wait_in_main_memory_give_the_same_gradients() -> None:
+def test_activations_that_wait_in_main_memory_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    away, moving = [], torch.autograd.graph.save_on_cpu
+    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", lambda **how: away.append(how) or moving(**how))
     model = build_model(model_channels=32)
     beside = gradients(TrainingUnet(model, DEVICE, torch.float32, checkpointing=True), model)
     for checkpointing in (True, False):
-        away = TrainingUnet(model, DEVICE, torch.float32, checkpointing, offload=True)
-        assert same(gradients(away, model), beside)
+        assert same(gradients(TrainingUnet(model, DEVICE, torch.float32, checkpointing, offload=True), model), beside)
+    assert len(away) == 2
 
 
 @pytest.mark.on_newest
 def test_few_frames_at_once_give_the_same_gradients() -> None:
     model = build_model(model_channels=32)
     together = gradients(TrainingUnet(model, DEVICE, torch.float32, checkpointing=True), model)
-    apart = gradients(TrainingUnet(model, DEVICE, torch.float32, True, frames_at_once=2), model)
+    denoiser, rows = TrainingUnet(model, DEVICE, torch.float32, True, frames_at_once=2), []
+    widest = next(module for module in denoiser.unet.modules() if isinstance(module, FeedForward))
+    widest.net.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
+    apart = gradients(denoiser, model)
+    assert set(rows) == {2, 1}
     for name, gradient in together.items():
         torch.testing.assert_close(apart[name], gradient)
 
