@@ -3,7 +3,8 @@
     bash bin/run benchmarks/overhead.py [--size 16] [--rounds 5] [--dtype float32] [--family SDXL]
     bash bin/run benchmarks/overhead.py --animatediff-evolved FOLDER     beside a clone of that node pack
 
-Prints medians, their ratio to the plain batch of the same run, and peak memory, each measured in a process of its own.
+Prints medians, their ratio to the plain batch of the same run, that of the arithmetic alone (operations of matrix
+products, convolutions and attention), and peak memory, each measured in a process of its own.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 from comfy.model_management import unload_all_models
 from comfy.model_patcher import ModelPatcher
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from magicvideo.adaptor_unet.host.adain_effect import Adain
 from magicvideo.adaptor_unet.host.base_model import config_for
@@ -66,6 +68,8 @@ def motion_module(kind: Kind, mid: bool) -> Row:
 
 # The families whose full size is known here; motion modules are of SD1.5 alone.
 FULL = {"SD1.5": small_host.FULL, "SDXL": small_host.FULL_SDXL}
+# Which torch's counter does not know by itself.
+ATTENTION_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 PLAIN, EVOLVED = "plain batch", "AnimateDiff-Evolved, v2"
 ROWS: dict[str, Row] = {
     PLAIN: lambda base, dtype: base,
@@ -112,16 +116,19 @@ def seconds(model: ModelPatcher, frames: int, size: int) -> float:
     return time.perf_counter() - began
 
 
-def timed(rows: dict[str, ModelPatcher], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each row, round after round; the models are let go behind it."""
+def timed(rows: dict[str, ModelPatcher], options: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Seconds of each row, round after round, and its operations; the models are let go behind it."""
     taken: dict[str, list[float]] = {name: [] for name in rows}
-    for turn in range(options.rounds + 1):
+    operations = {}
+    for name, model in rows.items():  # which warms up
+        with FlopCounterMode(display=False, custom_mapping={ATTENTION_CPU: sdpa_flop}) as counted:
+            seconds(model, options.frames, options.size)
+        operations[name] = counted.get_total_flops()
+    for _ in range(options.rounds):
         for name, model in rows.items():
-            spent = seconds(model, options.frames, options.size)
-            if turn:  # the first warms up
-                taken[name].append(spent)
+            taken[name].append(seconds(model, options.frames, options.size))
     unload_all_models()
-    return taken
+    return taken, operations
 
 
 def peak_mebibytes(name: str, options: argparse.Namespace) -> float:
@@ -153,14 +160,17 @@ def main() -> None:
         seconds(model, options.frames, options.size)
         print(json.dumps(peak_memory.peak_mebibytes()))  # getrusage would count what this process was started from
         return
-    taken = timed(models(dtype, options.family, chosen), options)
+    taken, operations = timed(models(dtype, options.family, chosen), options)
     print(f"{options.frames} frames, {options.size}x{options.size} latents, {options.dtype}, {options.rounds} rounds")
-    print("| | median s | ratio | spread of ratio |\n|---|---|---|---|")
+    print("| | median s | ratio | spread of ratio | arithmetic |\n|---|---|---|---|---|")
     plain = statistics.median(taken[PLAIN])
     for name, values in taken.items():
         ratios = sorted(v / p for v, p in zip(values, taken[PLAIN], strict=True))
         median = statistics.median(values)
-        print(f"| {name} | {median:.2f} | {median / plain:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} |", flush=True)
+        words = (
+            f"{median / plain:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} | {operations[name] / operations[PLAIN]:.3f}"
+        )
+        print(f"| {name} | {median:.2f} | {words} |", flush=True)
     print("\n| | peak MiB | ratio |\n|---|---|---|")
     plain_peak = None
     for name in chosen:

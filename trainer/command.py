@@ -30,7 +30,7 @@ from ..adaptor_unet.training.settings import RunSettings
 from ..adaptor_unet.training.terminal import Terminal
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher, summary_writer
 from ..adaptor_unet.whole_file import check_writable
-from .motion_training import Output, is_finished, refuse_finished
+from .motion_training import Output, check_able, is_finished, refuse_finished
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class TrainCommand:
         ``left_open`` names settings that nobody has chosen: width, height and steps then follow from clips and device.
         """
         self._check_files(settings.motion_module.train)
+        check_able(settings.training)
         output = self._output()
         with (
             processes(cpu=training_device().type == "cpu") as place,

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ from ..adaptor_unet.training.data.prepare import clips_of_folder
 from ..adaptor_unet.training.processes import accelerator
 from ..adaptor_unet.training.progress_pictures import loss_plot, progress_picture
 from ..adaptor_unet.training.run_lock import run_lock
-from ..adaptor_unet.training.settings import RunSettings
+from ..adaptor_unet.training.settings import SETTING_GROUPS, RunSettings
 from ..adaptor_unet.training.training_error import enough_memory
 from ..adaptor_unet.training.watchers import Record, Watcher, read_records
 from ..adaptor_unet.whole_file import content_name, save_tensors, writing
-from .motion_training import Output, is_finished
+from .motion_training import Output, check_able, is_finished
 from .node_inputs import WiredClips
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
@@ -111,6 +111,7 @@ class GraphTraining:
                 make_room()
 
     def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor]:
+        check_able(self.settings.training)
         plan = self._plan()  # first, because what does not fit must be refused before clips are encoded
         plan.check(self.settings)
         # What is wired is known before it is encoded; a folder is known from its cache.
@@ -258,11 +259,22 @@ def run_files(name: str, run_identity: dict[str, Any], tuning: str, lora: bool =
         if not any(path.exists() for path in written):
             return output, False
         try:
-            if json.loads((folder / RUN).read_text(encoding="utf-8")) == run_identity:
+            if with_all_settings(json.loads((folder / RUN).read_text(encoding="utf-8"))) == run_identity:
                 return output, True
         except (OSError, ValueError, RecursionError):  # no run of ours, or one that was cut off at its very start
             pass
         number += 1
+
+
+def with_all_settings(told: Any) -> Any:  # noqa: ANN401 - whatever stands in a file
+    """What a run said of itself, with the settings that its version did not have yet: they were as they are by default.
+
+    Anything else is given back as it is.
+    """
+    if not isinstance(told, dict):
+        return told
+    groups = {group: kind for group, kind in SETTING_GROUPS.items() if isinstance(told.get(group), dict)}
+    return told | {group: json.loads(json.dumps(asdict(kind()))) | told[group] for group, kind in groups.items()}
 
 
 def content_of_adaptor(adaptor: VideoAdaptor) -> str:

@@ -16,12 +16,21 @@ from ..adaptor_unet.checkpoint import FPS, save
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.teacher import ModuleTeacher
 from ..adaptor_unet.host.training_files import HostEncoders, decode, write_checkpoint
-from ..adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, make_room, sample_latents, training_dtype
+from ..adaptor_unet.host.training_unet import (
+    SampleSettings,
+    TrainingUnet,
+    check_fp8,
+    make_room,
+    sample_latents,
+    training_device,
+    training_dtype,
+)
 from ..adaptor_unet.motion_module import MotionModule
 from ..adaptor_unet.temporal_network import Network
 from ..adaptor_unet.training.data.cache_files import read_metadata
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.loop import TrainingRun
+from ..adaptor_unet.training.optimisers import check_optimiser
 from ..adaptor_unet.training.run_state import last_step
 from ..adaptor_unet.training.settings import MotionModuleSettings, TrainingSettings
 from ..adaptor_unet.training.trainables import BaseLora, Trainables, Trained
@@ -94,9 +103,18 @@ class MotionTraining:
         self.dtype = dtype = training_dtype(settings.precision)
         weights = torch.float32 if settings.base_tuning == "full" else dtype
         with enough_memory(
-            "the model is copied to train with", "Close what else uses the memory, or take precision bf16."
+            "the model is copied to train with",
+            "Close what else uses the memory, or take precision bf16 or base_precision fp8.",
         ):
-            self.denoiser = TrainingUnet(model, accelerator.device, weights, settings.checkpointing)
+            self.denoiser = TrainingUnet(
+                model,
+                accelerator.device,
+                weights,
+                settings.checkpointing,
+                fp8=settings.base_precision == "fp8",
+                offload=settings.offload_activations,
+                frames_at_once=settings.frames_at_once,
+            )
             self.denoiser.unet.to(memory_format=memory_format)
             self.trainables = self.made_trainables(accelerator.device)
             taught_by = ModuleTeacher(self.denoiser, model, teacher) if teacher is not None else None
@@ -180,6 +198,13 @@ class MotionTraining:
         elif self.settings.base_tuning == "full" and final:
             encoders = self.encoders()
             write_checkpoint(self.output.base, self.model, self.denoiser.unet, encoders.clip, encoders.vae, told)
+
+
+def check_able(settings: TrainingSettings) -> None:
+    """Raises ValueError, or ImportError for a library that is missing, when this machine cannot train so."""
+    check_optimiser(settings.optimiser, training_device())
+    if settings.base_precision == "fp8":
+        check_fp8()
 
 
 def is_finished(output: Output, settings: TrainingSettings, run_identity: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ Axes: n rows of the UNet, b clips, f frames of a clip, c h w of a latent; n toke
 
 import copy
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -15,7 +15,7 @@ import comfy.model_management
 import comfy.ops
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.attention import FeedForward, SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import ModelSamplingDiscrete
@@ -37,6 +37,8 @@ from .frame_cache import CallCache, no_cache
 from .motion_effect import Motion, Order
 from .motion_module_effect import MotionModuleEffect, norms_of, sites_of
 
+# What fp8 weights are: those of matrices and kernels, which nearly all are.  Biases and norms stay as they are.
+FP8 = torch.float8_e4m3fn
 # What other nodes have set around a model's attention, by the names of the host's options: what a run trains with.
 PATCHES = ("patches", "patches_replace")
 
@@ -47,15 +49,30 @@ class TrainingUnet:
     The copy has the weights of the model as it came, LoRAs included, in ``dtype``, and the patches that other nodes
     have set around its attention.  Raises ValueError for a UNet that takes what a run has not.  Must be made and used
     outside inference mode.  With ``checkpointing``, activations inside residual and transformer blocks are computed
-    again for the gradients instead of being kept.
+    again for the gradients instead of being kept.  With ``fp8``, weights are kept in 8 bits and made larger layer by
+    layer; with ``offload``, activations that are kept for the gradients wait in main memory; with ``frames_at_once``,
+    so many frames go through the widest layers together.
     """
 
-    def __init__(self, model: ModelPatcher, device: torch.device, dtype: torch.dtype, checkpointing: bool) -> None:
+    def __init__(
+        self,
+        model: ModelPatcher,
+        device: torch.device,
+        dtype: torch.dtype,
+        checkpointing: bool,
+        fp8: bool = False,
+        offload: bool = False,
+        frames_at_once: int = 0,
+    ) -> None:
         check_trainable(model)
-        self.dtype = dtype
+        self.dtype, self.offload = dtype, offload
         self.model_sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(device)
         self.sigmas = self.model_sampling.sigmas.float()
-        self.unet = unet_copy(model, device, dtype)
+        self.unet = unet_copy(model, device, dtype, fp8)
+        if frames_at_once:
+            for module in self.unet.modules():
+                if isinstance(module, FeedForward):
+                    module.forward = in_pieces(module.forward, frames_at_once)
         self.captions, self.encode_adm = CaptionTensor.of(model), model.model.encode_adm
         self._beside_latents = partial(beside_latents, model)
         if checkpointing:
@@ -108,14 +125,21 @@ class TrainingUnet:
                 self._hooks.enter_context(part.hooked(self.unet))
                 options = part.patched(options)
         given, beside = self.model_sampling.calculate_input(sigma, x), self._beside_latents(x)
-        out = self.unet(
-            (given if beside is None else torch.cat([given, beside], dim=1)).to(self.dtype),
-            self.model_sampling.timestep(sigma).float(),
-            context=repeat(tokens, "b n d -> (b f) n d", f=frames).to(self.dtype),
-            y=self._beside_timestep(vector, x, frames),
-            transformer_options=options,
-        )
+        with self._kept():
+            out = self.unet(
+                (given if beside is None else torch.cat([given, beside], dim=1)).to(self.dtype),
+                self.model_sampling.timestep(sigma).float(),
+                context=repeat(tokens, "b n d -> (b f) n d", f=frames).to(self.dtype),
+                y=self._beside_timestep(vector, x, frames),
+                transformer_options=options,
+            )
         return out.float()
+
+    def _kept(self) -> AbstractContextManager[None]:
+        """Where what the gradients need is kept: on the device, or in main memory."""
+        if not (self.offload and torch.is_grad_enabled()):
+            return nullcontext()
+        return torch.autograd.graph.save_on_cpu(pin_memory=self.sigmas.device.type == "cuda")
 
     def _effect(self, network: Network, fps: tuple[float, ...]) -> Effect:
         if self._acting is None or self._acting[:2] != (network, fps):
@@ -150,17 +174,22 @@ def effect_of(network: Network, unet: nn.Module, fps: tuple[float, ...], order: 
     return Motion(adaptor=network, fps=fps, order=order)
 
 
-def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype, fp8: bool = False) -> nn.Module:
     """A UNet of the same kind and with the same weights, sharing nothing with the model.
 
-    The weights come as a state dict, since some layers of the host have none before.
+    The weights come as a state dict, since some layers of the host have none before.  In ``fp8`` they are rounded as
+    where the host loads a model so, and its layers make each of them what it computes with.
     """
     unet = unet_of(model)
     settings = model.model.model_config.unet_config | {"dtype": dtype}
     layers = model.model.model_config.custom_operations or comfy.ops.disable_weight_init
+    layers = comfy.ops.manual_cast if fp8 else layers
     made = type(unet)(**settings, device="meta", operations=layers)
     weight = unet_weights(model)
-    weights = {name: weight(name).to(device, dtype) for name in unet.state_dict()}
+    weights = {}
+    for name in unet.state_dict():
+        whole = weight(name)
+        weights[name] = whole.to(device, FP8 if fp8 and whole.ndim > 1 else dtype)
     made.load_state_dict(weights, strict=True, assign=True)
     return made.requires_grad_(False).eval()
 
@@ -181,6 +210,12 @@ def checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return call
 
 
+def in_pieces(forward: Callable[[Tensor], Tensor], rows: int) -> Callable[[Tensor], Tensor]:
+    """The same call, n p c -> n p c, of so many rows at a time, each of them computed again for the gradients."""
+    again = checkpointed(forward)
+    return lambda x: torch.cat([again(piece) for piece in x.split(rows)])
+
+
 def training_device() -> torch.device:
     """Where the host computes."""
     return comfy.model_management.get_torch_device()
@@ -191,6 +226,13 @@ def make_room() -> None:
     if training_device().type != "cpu":
         comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
+
+
+def check_fp8() -> None:
+    """Raises ValueError where the device cannot read weights in 8 bits."""
+    device = training_device()
+    if not comfy.model_management.supports_cast(device, FP8):
+        raise ValueError(f"base_precision fp8 does not work on {device}. Take base_precision auto.")
 
 
 def training_dtype(precision: str) -> torch.dtype:

@@ -85,7 +85,7 @@ class TrainingRun:
             self.clips, settings, self.shares, len(self.denoiser.sigmas), self.trainables.shared_noise
         )
         self.optimiser = self.trainables.optimiser(self.trainables.rate(len(self.clips.train)))
-        self.averages = MovingAverage(self.trainables.parameters, settings.ema)
+        self.averages = MovingAverage(self.trainables.parameters, settings.ema, settings.offload_averages)
         run_identity = identity_of(settings, self.trainables.identity, self.clips, self.shares) | self.run_identity
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
         self.doing, self.whole = "", True  # what the run does now; False while a step changes its tensors
@@ -126,7 +126,8 @@ class TrainingRun:
         size = f"{len(latents)} frames of {latents.shape[-1] * LATENT_PIXELS}x{latents.shape[-2] * LATENT_PIXELS}"
         doing, step = self.doing, self.state.step + (self.doing == TRAINING)
         kept, place = self._kept(), f"step {step} of {settings.steps}, {size}"
-        return OutOfMemoryError(f"Out of memory during {doing} ({place}). {lower(doing, settings)} {kept}")
+        card = self.accelerator.device.type != "cpu"
+        return OutOfMemoryError(f"Out of memory during {doing} ({place}). {lower(doing, settings, card)} {kept}")
 
     def _kept(self) -> str:
         """Saves what was learnt, if it is whole, and says what a run can be gone on from."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..motion_module import MotionModule
 from ..temporal_network import Network
+from .optimisers import made_optimiser
 from .settings import LoraLayout, TrainingSettings
 from .trainables import TARGETS, AttentionLora
 
@@ -64,9 +65,9 @@ class MotionLoraTrainables:
         """The same for any number of clips: so few numbers are not soon learnt by heart."""
         return self.settings.learning_rate or RATE
 
-    def optimiser(self, rate: float) -> torch.optim.AdamW:
+    def optimiser(self, rate: float) -> torch.optim.Optimizer:
         group = {"params": [*self.parameters.values()], "lr": rate, "peak": rate}
-        return torch.optim.AdamW([group | {"weight_decay": self.settings.weight_decay}])
+        return made_optimiser(self.settings.optimiser, [group | {"weight_decay": self.settings.weight_decay}])
 
 
 def motion_lora_identity(module: MotionModule, rank: int) -> dict[str, str]:

@@ -21,6 +21,7 @@ LASTING = (
     "frame_noise_levels",
     "clean_context_share",
     "context_timesteps",
+    "optimiser",
 )
 # Of a run with a teacher.
 SHARES = ("teacher_share", "prediction_share")

@@ -18,17 +18,17 @@ from torch import Tensor
 from ..adaptor import AdaptorConfig
 from ..whole_file import check_content, content_name, save_tensors
 from .data.cache_files import hash_of
+from .optimisers import check_finite, check_kept, kept_of, put_back
 from .trainables import MovingAverage
 
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"step-(\d+)\.state")
-# What Adam keeps of a parameter.
-MOMENTS = ("exp_avg", "exp_avg_sq")
-
 
 # What earlier versions did not note; their states have to be gone on from all the same.
 ADDED_LATER = ("clip_contents", "held_out", "start", "init")
+# What they had no choice of.
+WITHOUT_CHOICE = {"optimiser": "adamw"}
 OTHER_CLIPS = "clips, captions, text encoder or settings of clips, such as another width"
 # What differs, where the two values would tell nobody anything.
 IN_WORDS = {"clip_contents": f"other {OTHER_CLIPS}", "held_out": f"other held-out {OTHER_CLIPS}"}
@@ -77,9 +77,11 @@ class RunState:
         missing = [name for name in self.parameters if f"trained.{name}" not in tensors]
         if missing:
             raise StateError(f"{path} lacks {missing[0]}. Begin a new run, with another output.")
+        kept = kept_by_name(tensors)
         try:
             for name, parameter in self.parameters.items():
                 check_tensors(name, parameter.shape, tensors)
+                check_kept(self.optimiser, name, parameter.shape, kept.get(name, {}))
         except ValueError as error:
             raise damaged(path, error) from error
         with torch.no_grad():
@@ -88,11 +90,8 @@ class RunState:
                 self.averages.values[name].copy_(tensors[f"average.{name}"])
         self.optimiser.state.clear()
         for name, parameter in self.parameters.items():
-            if f"optimiser.{name}.step" in tensors:
-                self.optimiser.state[parameter] = {
-                    key: tensors[f"optimiser.{name}.{key}"].to(parameter.device if key != "step" else "cpu")
-                    for key in ("step", *MOMENTS)
-                }
+            if name in kept:
+                put_back(self.optimiser, parameter, kept[name])
         self.step, self.name = step, run
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -100,13 +99,14 @@ class RunState:
         for name, parameter in self.parameters.items():
             found[f"trained.{name}"] = parameter
             found[f"average.{name}"] = self.averages.values[name]
-            for key, value in self.optimiser.state.get(parameter, {}).items():
+            for key, value in kept_of(self.optimiser, parameter).items():
                 found[f"optimiser.{name}.{key}"] = value
         return found
 
 
 def check_identity(path: Path, found: dict[str, Any], run_identity: dict[str, Any]) -> None:
     """Raises StateError when a state is of a run with another identity."""
+    found = WITHOUT_CHOICE | found
     for name, value in run_identity.items():
         if name in ADDED_LATER and name not in found:
             logger.warning("%s is of an earlier version, which did not note %s: not compared.", path.name, name)
@@ -167,24 +167,20 @@ def last_step(folder: Path, run_identity: dict[str, Any]) -> int | None:
 
 
 def check_tensors(name: str, shape: torch.Size, tensors: dict[str, Tensor]) -> None:
-    """Raises ValueError unless what a state holds of one parameter is all there, of its shape and finite.
+    """Raises ValueError unless the weights that a state holds of one parameter are there, of its shape and finite."""
+    for kind in ("trained", "average"):
+        check_finite(f"{kind} {name}", tensors.get(f"{kind}.{name}"), shape)
 
-    The optimiser's part may be missing as a whole: it has none of a parameter that was not trained yet.
-    """
-    kept = {key: tensors.get(f"optimiser.{name}.{key}") for key in ("step", *MOMENTS)}
-    found = {f"{kind} {name}": tensors.get(f"{kind}.{name}") for kind in ("trained", "average")}
-    if any(tensor is not None for tensor in kept.values()):
-        found |= {f"the optimiser's {key} of {name}": kept[key] for key in MOMENTS}
-        steps = kept["step"]
-        if steps is None or steps.numel() != 1 or not 0 <= float(steps.real) < float("inf"):
-            raise ValueError(f"the optimiser's step of {name} is no number")
-    for words, tensor in found.items():
-        if tensor is None:
-            raise ValueError(f"{words} is missing")
-        if tensor.shape != shape:
-            raise ValueError(f"{words} has the shape {list(tensor.shape)}, expected {list(shape)}")
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise ValueError(f"{words} holds values that are no finite numbers")
+
+def kept_by_name(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What a state holds of the optimiser: for each parameter, tensors by the optimiser's own names."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        kind, _, place = key.partition(".")
+        if kind == "optimiser":
+            name, _, part = place.rpartition(".")
+            found.setdefault(name, {})[part] = tensor
+    return found
 
 
 def damaged(path: Path, error: Exception) -> StateError:

@@ -11,6 +11,7 @@ from ..sites import AttentionAt
 from .data.data_settings import DataSettings
 from .setting_fields import (
     MOST_CLIPS,
+    MOST_FRAMES,
     MOST_RANK,
     MOST_RATE,
     MOST_SAMPLING_STEPS,
@@ -25,6 +26,8 @@ from .setting_fields import (
 Weighting = Literal["none", "min_snr", "high_noise"]
 BaseTuning = Literal["frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
+BasePrecision = Literal["auto", "fp8"]
+Optimiser = Literal["adamw", "adamw_8bit"]
 Train = Literal["adaptor", "motion_lora"]
 LoraLayout = Literal["animatediff", "diffusers"]
 FEW_CLIPS = 4
@@ -141,6 +144,26 @@ class TrainingSettings:
     base_rank: int = setting(16, "Rank of that LoRA.", least=1, most=MOST_RANK)
     precision: Precision = setting("auto", "What is computed in; auto takes bfloat16 where the processor has it.")
     checkpointing: bool = setting(True, "Compute activations again instead of keeping them: far less memory.")
+    base_precision: BasePrecision = setting(
+        "auto",
+        "What the weights of a base that is not trained are kept in: auto, what is computed in; fp8, 8 bits, which "
+        "rounds them and needs half of bf16's memory.",
+    )
+    optimiser: Optimiser = setting(
+        "adamw",
+        "What changes the weights. adamw_8bit keeps its two moments in a quarter of the memory, and needs the library "
+        "bitsandbytes.",
+    )
+    frames_at_once: int = setting(
+        0,
+        "Frames that go together through the widest layers, 0 for all. Few take far less memory and a little more "
+        "time.",
+        most=MOST_FRAMES,
+    )
+    offload_activations: bool = setting(
+        False, "Activations wait for the gradients in main memory: far less on the card, and slower."
+    )
+    offload_averages: bool = setting(False, "The averaged weights are kept in main memory, and not on the card.")
     save_every: int = setting(100, "Steps between saved states.", least=1, most=MOST_STEPS)
     keep: int = setting(2, "States that are kept.", least=1, most=MOST_STEPS)
     sample_every: int = setting(100, "Steps between sample clips, 0 for none.", most=MOST_STEPS)
@@ -164,6 +187,11 @@ class TrainingSettings:
             )
         if self.still_share + self.base_still_share > 1:
             raise ValueError("still_share and base_still_share together must not exceed 1")
+        if self.base_precision == "fp8" and self.base_tuning == "full":
+            raise ValueError(
+                "base_precision fp8 is for a base that stays as it is, but base_tuning is full: choose frozen or lora, "
+                "or base_precision auto"
+            )
         if self.base_still_share and self.base_tuning == "frozen":
             raise ValueError(
                 "base_still_share trains the base alone, but base_tuning is frozen: choose lora or full, or 0"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..adaptor import VideoAdaptor
 from ..temporal_network import Network
+from .optimisers import made_optimiser
 from .run_identity import adaptor_identity, trained_config
 from .settings import TrainingSettings
 
@@ -70,8 +71,8 @@ class Trainables:
         """Of attention and fps layers, for so many clips."""
         return self.settings.rate(clips)
 
-    def optimiser(self, rate: float) -> torch.optim.AdamW:
-        """AdamW with a rate of its own for S and B, and for the base; S and B are never decayed towards zero."""
+    def optimiser(self, rate: float) -> torch.optim.Optimizer:
+        """With a rate of its own for S and B, and for the base; S and B are never decayed towards zero."""
         wholes: dict[str, list[Tensor]] = {"scale_shift": [], "layers": [], "base": []}
         for name, parameter in self.parameters.items():
             kind = "scale_shift" if name.startswith(("adaptor.frame.", "adaptor.spatial.")) else "layers"
@@ -88,7 +89,7 @@ class Trainables:
             for kind in wholes
             if wholes[kind]
         ]
-        return torch.optim.AdamW(groups)
+        return made_optimiser(self.settings.optimiser, groups)
 
 
 def set_rates(optimiser: torch.optim.Optimizer, step: int, settings: TrainingSettings) -> None:
@@ -105,24 +106,29 @@ def set_rates(optimiser: torch.optim.Optimizer, step: int, settings: TrainingSet
 class MovingAverage:
     """Exponential moving average of the trainable tensors; what is saved and sampled with.
 
-    While a run is young the decay is ``(1 + n) / (10 + n)`` at most, so that the start is soon forgotten.
+    While a run is young the decay is ``(1 + n) / (10 + n)`` at most, so that the start is soon forgotten.  The averages
+    lie beside the tensors, or if ``offload`` in main memory.
     """
 
-    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
-        self.parameters, self.decay = parameters, decay
-        self.values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    def __init__(self, parameters: dict[str, nn.Parameter], decay: float, offload: bool = False) -> None:
+        self.parameters, self.decay, self.offload = parameters, decay, offload
+        self.values = {name: self._copied(parameter) for name, parameter in parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After the step of that number, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        if self.offload:
+            for name, parameter in self.parameters.items():
+                self.values[name].lerp_(parameter.detach().cpu(), weight)
+            return
         torch._foreach_lerp_(list(self.values.values()), [p.data for p in self.parameters.values()], weight)
 
     @contextmanager
     @torch.no_grad()
     def in_place(self) -> Iterator[None]:
         """The averages stand in the modules for as long as the context lasts."""
-        kept = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        kept = {name: self._copied(parameter) for name, parameter in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():
                 parameter.copy_(self.values[name])
@@ -130,6 +136,9 @@ class MovingAverage:
         finally:
             for name, parameter in self.parameters.items():
                 parameter.copy_(kept[name])
+
+    def _copied(self, parameter: nn.Parameter) -> Tensor:
+        return parameter.detach().to("cpu" if self.offload else parameter.device, copy=True)
 
 
 class LowRank(nn.Module):

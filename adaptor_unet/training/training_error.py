@@ -67,14 +67,25 @@ def enough_memory(doing: str, lower: str) -> Iterator[None]:
         raise OutOfMemoryError(f"Out of memory while {doing}. {lower}") from error
 
 
-def lower(doing: str, settings: TrainingSettings) -> str:
-    """What to lower when memory is too short for a part of a run; first what a run can be resumed with."""
+def lower(doing: str, settings: TrainingSettings, card: bool = False) -> str:
+    """What to lower when memory is too short for a part of a run; first what a run can be resumed with.
+
+    ``card``: whether it is a card's memory, beside which there is main memory.
+    """
     if doing in LEFT_OUT:
         return f"Go on with {LEFT_OUT[doing]} = 0, which leaves it out."
     if settings.clips_at_once > 1:
         return f"Go on with clips_at_once below {settings.clips_at_once}."
     if not settings.checkpointing:
         return "Go on with checkpointing, which takes far less."
+    if card and not settings.offload_activations:
+        return "Go on with offload_activations, which takes far less on the card."
+    if card and not settings.frames_at_once:
+        return "Go on with frames_at_once 1, which takes less, and a little more time."
+    if card and settings.base_precision == "auto" and settings.base_tuning != "full":
+        return "Go on with base_precision fp8, which takes less for the base."
+    if card and not settings.offload_averages:
+        return "Go on with offload_averages, which takes less on the card."
     less = "frames, width or height"
     if settings.base_tuning == "full":
         less += ", or take base_tuning lora or frozen"

@@ -54,6 +54,7 @@ NOT_RUN = {
     "benchmarks/overhead.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/card.py": "a full-size UNet for minutes, and its figures need a card that does nothing else",
     "benchmarks/long.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
+    "benchmarks/training_memory.py": "counts for minutes; tests/host/test_small_cards.py counts a small UNet with it",
     "benchmarks/training.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/ablation.py": "trains for an hour; what it puts in place of parts is tested in tests/benchmarks",
     "benchmarks/distillation.py": "trains for hours; what it puts together is tested in tests/host/test_teacher.py",

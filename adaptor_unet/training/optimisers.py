@@ -1,0 +1,115 @@
+"""What changes the trained weights: AdamW, or AdamW with its moments in 8 bits; and what a run's state keeps of either.
+
+Axes: none; of a parameter of n values, bitsandbytes scales each block of them by a number of its own.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .settings import Optimiser
+
+# What AdamW keeps of a parameter, beside the number of its steps.
+MOMENTS = ("exp_avg", "exp_avg_sq")
+# What bitsandbytes keeps: two moments, and where these are in 8 bits, for each the scales of its blocks and the table
+# of the values that 8 bits stand for.  Parameters of fewer values are kept in 32 bits.
+STATES, SCALES, TABLES = ("state1", "state2"), ("absmax1", "absmax2"), ("qmap1", "qmap2")
+SMALLEST, BLOCK, LEVELS = 4096, 256, 256
+# What the library raises where its compiled part is missing, or knows no such device.
+CANNOT = (RuntimeError, AttributeError, NameError, TypeError, ValueError, OSError)
+
+
+def made_optimiser(kind: Optimiser, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """For groups of parameters with their ``lr`` and ``weight_decay``.
+
+    Raises ImportError with a sentence when bitsandbytes is needed and not installed.
+    """
+    if kind == "adamw":
+        return torch.optim.AdamW(groups)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ImportError(
+            "optimiser adamw_8bit needs bitsandbytes: run `pip install bitsandbytes` in ComfyUI's Python, or take "
+            "optimiser adamw."
+        ) from error
+    return AdamW8bit(groups, min_8bit_size=SMALLEST)
+
+
+def check_optimiser(kind: Optimiser, device: torch.device) -> None:
+    """Raises ImportError when its library is not installed, and ValueError when that cannot work on the device."""
+    if kind == "adamw":
+        return
+    weight = nn.Parameter(torch.ones(SMALLEST, device=device))
+    weight.grad = torch.ones_like(weight)
+    try:
+        made_optimiser(kind, [{"params": [weight], "lr": 1e-3, "weight_decay": 0.0}]).step()
+    except CANNOT as error:
+        raise ValueError(
+            f"optimiser adamw_8bit does not work on {device} with the bitsandbytes that is installed ({error}). "
+            "Install a newer one, or take optimiser adamw."
+        ) from error
+
+
+def kept_of(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """What it keeps of a parameter, by name; nothing of one that was not trained yet."""
+    state = optimiser.state.get(parameter, {})
+    return {key: x if isinstance(x, Tensor) else torch.tensor(float(x)) for key, x in state.items()}
+
+
+def put_back(optimiser: torch.optim.Optimizer, parameter: nn.Parameter, kept: dict[str, Tensor]) -> None:
+    """Lets it go on with what was kept of a parameter."""
+    step = kept["step"].cpu()
+    kind = kind_of(optimiser)
+    others = {key: kept[key].to(parameter.device) for key in expected(kind, parameter.shape)}
+    optimiser.state[parameter] = {"step": step if kind == "adamw" else int(step), **others}
+
+
+def check_kept(optimiser: torch.optim.Optimizer, name: str, shape: torch.Size, kept: dict[str, Tensor]) -> None:
+    """Raises ValueError unless what was kept of a parameter of that name and shape is all there, and sound.
+
+    It may be missing as a whole: nothing is kept of a parameter that was not trained yet.
+    """
+    if not kept:
+        return
+    step = kept.get("step")
+    if step is None or step.numel() != 1 or not 0 <= float(step.real) < float("inf"):
+        raise ValueError(f"the optimiser's step of {name} is no number")
+    for key, (wanted, dtype) in expected(kind_of(optimiser), shape).items():
+        words, found = f"the optimiser's {key} of {name}", kept.get(key)
+        if dtype == torch.uint8 and found is not None:
+            check_shape(words, found, wanted)
+            if found.dtype != dtype:
+                raise ValueError(f"{words} is not in 8 bits")
+        else:
+            check_finite(words, found, wanted)
+
+
+def expected(kind: Optimiser, shape: torch.Size) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """The tensors that it keeps of a parameter, beside the number of steps: by name, their shapes and dtypes."""
+    if kind == "adamw" or shape.numel() < SMALLEST:
+        return dict.fromkeys(MOMENTS if kind == "adamw" else STATES, (shape, torch.float32))
+    blocks, levels = torch.Size([math.ceil(shape.numel() / BLOCK)]), torch.Size([LEVELS])
+    states = dict.fromkeys(STATES, (shape, torch.uint8))
+    return states | dict.fromkeys(SCALES, (blocks, torch.float32)) | dict.fromkeys(TABLES, (levels, torch.float32))
+
+
+def kind_of(optimiser: torch.optim.Optimizer) -> Optimiser:
+    """Which of the two it is."""
+    return "adamw" if isinstance(optimiser, torch.optim.AdamW) else "adamw_8bit"
+
+
+def check_finite(words: str, tensor: Tensor | None, shape: torch.Size) -> None:
+    """Raises ValueError, with what the tensor is in ``words``, unless it is there, of that shape and finite."""
+    if tensor is None:
+        raise ValueError(f"{words} is missing")
+    check_shape(words, tensor, shape)
+    if not tensor.is_floating_point() or not tensor.isfinite().all():
+        raise ValueError(f"{words} holds values that are no finite numbers")
+
+
+def check_shape(words: str, tensor: Tensor, shape: torch.Size) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"{words} has the shape {list(tensor.shape)}, expected {list(shape)}")
