@@ -146,7 +146,7 @@ def test_training_shows_its_progress_and_the_losses_with_a_sample_as_it_goes(pag
     seen = page.queue()
     assert seen["failed"] is None
     assert [3, 3] in seen["progress"]
-    # The plot of the losses, 960 x 300, and below it four square frames side by side; KSampler's previews are small.
-    assert [960, 540] in seen["previews"] and seen["broken"] == 0
+    # The plot of the losses, 960 x 360, and below it four square frames side by side; KSampler's previews are small.
+    assert [960, 600] in seen["previews"] and seen["broken"] == 0
     page.wait("app.graph._nodes.find(node => node.type === 'PreviewImage').imgs?.[0]?.naturalWidth > 0")
     page.videos()
