@@ -71,26 +71,51 @@ def test_a_folder_becomes_an_adaptor_with_all_that_a_person_looks_at(folder: Pat
     assert (run / "loss.png").is_file() and len(list((run / "samples").glob("*.webp"))) == 2
 
 
+# The looks at the losses take longer than such steps.
+QUICK = ("--steps", "3", "--validate-every", "0", "--frames", "2")
+
+
+class Ended(NamedTuple):
+    code: int
+    told: str
+
+
+@pytest.fixture
+def ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Iterator[Callable[..., Ended]]:
+    """What the command ends with and says, in this process, where ComfyUI is loaded already."""
+    logger = logging.getLogger("magicvideo")
+    level = logger.level
+
+    def run(*options: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", command(folder, *options)[1:])
+        return Ended(train_command.main(), capsys.readouterr().err)
+
+    yield run
+    logger.setLevel(level)
+
+
 @pytest.mark.slow
 @pytest.mark.on_newest
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a word of POSIX")
-def test_killed_at_a_random_moment_and_resumed_it_equals_the_uninterrupted_run(folder: Path, tmp_path: Path) -> None:
-    # The losses are looked at before the first step and behind the last, which takes longer than all steps together.
-    options = ("--steps", "3", "--validate-every", "3", "--frames", "2")
-    whole = train(folder, *options)
-    assert whole.returncode == 0, whole.stderr
+def test_killed_at_a_random_moment_and_resumed_it_equals_the_uninterrupted_run(
+    folder: Path, tmp_path: Path, ended: Callable[..., Ended]
+) -> None:
+    code, told = ended(*QUICK)
+    assert code == 0, told
     expected = load_file(folder / "out" / "wave.run" / "step-00000003.state")
     final = load_file(folder / "out" / "wave.safetensors")
     (folder / "out" / "wave.run").rename(folder / "whole.run")
     (folder / "out" / "wave.safetensors").unlink()
-    process = subprocess.Popen(command(folder, *options), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(folder, *QUICK), stderr=subprocess.DEVNULL)
     while not list((folder / "out").glob("wave.run/step-*.state")) and process.poll() is None:
         time.sleep(0.05)
     time.sleep(random.uniform(0, 1))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    resumed = train(folder, *options, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    code, told = ended(*QUICK, "--resume")
+    assert code == 0, told
     found = load_file(folder / "out" / "wave.run" / "step-00000003.state")
     assert set(found) == set(expected) and all(torch.equal(found[name], expected[name]) for name in expected)
     assert all(torch.equal(x, final[name]) for name, x in load_file(folder / "out" / "wave.safetensors").items())
@@ -100,7 +125,7 @@ def test_killed_at_a_random_moment_and_resumed_it_equals_the_uninterrupted_run(f
 @pytest.mark.on_oldest
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_ctrl_c_saves_says_so_and_ends_with_130(folder: Path) -> None:
-    process = subprocess.Popen(command(folder, "--steps", "100000"), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(folder, *QUICK, "--steps", "100000"), stderr=subprocess.PIPE, text=True)
     while not (folder / "out" / "wave.safetensors").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -108,27 +133,6 @@ def test_ctrl_c_saves_says_so_and_ends_with_130(folder: Path) -> None:
     assert process.returncode == 130
     assert "Stopped; saved what there is in" in told
     load(folder / "out" / "wave.safetensors")
-
-
-class Refused(NamedTuple):
-    code: int
-    told: str
-
-
-@pytest.fixture
-def refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> Iterator[Callable[..., Refused]]:
-    """What the command ends with and says, in this process, where ComfyUI is loaded already."""
-    logger = logging.getLogger("magicvideo")
-    level = logger.level
-
-    def run(*options: str) -> Refused:
-        monkeypatch.setattr(sys, "argv", command(folder, *options)[1:])
-        return Refused(train_command.main(), capsys.readouterr().err)
-
-    yield run
-    logger.setLevel(level)
 
 
 BAD = {
@@ -140,21 +144,21 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", ["web page.safetensors", "page.ckpt", "empty.safetensors", "adaptor.safetensors"])
-def test_a_base_that_is_no_checkpoint_is_named(name: str, folder: Path, refused: Callable[..., Refused]) -> None:
+def test_a_base_that_is_no_checkpoint_is_named(name: str, folder: Path, ended: Callable[..., Ended]) -> None:
     content = b"" if "empty" in name else b"<html>not found</html>"
     (folder / name).write_bytes(content)
     if "adaptor" in name:
         save_file({"x": torch.zeros(3)}, folder / name)
-    code, told = refused("--base", str(folder / name))
+    code, told = ended("--base", str(folder / name))
     assert code == 2
     assert f"{name} cannot be loaded" in told and "expected a Stable Diffusion checkpoint" in told
     assert "Traceback" not in told
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_gets_one_sentence(case: str, folder: Path, refused: Callable[..., Refused]) -> None:
+def test_bad_input_gets_one_sentence(case: str, folder: Path, ended: Callable[..., Ended]) -> None:
     options, words = BAD[case]
-    code, told = refused(*options)
+    code, told = ended(*options)
     assert code == 2 and words in told and "Traceback" not in told
     assert not (folder / "out" / "wave.safetensors").exists()
 
