@@ -38,6 +38,7 @@ from magicvideo.benchmarks.ablation_parts import (
     with_temporal_convolutions,
 )
 from magicvideo.benchmarks.ablation_picture import save_picture
+from magicvideo.benchmarks.results import keep_result, read_results, spread
 from magicvideo.benchmarks.sprite_judge import SpriteJudge
 from magicvideo.demo.measure.motion import FRAME_RATES, Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
@@ -175,10 +176,6 @@ def first_frames(path: Path) -> TrainingClips:
     return replace(clips, train=train_motion.SpriteClips(train), held_out=held_out)
 
 
-def read_results(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
 def table(results: list[dict[str, object]]) -> str:
     """Markdown: the mean over the seeds, and the spread from the least to the most."""
     lines = [
@@ -218,13 +215,6 @@ def noise_level_table(results: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def spread(values: list[float], form: str) -> str:
-    if not values:
-        return "-"
-    least, mean, most = (form.format(value) for value in (min(values), statistics.fmean(values), max(values)))
-    return mean if least == most else f"{mean} ({least} to {most})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains and measures with and without each part of the method.")
     parser.add_argument("--steps", type=int, default=200)
@@ -240,7 +230,6 @@ def main() -> None:
     options = parser.parse_args()
     results = read_results(options.results)
     if not options.table:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
         ablation = Ablation(
             load_file(options.base),
             first_frames(options.clips),
@@ -255,8 +244,7 @@ def main() -> None:
                 if any(done["row"] == row.name and done["seed"] == seed for done in results):
                     continue
                 results.append(ablation.measure(row, seed))
-                with options.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(results[-1]) + "\n")
+                keep_result(options.results, results[-1])
                 print(json.dumps(results[-1]), flush=True)
     print(table(results))
     print(noise_level_table(results))

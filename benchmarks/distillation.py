@@ -15,7 +15,6 @@ cut off goes on.
 """
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +38,7 @@ from magicvideo.adaptor_unet.training.settings import MotionModuleSettings, Trai
 from magicvideo.adaptor_unet.training.terminal import Terminal
 from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.adaptor_unet.whole_file import content_name
-from magicvideo.benchmarks.ablation import read_results, spread
+from magicvideo.benchmarks.results import Column, arms_table, keep_result, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
 from magicvideo.demo.measure.motion import asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
@@ -51,6 +50,16 @@ from magicvideo.trainer.command import show
 from magicvideo.trainer.motion_training import MotionTraining
 
 TEACHER, TAUGHT, REAL, PLAIN = ARMS = ("teacher", "taught", "real clips", "teacher's clips")
+COLUMNS: list[Column] = [
+    ("direction right", "right", "{:.0f} %"),
+    ("smooth", "smooth", "{:.0f} %"),
+    ("jumps", "jumps", "{:.0f} %"),
+    ("travel, pixels", "travel", "{:.1f}"),
+    ("loss: high noise", "val_high", "{:.5f}"),
+    ("low noise", "val_low", "{:.4f}"),
+    ("given finished frames: high noise", "val_given_high", "{:.5f}"),
+    ("low noise", "val_given_low", "{:.4f}"),
+]
 FPS, SIDE = 8.0, 64
 SAMPLE_STEPS = 12
 # Far from the seeds of the clips that are judged.
@@ -159,27 +168,6 @@ def real_clips(path: Path, frames: int) -> TrainingClips:
     return replace(clips, train=MemoryClips(train), held_out=held_out)
 
 
-def table(results: list[dict[str, object]]) -> str:
-    """Markdown: the mean over the seeds, and the spread from the least to the most."""
-    lines = [
-        "| | direction right | smooth | jumps | travel, pixels | loss: high noise | low noise "
-        "| given finished frames: high noise | low noise |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    columns = [(name, "{:.0f} %") for name in ("right", "smooth", "jumps")]
-    columns += [("travel", "{:.1f}"), ("val_high", "{:.5f}"), ("val_low", "{:.4f}")]
-    columns += [("val_given_high", "{:.5f}"), ("val_given_low", "{:.4f}")]
-    for arm in ARMS:
-        found = [result for result in results if result["arm"] == arm]
-        if found:
-            cells = [
-                spread([(100 if "%" in form else 1) * result[name] for result in found if name in result], form)
-                for name, form in columns
-            ]
-            lines.append(f"| {arm} ({len(found)}) | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compares an adaptor that a motion module taught with others.")
     parser.add_argument("--steps", type=int, default=600)
@@ -201,16 +189,14 @@ def main() -> None:
     options = parser.parse_args()
     results = read_results(options.results)
     if not options.table:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
         comparison = comparison_of(options)
         todo = [(arm, seed) for seed in range(options.seeds) for arm in options.arms if arm != TEACHER or seed == 0]
         for arm, seed in todo:
             if any((result["arm"], result["seed"]) == (arm, seed) for result in results):
                 continue
             results.append(comparison.measure(arm, seed))
-            with options.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-    print(table(results))
+            keep_result(options.results, results[-1])
+    print(arms_table(ARMS, COLUMNS, results))
 
 
 def comparison_of(options: argparse.Namespace) -> Comparison:

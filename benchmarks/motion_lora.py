@@ -10,7 +10,6 @@ result is a line in ``--results``; what stands there is not measured again.
 """
 
 import argparse
-import json
 import random
 import statistics
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from magicvideo.adaptor_unet.host.folders import motion_module_in
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
-from magicvideo.benchmarks.ablation import read_results
+from magicvideo.benchmarks.results import keep_result, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
 from magicvideo.demo.measure.motion import Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
@@ -139,7 +138,6 @@ def main() -> None:
     options = parser.parse_args()
     results = read_results(options.results)
     if not options.table:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
         settings = replace(SETTINGS, **FIXED, steps=options.steps, learning_rate=options.rate)
         painter, folder = Painter(load_sprites(Path(".demo/sprites"))), options.results.parent
         repeats = Repeats(
@@ -157,8 +155,7 @@ def main() -> None:
             if any(result["direction"] == direction for result in results):
                 continue
             results.append(repeats.measure(direction))
-            with options.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(results[-1]) + "\n")
+            keep_result(options.results, results[-1])
     print(table(results) if results else "Nothing was measured yet.")
 
 

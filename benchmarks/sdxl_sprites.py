@@ -11,7 +11,6 @@ off goes on.
 """
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,8 +30,8 @@ from magicvideo.adaptor_unet.training.objective import Objective
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
 from magicvideo.adaptor_unet.training.validation import validation_loss
-from magicvideo.benchmarks.ablation import read_results, spread
 from magicvideo.benchmarks.distillation import FPS, real_clips
+from magicvideo.benchmarks.results import Column, arms_table, keep_result, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
 from magicvideo.demo.measure.motion import asked_clips
 from magicvideo.demo.model import narrow_layers
@@ -59,6 +58,14 @@ LAYOUT = {
 }
 UNTRAINED = "untrained"
 ARMS: dict[str, AttentionAt] = {UNTRAINED: "every_block", "every block": "every_block", "first block": "first_block"}
+COLUMNS: list[Column] = [
+    ("parameters", "parameters", "{:,.0f}"),
+    ("direction right", "right", "{:.0f} %"),
+    ("smooth", "smooth", "{:.0f} %"),
+    ("travel, pixels", "travel", "{:.1f}"),
+    ("loss given finished frames: high noise", "val_given_high", "{:.5f}"),
+    ("low noise", "val_given_low", "{:.4f}"),
+]
 SAMPLE_STEPS = 12
 BASE = {"base_tuning": "full", "base_still_share": 1.0, "base_rate": 1e-3, "batch": 8, "clips_at_once": 8}
 MOTION = {"base_tuning": "frozen", "base_still_share": 0.0, "frame_noise_levels": "finished_frames", "ema": 0.98}
@@ -144,25 +151,6 @@ def sdxl_clips(path: Path, frames: int, held_out: int) -> TrainingClips:
     return TrainingClips(train, tuple(map(as_sdxl, clips.held_out[:held_out])), empty)
 
 
-def table(results: list[dict[str, object]]) -> str:
-    """Markdown: the mean over the seeds, and the spread from the least to the most."""
-    lines = [
-        "| T-Attn | parameters | direction right | smooth | travel, pixels | loss given finished frames: high noise "
-        "| low noise |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    columns = [("right", "{:.0f} %"), ("smooth", "{:.0f} %"), ("travel", "{:.1f}")]
-    columns += [("val_given_high", "{:.5f}"), ("val_given_low", "{:.4f}")]
-    for arm in ARMS:
-        found = [result for result in results if result["arm"] == arm]
-        if found:
-            cells = [
-                spread([(100 if "%" in form else 1) * result[name] for result in found], form) for name, form in columns
-            ]
-            lines.append(f"| {arm} ({len(found)}) | {found[0]['parameters']:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains adaptors on a narrow network in SDXL's layout.")
     parser.add_argument("--base-steps", type=int, default=1500)
@@ -177,16 +165,14 @@ def main() -> None:
     options = parser.parse_args()
     results = read_results(options.results)
     if not options.table:
-        options.results.parent.mkdir(parents=True, exist_ok=True)
         comparison = comparison_of(options)
         base = comparison.base()
         for arm, seed in ((arm, seed) for seed in range(options.seeds) for arm in ARMS if arm != UNTRAINED or not seed):
             if any((result["arm"], result["seed"]) == (arm, seed) for result in results):
                 continue
             results.append(comparison.measure(base, arm, seed))
-            with options.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-    print(table(results))
+            keep_result(options.results, results[-1])
+    print(arms_table(ARMS, COLUMNS, results))
 
 
 def comparison_of(options: argparse.Namespace) -> Comparison:
