@@ -15,6 +15,7 @@ const LOADER = "LoadVideo"
 // Templates that draw a video anew begin with this one, which lies beside this file.
 const CLIP = "magicvideo_boat.mp4"
 const REFUSAL = "magicvideo-refusal"
+const TOLD = "magicvideo-told"
 
 let words = {}
 let shown = [] // messages of the run, until the next one begins
@@ -79,7 +80,7 @@ function tellWhy({ detail }) {
 // What the log says too, and what nobody would look for there.
 function tell({ detail: { node, words } }) {
     const detail = words[0].toUpperCase() + words.slice(1)
-    show({ severity: "info", summary: node, detail })
+    show({ severity: "info", summary: node, detail, styleClass: TOLD })
 }
 
 function show(message) {
@@ -92,13 +93,15 @@ function forgetLastRun() {
     shown = []
 }
 
-// A refusal stands below the page's own message, whose button it would cover: it, and the box that holds such messages.
-function makeRoomForRefusals() {
+// Messages stand where they cover no button: a refusal below the page's own message, others below the bar with Run, which
+// older pages have in that corner. The box that holds all messages lets clicks through beside them.
+function makeRoomForMessages() {
     const style = document.createElement("style")
     style.textContent = `
         .${REFUSAL} { margin-top: 9rem }
-        .p-toast:has(.${REFUSAL}) { pointer-events: none }
-        .p-toast:has(.${REFUSAL}) .p-toast-message { pointer-events: auto }`
+        .${TOLD} { margin-top: 4rem }
+        .p-toast:has(.${REFUSAL}, .${TOLD}) { pointer-events: none }
+        .p-toast:has(.${REFUSAL}, .${TOLD}) .p-toast-message { pointer-events: auto }`
     document.head.append(style)
 }
 
@@ -117,7 +120,7 @@ app.registerExtension({
     name: "MagicVideo.Page",
     async init() {
         words = await wordsOfLanguage()
-        makeRoomForRefusals()
+        makeRoomForMessages()
         api.addEventListener("executed", noteResult)
         api.addEventListener("execution_error", tellWhy)
         api.addEventListener("execution_start", forgetLastRun)
