@@ -13,7 +13,7 @@ from magicvideo.tools.templates import TITLES
 TEMPLATES = list(TITLES)
 # Of wide templates and of high ones, those that fill the page most.
 WIDEST = ("text_to_video", "long_video_to_video_controlnet")
-# What the page writes to the browser's console by itself, with any graph or with none: older ones ask the registry about
+# What the page writes to the browser's console by itself, with any graph or with none: older ones ask the registry of
 # the packs that a graph names, which this server has been told to forbid.
 OF_THE_PAGE = (r"https://api\.comfy\.org/nodes\?",)
 NODE_TYPES = "app.graph._nodes.map(node => [node.type, node.type in LiteGraph.registered_node_types])"
