@@ -38,7 +38,7 @@ from magicvideo.benchmarks.ablation_parts import (
     with_temporal_convolutions,
 )
 from magicvideo.benchmarks.ablation_picture import save_picture
-from magicvideo.benchmarks.results import keep_result, read_results, spread
+from magicvideo.benchmarks.results import measure_missing, read_results, spread
 from magicvideo.benchmarks.sprite_judge import SpriteJudge
 from magicvideo.demo.measure.motion import FRAME_RATES, Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
@@ -48,7 +48,7 @@ from magicvideo.demo.train import motion as train_motion
 from magicvideo.demo.world.sprite_painter import couples, load_sprites
 from magicvideo.trainer.motion_training import MotionTraining
 
-ASKED, SAMPLE_STEPS = 16, 12
+ASKED = 16
 # Half of the demo's, so that 15 rows with three seeds are done in an evening on one processor core.
 FRAMES = 8
 LATENT = (FRAMES, 4, 8, 8)
@@ -118,7 +118,7 @@ class Ablation:
 
     @property
     def _judge(self) -> SpriteJudge:
-        return SpriteJudge(self.autoencoder, self.asked, self.clips.empty_text, LATENT, SAMPLE_STEPS)
+        return SpriteJudge(self.autoencoder, self.asked, self.clips.empty_text, LATENT)
 
     def measure(self, row: Row, seed: int) -> dict[str, object]:
         """Trains and measures one row with one seed."""
@@ -238,14 +238,16 @@ def main() -> None:
             options.steps,
             options.results.parent,
         )
+        rows = {row.name: row for row in ROWS if row.name in options.rows}
+
+        def measure(row: str, seed: int) -> dict[str, object]:
+            found = ablation.measure(rows[row], seed)
+            print(json.dumps(found), flush=True)
+            return found
+
         # All rows with one seed before the next one, so that a table can be read early.
-        for seed in range(options.seeds):
-            for row in (row for row in ROWS if row.name in options.rows):
-                if any(done["row"] == row.name and done["seed"] == seed for done in results):
-                    continue
-                results.append(ablation.measure(row, seed))
-                keep_result(options.results, results[-1])
-                print(json.dumps(results[-1]), flush=True)
+        wanted = ({"row": row, "seed": seed} for seed in range(options.seeds) for row in rows)
+        results = measure_missing(options.results, wanted, measure)
     print(table(results))
     print(noise_level_table(results))
     if options.picture:

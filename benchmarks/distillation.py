@@ -38,7 +38,7 @@ from magicvideo.adaptor_unet.training.settings import MotionModuleSettings, Trai
 from magicvideo.adaptor_unet.training.terminal import Terminal
 from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.adaptor_unet.whole_file import content_name
-from magicvideo.benchmarks.results import Column, arms_table, keep_result, read_results
+from magicvideo.benchmarks.results import Column, arms_table, measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
 from magicvideo.demo.measure.motion import asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
@@ -61,7 +61,6 @@ COLUMNS: list[Column] = [
     ("low noise", "val_given_low", "{:.4f}"),
 ]
 FPS, SIDE = 8.0, 64
-SAMPLE_STEPS = 12
 # Far from the seeds of the clips that are judged.
 PROMPT_SEED = 500_000
 
@@ -190,12 +189,9 @@ def main() -> None:
     results = read_results(options.results)
     if not options.table:
         comparison = comparison_of(options)
-        todo = [(arm, seed) for seed in range(options.seeds) for arm in options.arms if arm != TEACHER or seed == 0]
-        for arm, seed in todo:
-            if any((result["arm"], result["seed"]) == (arm, seed) for result in results):
-                continue
-            results.append(comparison.measure(arm, seed))
-            keep_result(options.results, results[-1])
+        seeds = range(options.seeds)
+        wanted = ({"arm": arm, "seed": seed} for seed in seeds for arm in options.arms if arm != TEACHER or not seed)
+        results = measure_missing(options.results, wanted, comparison.measure)
     print(arms_table(ARMS, COLUMNS, results))
 
 
@@ -209,7 +205,7 @@ def comparison_of(options: argparse.Namespace) -> Comparison:
     fixed |= {"save_every": 50, "warm_up": 20, "ema": 0.98, "frame_noise_levels": options.frame_noise_levels}
     asked = asked_clips(couples(load_sprites(Path(".demo/sprites"))), options.asked, (FPS,))
     shape = tuple(real.train[0].latents.shape)
-    judge = SpriteJudge(load_autoencoder(VAE), asked, real.empty_text, shape, SAMPLE_STEPS)
+    judge = SpriteJudge(load_autoencoder(VAE), asked, real.empty_text, shape)
     shares = MotionModuleSettings(
         prediction_share=options.prediction_share,
         teacher_steps=options.teacher_steps,

@@ -24,7 +24,7 @@ from magicvideo.adaptor_unet.host.folders import motion_module_in
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
-from magicvideo.benchmarks.results import keep_result, read_results
+from magicvideo.benchmarks.results import measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
 from magicvideo.demo.measure.motion import Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
@@ -37,7 +37,7 @@ from magicvideo.demo.world.sprite_scene import Scene, draw_scene
 from magicvideo.demo.world.subjects import DIRECTIONS
 from magicvideo.trainer.motion_lora_training import MotionLoraTraining
 
-FPS, SAMPLE_STEPS = 8.0, 12
+FPS = 8.0
 # Of the scenes that are trained on, and of the clips that are judged.
 SCENE_SEED, ASKED_SEED = 7, 300_000
 SETTINGS = replace(motion.SETTINGS, batch=1, clips_at_once=1, base_tuning="frozen", base_still_share=0.0)
@@ -77,7 +77,7 @@ class Repeats:
             layout="animatediff",
         )
         judge = SpriteJudge(
-            self.autoencoder, self._asked(direction, scene), clips.empty_text, tuple(clip.latents.shape), SAMPLE_STEPS
+            self.autoencoder, self._asked(direction, scene), clips.empty_text, tuple(clip.latents.shape)
         )
         run = training.run
         with sdpa_kernel(SDPBackend.MATH):
@@ -151,11 +151,8 @@ def main() -> None:
             options.asked,
             folder,
         )
-        for direction in DIRECTIONS:
-            if any(result["direction"] == direction for result in results):
-                continue
-            results.append(repeats.measure(direction))
-            keep_result(options.results, results[-1])
+        wanted = ({"direction": direction} for direction in DIRECTIONS)
+        results = measure_missing(options.results, wanted, repeats.measure)
     print(table(results) if results else "Nothing was measured yet.")
 
 

@@ -167,10 +167,8 @@ def main() -> None:
     for name, values in taken.items():
         ratios = sorted(v / p for v, p in zip(values, taken[PLAIN], strict=True))
         median = statistics.median(values)
-        words = (
-            f"{median / plain:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} | {operations[name] / operations[PLAIN]:.3f}"
-        )
-        print(f"| {name} | {median:.2f} | {words} |", flush=True)
+        spread, arithmetic = f"{ratios[0]:.3f} to {ratios[-1]:.3f}", operations[name] / operations[PLAIN]
+        print(f"| {name} | {median:.2f} | {median / plain:.3f} | {spread} | {arithmetic:.3f} |", flush=True)
     print("\n| | peak MiB | ratio |\n|---|---|---|")
     plain_peak = None
     for name in chosen:

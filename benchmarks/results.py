@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 Result = dict[str, object]
@@ -20,6 +20,19 @@ def keep_result(path: Path, result: Result) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(result) + "\n")
+
+
+def measure_missing(path: Path, wanted: Iterable[Result], measure: Callable[..., Result]) -> list[Result]:
+    """All results of a file, and a new one, kept there at once, for each of the ``wanted`` of which it has none.
+
+    What is wanted are values that a result has, and the arguments of ``measure`` by their names.
+    """
+    results = read_results(path)
+    for values in wanted:
+        if not any(all(done.get(name) == value for name, value in values.items()) for done in results):
+            results.append(measure(**values))
+            keep_result(path, results[-1])
+    return results
 
 
 def spread(values: list[float], form: str) -> str:

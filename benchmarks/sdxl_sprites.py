@@ -12,6 +12,7 @@ off goes on.
 
 import argparse
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import comfy.model_base
@@ -31,7 +32,7 @@ from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
 from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.benchmarks.distillation import FPS, real_clips
-from magicvideo.benchmarks.results import Column, arms_table, keep_result, read_results
+from magicvideo.benchmarks.results import Column, arms_table, measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
 from magicvideo.demo.measure.motion import asked_clips
 from magicvideo.demo.model import narrow_layers
@@ -66,7 +67,6 @@ COLUMNS: list[Column] = [
     ("loss given finished frames: high noise", "val_given_high", "{:.5f}"),
     ("low noise", "val_given_low", "{:.4f}"),
 ]
-SAMPLE_STEPS = 12
 BASE = {"base_tuning": "full", "base_still_share": 1.0, "base_rate": 1e-3, "batch": 8, "clips_at_once": 8}
 MOTION = {"base_tuning": "frozen", "base_still_share": 0.0, "frame_noise_levels": "finished_frames", "ema": 0.98}
 
@@ -166,12 +166,9 @@ def main() -> None:
     results = read_results(options.results)
     if not options.table:
         comparison = comparison_of(options)
-        base = comparison.base()
-        for arm, seed in ((arm, seed) for seed in range(options.seeds) for arm in ARMS if arm != UNTRAINED or not seed):
-            if any((result["arm"], result["seed"]) == (arm, seed) for result in results):
-                continue
-            results.append(comparison.measure(base, arm, seed))
-            keep_result(options.results, results[-1])
+        base, seeds = comparison.base(), range(options.seeds)
+        wanted = ({"arm": arm, "seed": seed} for seed in seeds for arm in ARMS if arm != UNTRAINED or not seed)
+        results = measure_missing(options.results, wanted, partial(comparison.measure, base))
     print(arms_table(ARMS, COLUMNS, results))
 
 
@@ -180,7 +177,7 @@ def comparison_of(options: argparse.Namespace) -> Comparison:
     clips = sdxl_clips(options.clips, options.frames, options.held_out)
     asked = asked_clips(couples(load_sprites(Path(".demo/sprites"))), options.asked, (FPS,))
     shape = tuple(clips.train[0].latents.shape)
-    judge = SpriteJudge(load_autoencoder(VAE), asked, clips.empty_text, shape, SAMPLE_STEPS, told)
+    judge = SpriteJudge(load_autoencoder(VAE), asked, clips.empty_text, shape, text=told)
     fixed = {"steps": options.steps, "validate_every": 0, "save_every": 50, "warm_up": 20}
     return Comparison(clips, judge, replace(motion.SETTINGS, **fixed), options.base_steps, options.results.parent)
 

@@ -37,7 +37,7 @@ class SpriteJudge:
     asked: list[Asked]
     empty_text: Tensor
     shape: tuple[int, int, int, int]
-    steps: int
+    steps: int = 12
     text: Callable[[str], Tensor] = few_words
 
     def shares(self, denoiser: TrainingUnet, network: Network | None, order: Order = "auto") -> dict[str, float]:

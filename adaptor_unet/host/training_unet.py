@@ -182,8 +182,8 @@ def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype, fp8
     """
     unet = unet_of(model)
     settings = model.model.model_config.unet_config | {"dtype": dtype}
-    layers = model.model.model_config.custom_operations or comfy.ops.disable_weight_init
-    layers = comfy.ops.manual_cast if fp8 else layers
+    own = model.model.model_config.custom_operations or comfy.ops.disable_weight_init
+    layers = comfy.ops.manual_cast if fp8 else own
     made = type(unet)(**settings, device="meta", operations=layers)
     weight = unet_weights(model)
     weights = {}

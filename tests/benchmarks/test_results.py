@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from magicvideo.benchmarks.results import arms_table, keep_result, read_results, spread
+from magicvideo.benchmarks.results import arms_table, keep_result, measure_missing, read_results, spread
 
 
 def test_what_was_kept_is_read_again_and_nothing_is_no_error(tmp_path: Path) -> None:
@@ -11,6 +11,22 @@ def test_what_was_kept_is_read_again_and_nothing_is_no_error(tmp_path: Path) -> 
     for seed in (0, 1):
         keep_result(path, {"arm": "a", "seed": seed})
     assert read_results(path) == [{"arm": "a", "seed": 0}, {"arm": "a", "seed": 1}]
+
+
+def test_what_is_there_is_not_measured_again_and_what_is_new_is_kept_at_once(tmp_path: Path) -> None:
+    path, measured = tmp_path / "results.jsonl", []
+    keep_result(path, {"arm": "a", "seed": 0, "right": 1.0})
+
+    def measure(arm: str, seed: int) -> dict[str, object]:
+        assert len(read_results(path)) == 1 + len(measured)
+        measured.append((arm, seed))
+        return {"arm": arm, "seed": seed, "right": 0.5}
+
+    wanted = [{"arm": arm, "seed": seed} for seed in (0, 1) for arm in ("a", "b")]
+    results = measure_missing(path, wanted, measure)
+    assert measured == [("b", 0), ("a", 1), ("b", 1)]
+    assert results == read_results(path) and [result["right"] for result in results] == [1.0, 0.5, 0.5, 0.5]
+    assert measure_missing(path, wanted, measure) == results and len(measured) == 3
 
 
 def test_seeds_that_are_written_alike_have_no_spread() -> None:

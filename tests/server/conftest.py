@@ -1,17 +1,34 @@
 """The real server, started once, with the pack as a custom node and models small enough for a CPU."""
 
+import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
+import train as train_command
 from safetensors.numpy import load_file
 from served_models import CHECKPOINT, CONTROLNET, LORA, MOTION_MODULE, link_demo_models, link_models, make_adaptor
 
 from magicvideo.tools.host_server import PACK, Finished, HostServer, Prompt
 from magicvideo.tools.prompt_edits import nodes_of, read_prompt, with_adaptor_file, with_inputs
+
+
+@pytest.fixture
+def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str]], int]]:
+    """Trains by these words of bin/train in this process, where ComfyUI is loaded already, and gives the exit code."""
+    logger = logging.getLogger("magicvideo")
+    level = logger.level
+
+    def run(words: list[str]) -> int:
+        monkeypatch.setattr(sys, "argv", words)
+        return train_command.main()
+
+    yield run
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """bin/train as a user runs it, on the real host: to the end, killed, resumed, with bad input."""
 
 import json
-import logging
 import os
 import random
 import re
@@ -9,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-import train as train_command
 from safetensors.torch import load_file, save_file
 from small_clips import write_clip
 
@@ -81,19 +79,9 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def ended(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> Iterator[Callable[..., Ended]]:
-    """What the command ends with and says, in this process, where ComfyUI is loaded already."""
-    logger = logging.getLogger("magicvideo")
-    level = logger.level
-
-    def run(*options: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", command(folder, *options)[1:])
-        return Ended(train_command.main(), capsys.readouterr().err)
-
-    yield run
-    logger.setLevel(level)
+def ended(folder: Path, train_here: Callable[[list[str]], int], capsys: pytest.CaptureFixture) -> Callable[..., Ended]:
+    """What the command ends with and says, in this process."""
+    return lambda *options: Ended(train_here(command(folder, *options)[1:]), capsys.readouterr().err)
 
 
 @pytest.mark.slow

@@ -3,18 +3,16 @@
 The run of an adaptor from clips alone is killed in test_train_command.py.
 """
 
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import train as train_command
 from safetensors.torch import load_file
 from small_clips import write_clip
 
@@ -72,20 +70,6 @@ def command(tmp_path: Path) -> Callable[[str, str], list[str]]:
     return words
 
 
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str]], int]]:
-    """Trains in this process, where ComfyUI is loaded already, and gives the exit code."""
-    logger = logging.getLogger("magicvideo")
-    level = logger.level
-
-    def run(words: list[str]) -> int:
-        monkeypatch.setattr(sys, "argv", words)
-        return train_command.main()
-
-    yield run
-    logger.setLevel(level)
-
-
 def killed(words: list[str], run: Path) -> None:
     """Trains in a process of its own, which is killed behind the first step of which a state is there."""
     process = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
@@ -98,13 +82,13 @@ def killed(words: list[str], run: Path) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_killed_and_resumed_it_equals_the_run_that_was_not(
-    way: str, command: Callable[[str, str], list[str]], train: Callable[[list[str]], int], tmp_path: Path
+    way: str, command: Callable[[str, str], list[str]], train_here: Callable[[list[str]], int], tmp_path: Path
 ) -> None:
-    assert train(command(way, "whole")) == 0
+    assert train_here(command(way, "whole")) == 0
     words, last = command(way, "killed"), f"step-{STEPS:08}.state"
     killed(words, tmp_path / "killed" / "a.run")
     assert not (tmp_path / "killed" / "a.run" / last).exists()
-    assert train([*words, "--resume"]) == 0
+    assert train_here([*words, "--resume"]) == 0
     for name in (f"a.run/{last}", "a.safetensors"):
         expected, found = (load_file(tmp_path / one / name) for one in ("whole", "killed"))
         assert found.keys() == expected.keys() and all(torch.equal(x, expected[key]) for key, x in found.items())
