@@ -8,6 +8,7 @@ from pack import ROOT
 
 from magicvideo.tools.lay_out_workflows import laid_out
 from magicvideo.tools.page_layout import (
+    BANNER,
     BARS,
     LEAST_SCALE,
     SMALL_WINDOW,
@@ -44,6 +45,14 @@ def test_the_view_that_older_pages_open_is_readable_and_whole_in_a_small_window(
         (left, top), (width, height), view["offset"], BARS, SMALL_WINDOW, strict=True
     ):
         assert bar - 1 <= (start + moved) * view["scale"] and (start + size + moved) * view["scale"] <= window
+
+
+def test_older_pages_banner_covers_nothing_where_a_graph_can_be_read_below_it(path: Path) -> None:
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    view = graph["extra"]["ds"]
+    top = min(outer_box(node)[1] for node in graph["nodes"])
+    covered = (top + view["offset"][1]) * view["scale"] < BARS[1] + BANNER - 1
+    assert not covered or view["scale"] == LEAST_SCALE
 
 
 def test_the_files_are_as_the_tool_lays_them_out(path: Path) -> None:

@@ -20,8 +20,9 @@ TITLE = 30
 ZOOM, MARGIN = 0.75, 10
 WINDOW, SMALL_WINDOW = (1600, 1000), (1366, 768)
 LEAST_SCALE = 0.60  # the page draws no text below 0.571
-# Older pages show the view that the file names; their own bars cover so much at the left and the top.
-BARS, EDGE = (75, 95), 15
+# Older pages show the view that the file names; their own bars cover so much at the left and the top, and a banner that
+# can be closed some more, which is left free where the scale allows it.
+BARS, BANNER, EDGE = (75, 95), 30, 15
 MOST_HIGH = int((SMALL_WINDOW[1] - BARS[1] - EDGE) / LEAST_SCALE)
 
 WIDTH, NOTE_WIDTH, GAP, PADDING, HEADING = 280, 330, 12, 10, 36
@@ -105,12 +106,18 @@ def lay_out(graph: dict[str, Any], blocks: list[Block] | None = None) -> None:
     best = max(heights, key=lambda height: _placed(blocks, height))
     _placed(blocks, best)
     boxes = [outer_box(node) for node in graph["nodes"]] + [tuple(group["bounding"]) for group in graph["groups"]]
-    left, top, width, height = around(boxes)
-    bars_x, bars_y = BARS
-    scale = min((SMALL_WINDOW[0] - bars_x - EDGE) / width, (SMALL_WINDOW[1] - bars_y - EDGE) / height, 1.0)
+    graph["extra"] |= {"ds": _older_view(around(boxes)), "linearData": app_mode(graph)}
+
+
+def _older_view(box: Box) -> dict[str, Any]:
+    """What older pages show of a graph in a small window."""
+    left, top, width, height = box
+    room_x, room_y = SMALL_WINDOW[0] - BARS[0] - EDGE, SMALL_WINDOW[1] - BARS[1] - EDGE
+    below_banner = min(room_x / width, (room_y - BANNER) / height, 1.0)
+    scale = max(below_banner, min(room_x / width, room_y / height, LEAST_SCALE))
     scale = math.floor(100 * scale) / 100
-    offset = [round(bars_x / scale - left), round(bars_y / scale - top)]
-    graph["extra"] |= {"ds": {"scale": scale, "offset": offset}, "linearData": app_mode(graph)}
+    bars_y = BARS[1] + min(BANNER, room_y - scale * height)
+    return {"scale": scale, "offset": [round(BARS[0] / scale - left), round(bars_y / scale - top)]}
 
 
 def _placed(blocks: list[Block], height: int) -> float:
