@@ -41,7 +41,8 @@ def random_tensor(name: str, shape: Shape, seed: int) -> Tensor:
     if len(shape) < 2:
         is_norm_weight = name.endswith(".weight")
         return torch.ones(shape) if is_norm_weight else torch.zeros(shape)
-    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+    # The seed begins the checksum: on a processor torch looks at no more than 32 bits.
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode(), seed))
     return torch.randn(shape, generator=generator) / math.sqrt(math.prod(shape[1:]))
 
 

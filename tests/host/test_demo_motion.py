@@ -1,6 +1,6 @@
 """The shipped demo model moves things as asked, on the host's own sampler.
 
-A few clips; docs/demo.md has the whole direction test.  The narrow network computes what the checkpoint
+A few short clips; docs/demo.md has the whole direction test.  The narrow network computes what the checkpoint
 does (test_narrow_network.py) in a quarter of the time.
 """
 
@@ -17,9 +17,9 @@ from magicvideo.demo.measure.stock_sampling import StockModel
 from magicvideo.demo.model.demo_models import MOTION
 from magicvideo.demo.model.make_checkpoint import BASE, write_demo_checkpoint
 from magicvideo.demo.model.narrow_unet import narrow_model
-from magicvideo.demo.world.sprite_scene import FRAMES
 
-Sample = Callable[[Sequence[Asked], int], list[Judged]]
+FRAMES = 8
+Sample = Callable[[Sequence[Asked]], list[Judged]]
 ASKED = tuple(
     Asked(subject, background, direction, 12.0, 81_000 + number)
     for number, (subject, background, direction) in enumerate(
@@ -28,7 +28,7 @@ ASKED = tuple(
 )
 FAST = 32.0  # frames a second: a thing goes less far from frame to frame
 LEAST_RIGHT = 3
-LEAST_TRAVEL = 12.0  # pixels along the asked way, mean over the clips
+LEAST_TRAVEL = 7.0  # pixels along the asked way, mean over the clips
 MOST_CHANGE = 0.35  # of the thing's colours from frame 0, mean over a clip
 
 # What differs between versions of ComfyUI is in the tests of the network itself; this is about the weights.
@@ -40,12 +40,12 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     path = tmp_path_factory.mktemp("demo") / "demo.safetensors"
     write_demo_checkpoint(path)
     stock, models = StockModel(path), model_maker(narrow_model(load_file(BASE)), MOTION, 0)
-    return lambda asked, frames: list(sampled(list(asked), stock, models, Lengths(frames), beside=len(asked)))
+    return lambda asked: list(sampled(list(asked), stock, models, Lengths(FRAMES), beside=len(asked)))
 
 
 @pytest.fixture(scope="module")
 def clips(sample: Sample) -> list[Judged]:
-    return sample(ASKED, FRAMES)
+    return sample(ASKED)
 
 
 def test_things_go_the_way_the_prompt_says(clips: list[Judged]) -> None:
@@ -60,9 +60,8 @@ def test_nothing_jumps_from_frame_to_frame(clips: list[Judged]) -> None:
 
 
 def test_at_a_higher_frame_rate_things_go_less_far_from_frame_to_frame(clips: list[Judged], sample: Sample) -> None:
-    frames = FRAMES // 2
-    fast = sample([replace(asked, fps=FAST) for asked in ASKED], frames)
-    assert fmean(clip.along for clip in fast) / (frames - 1) < 0.6 * fmean(clip.along for clip in clips) / (FRAMES - 1)
+    fast = sample([replace(asked, fps=FAST) for asked in ASKED])
+    assert fmean(clip.along for clip in fast) < 0.6 * fmean(clip.along for clip in clips)
 
 
 def test_a_thing_stays_itself(clips: list[Judged]) -> None:
