@@ -165,7 +165,7 @@ class Binding:
         places = range(x_in.shape[0]) if window is None else window
         if window is not None and BATCH_FRAMES in options:
             model_options = with_frame_record(model_options, window, options[BATCH_FRAMES])
-        with own_hints(conds, places, self.clip_lengths, part=window is not None) as own:
+        with own_hints(conds, places, self.clip_lengths, window is not None, options) as own:
             return executor(model, own, x_in, timestep, model_options)
 
     def around_model(

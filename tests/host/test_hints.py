@@ -3,6 +3,7 @@
 import logging
 
 import comfy.context_windows
+import comfy.utils
 import nodes
 import pytest
 import torch
@@ -10,6 +11,7 @@ from comfy.controlnet import ControlBase, ControlNet
 from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, trained
 
+from magicvideo.adaptor_unet.host import hints
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.hints import hint_rows
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
@@ -248,7 +250,7 @@ def test_the_users_control_objects_stay_as_they_were(kind: str, sample: Sampler)
         assert new.get("control_input") is None and new["extra_args"] == old["extra_args"] == {}
 
 
-def test_every_copy_of_a_control_is_cleaned_up_after_its_chunk(
+def test_every_copy_of_a_control_is_cleaned_up(
     sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used, cleaned = [], []
@@ -259,6 +261,58 @@ def test_every_copy_of_a_control_is_cleaned_up_after_its_chunk(
     sample(with_causal_windows(moving(build_model()), 4), 10, steps=1, **text)
     assert len(used) == 6 and {id(one) for one in used} <= {id(one) for one in cleaned}
     assert not {id(one) for one in used} & {id(one) for one in control_objects(text)}
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many hints the host has prepared, each time that it did, in a list that grows."""
+    counts, plain = [], comfy.utils.common_upscale
+    monkeypatch.setattr(comfy.utils, "common_upscale", lambda x, *rest: (counts.append(len(x)), plain(x, *rest))[1])
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("kind", "hints", "chunk", "expected"),
+    [("ControlNet", 4, 2, [2, 2]), ("T2IAdapter", 4, 2, [2, 2]), ("T2IAdapter", 3, 4, [4])],
+)
+def test_hints_are_prepared_once_a_sampling(
+    sample: Sampler, prepared: list[int], seen: list, kind: str, hints: int, chunk: int, expected: list[int]
+) -> None:
+    model = with_causal_windows(moving(model_for(kind)), chunk)
+    sample(model, 4, cfg=1.0, **applied(CONTROLS[kind](), numbered_hints(hints)))
+    assert prepared == expected
+    assert len(seen) == len(expected) * (1 if kind == "T2IAdapter" else 2), "calls of the network, in two steps"
+
+
+def test_frame_by_frame_too(sample: Sampler, prepared: list[int]) -> None:
+    model = moving(model_for("T2IAdapter"), order="frame by frame")
+    sample(model, 3, cfg=1.0, **applied(t2i_adapter(), numbered_hints(3)))
+    assert prepared == [1, 1, 1]
+
+
+def test_of_a_long_clip_no_more_is_kept_than_so_much(
+    sample: Sampler, prepared: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of the three chunks; of those, one at least is among the next two that come."""
+    model, text = with_causal_windows(moving(build_model()), 1), applied(control_net(), numbered_hints(3))
+    expected = sample(model, 3, steps=3, cfg=1.0, **text)
+    prepared.clear()
+    monkeypatch.setattr(hints, "MOST_BYTES", 2 * 3 * 64 * 64 * 4)
+    assert torch.equal(sample(model, 3, steps=3, cfg=1.0, **text), expected)
+    assert len(prepared) == 3 + 1 + 2
+
+
+def test_an_adapter_computes_anew_when_the_host_parts_the_two_sides(
+    sample: Sampler, prepared: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the host does where memory is short, here from the second step on."""
+    model = model_for("T2IAdapter")
+    bound, text = moving(model), applied(t2i_adapter(), numbered_hints(3), strength=3.0)
+    expected = sample(bound, 4, steps=3, **text)
+    prepared.clear()
+    monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30 if prepared else 1.0)
+    assert relative(sample(bound, 4, steps=3, **text), expected) <= CLOSE
+    assert prepared == [4, 4]
 
 
 def test_an_error_in_the_second_chunk_leaves_the_controls_usable(sample: Sampler, seen: list[list[int]]) -> None:
