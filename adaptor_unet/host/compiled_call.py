@@ -8,9 +8,11 @@ compiled, and is one graph without breaks, so that nothing of it is left where o
 
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FunctionType
 
 import torch
@@ -22,6 +24,7 @@ from .effect import Effect
 from .frame_cache import ONCE, OPTION, CallCache, MadeOnce, cache_of_call
 from .negative_sides import negative_in_call
 from .unet_call import COMPILED, Acting, parts_of
+from .versions import CARD_OF_CALL
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +52,21 @@ class CompiledCalls:
         if key not in self.calls:
             self.tell("The model is compiled, so what acts on it is compiled with it: the second step takes a while.")
             self.calls[key] = CompiledCall(acting, settings)
-        return self.calls[key].parts, self.calls[key]
+        return self.calls[key].parts, partial(self.run, key)
+
+    def run(self, key: Hashable, executor: WrapperExecutor, *args: object, **kwargs: object) -> Tensor:
+        """A compiled call.  One that ends with an error is dropped with all that its parts hold, such as features."""
+        call = self.calls.pop(key)
+        out = call(executor, *args, **kwargs)
+        self.calls[key] = call
+        return out
 
     def why_not(self, acting: Sequence[Acting], options: Options, unet: nn.Module) -> str:
         """Why a call cannot be compiled, in words, or nothing."""
         if OPTION in options or "context_window" in options:
             return "frames come in parts, and each part would be compiled for itself"
+        if CARD_OF_CALL in options:  # torch's stance, which is one for all threads, must stay as it is
+            return "guidance is split over several cards"
         if not {id(effect) for effect, _ in acting} <= set(map(id, self.effects)):
             return "the copy of the model on another card is not compiled with effects"
         if any(module._forward_hooks or module._forward_pre_hooks for module in unet.modules()):
@@ -109,6 +121,35 @@ def own_settings(settings: Options) -> Options:
     return settings | {"options": options or None, "fullgraph": True}
 
 
+class EagerStance:
+    """Where nothing compiled runs, in whichever threads: torch's stance is one for the process.
+
+    The first thread that comes in sets it, and the last that leaves restores it: the host has a thread for each card.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.stance = threading.Lock(), ExitStack()
+        self.inside = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The stance is so for as long as the context lasts, at least."""
+        with self.lock:
+            if self.inside == 0:
+                self.stance.enter_context(torch.compiler.set_stance("force_eager"))
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if self.inside == 0:
+                    self.stance.close()
+
+
+eager = EagerStance()
+
+
 @contextmanager
 def uncompiled(effects: Sequence[Effect]) -> Iterator[None]:
     """Where any of the effects act, the host's UNet runs as it stands, although ``torch.compile`` was set on the model.
@@ -118,5 +159,5 @@ def uncompiled(effects: Sequence[Effect]) -> Iterator[None]:
     if "torch._dynamo" not in sys.modules or not any(effect.strength for effect in effects):
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with eager.held():
         yield

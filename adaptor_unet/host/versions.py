@@ -75,6 +75,8 @@ def full_mask(noise_mask: Tensor, shape: torch.Size) -> Tensor:
 
 # In newer hosts a control object holds its copies for further devices under this name.
 DEVICE_COPIES = "multigpu_clones"
+# Where they split guidance over several cards, each in a thread of its own, the options of a call name its card so.
+CARD_OF_CALL = "multigpu_thread_device"
 
 # Wrappers that the host's own context windows set beside their handler, which they need; newer hosts have the second.
 STOCK_WINDOW_WRAPPERS = (

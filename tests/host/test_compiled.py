@@ -1,7 +1,11 @@
 """torch.compile on the model, by the host's own node: never what another call has had, and compiled all the same."""
 
+import gc
 import math
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +22,7 @@ from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.host.base_model import config_for
 from magicvideo.adaptor_unet.host.binding import with_causal_windows, with_effect
 from magicvideo.adaptor_unet.host.call_part import CallPart
+from magicvideo.adaptor_unet.host.compiled_call import uncompiled
 from magicvideo.adaptor_unet.host.effect import Effect
 from magicvideo.adaptor_unet.host.frame_cache import CallCache
 from magicvideo.adaptor_unet.host.hosted import hosted
@@ -188,3 +193,81 @@ def test_hooks_of_others_on_the_unet_act_at_every_call(
         handle.remove()
     assert torch.equal(found, expected) and len(calls) == 2 * 3 and graphs() == 0
     assert "runs uncompiled here: something else has hooks on the UNet" in caplog.text
+
+
+def test_a_model_on_several_cards_runs_uncompiled(
+    model: ModelPatcher, compiled: ModelPatcher, sample: Sampler, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each card has a thread, and whether compiled code runs is one for all threads."""
+    adaptor = moving(model)
+    expected, found = (
+        with_options(bind(one, adaptor), multigpu_thread_device=torch.device("cpu")) for one in (model, compiled)
+    )
+    assert torch.equal(sample(found, 2, cfg=1.0), sample(expected, 2, cfg=1.0)) and graphs() == 0
+    assert "runs uncompiled here: guidance is split over several cards" in caplog.text
+
+
+def with_options(model: ModelPatcher, **options: object) -> ModelPatcher:
+    """As the host's threads for several cards tell a call its card."""
+    model.model_options["transformer_options"] |= options
+    return model
+
+
+def test_threads_that_overlap_all_run_uncompiled_and_leave_the_compiler_as_it_was() -> None:
+    runs, first_in, both_in, first_out = [], threading.Event(), threading.Event(), threading.Event()
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable:
+        runs.append("compiled")
+        return graph.forward
+
+    double = torch.compile(lambda x: 2 * x, backend=backend)
+    double(torch.ones(1))  # so that torch's compiler is there
+    torch.compiler.reset()
+    runs.clear()
+
+    def first() -> None:
+        with uncompiled([Louder()]):
+            first_in.set()
+            both_in.wait(60)
+        first_out.set()
+
+    def second() -> None:
+        first_in.wait(60)
+        with uncompiled([Louder()]):
+            both_in.set()
+            first_out.wait(60)
+            double(torch.ones(2))
+            runs.append("end")
+
+    with ThreadPoolExecutor() as threads:
+        for one in [threads.submit(first), threads.submit(second)]:
+            one.result(60)
+    double(torch.ones(2))
+    assert runs == ["end", "compiled"]
+    torch.compiler.reset()
+
+
+@pytest.mark.on_newest
+def test_after_an_error_nothing_of_the_call_is_held(
+    model: ModelPatcher, compiled: ModelPatcher, sample: Sampler
+) -> None:
+    """An error between self-attention and cross-attention, where features are held for what comes."""
+    bound, seen, raises = features(bind(compiled, moving(model))), [], [True]
+
+    def fail(n: Tensor, k: Tensor, v: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        if raises:
+            raise torch.OutOfMemoryError("say")
+        return n, k, v
+
+    def note(out: Tensor, options: dict) -> Tensor:
+        seen.append(weakref.ref(out))
+        return out
+
+    bound.set_model_attn1_output_patch(note)
+    bound.set_model_attn2_patch(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        sample(bound, 2, cfg=1.0)
+    gc.collect()
+    assert seen and not any(one() is not None for one in seen)
+    raises.clear()
+    sample(bound, 2, cfg=1.0, steps=1)

@@ -250,9 +250,7 @@ def test_the_users_control_objects_stay_as_they_were(kind: str, sample: Sampler)
         assert new.get("control_input") is None and new["extra_args"] == old["extra_args"] == {}
 
 
-def test_every_copy_of_a_control_is_cleaned_up(
-    sample: Sampler, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_copy_of_a_control_is_cleaned_up(sample: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
     used, cleaned = [], []
     run, clean = ControlNet.get_control, ControlNet.cleanup
     monkeypatch.setattr(ControlNet, "get_control", lambda one, *rest: (used.append(one), run(one, *rest))[1])
