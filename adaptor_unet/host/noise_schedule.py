@@ -4,10 +4,12 @@ ComfyUI has no node for it.  Its name for AnimateDiff's betas, which grow evenly
 ``linear`` is Stable Diffusion's own, whose square roots do.
 """
 
+import copy
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Literal, get_args
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import ModelSamplingDiscrete
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscreteDistilled
@@ -26,15 +28,36 @@ class KeptTables:
 
     From ComfyUI 0.16 to 0.45, loading with dynamic memory writes back the buffers of whatever object stood at this
     place before, by their names (``docs/motion-modules.md``), so that a model would be sampled with another's noise
-    levels.  What is no buffer is neither noted nor written.
+    levels.  What is no buffer is neither noted nor written, nor taken to a card: for calls there it has a copy there.
     """
 
     sigmas: Tensor
     log_sigmas: Tensor
+    elsewhere: dict[torch.device, "KeptTables"]  # copies, by the device of their tables
 
     def set_sigmas(self, sigmas: Tensor) -> None:
         """Sets the tables, from the least noise level on."""
-        self.sigmas, self.log_sigmas = sigmas.float(), sigmas.log().float()
+        self.sigmas, self.log_sigmas, self.elsewhere = sigmas.float(), sigmas.log().float(), {}
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The timestep of each noise level, where these are: else a card would wait at each call of the UNet."""
+        return super(KeptTables, self.at(sigma.device)).timestep(sigma)
+
+    def sigma(self, timestep: Tensor) -> Tensor:
+        """The noise level of each timestep, where these are."""
+        return super(KeptTables, self.at(timestep.device)).sigma(timestep)
+
+    def at(self, device: torch.device) -> "KeptTables":
+        """It, or its copy with the tables on that device."""
+        if device == self.sigmas.device:
+            return self
+        if device not in self.elsewhere:
+            copied = copy.copy(self)
+            with torch.inference_mode(False):  # it outlasts the call
+                copied.sigmas, copied.log_sigmas = self.sigmas.to(device), self.log_sigmas.to(device)
+            copied.elsewhere = {}
+            self.elsewhere[device] = copied
+        return self.elsewhere[device]
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """As torch's, but the tables are not to be replaced by their name."""
@@ -44,7 +67,7 @@ class KeptTables:
     def _apply(self, function: Callable[[Tensor], Tensor], *args: object, **kwargs: object) -> "KeptTables":
         """Moves the tables with all else that ``to`` moves."""
         super()._apply(function, *args, **kwargs)
-        self.sigmas, self.log_sigmas = function(self.sigmas), function(self.log_sigmas)
+        self.sigmas, self.log_sigmas, self.elsewhere = function(self.sigmas), function(self.log_sigmas), {}
         return self
 
 

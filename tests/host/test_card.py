@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from small_host import trained
 from ways import Way, cross_frame, features, last_frames, latents, moved, with_cross_frame_attention
 
-from fake_card import Waits, call, fake_card, fused
+from fake_card import CARD, Waits, call, fake_card, fused
 from magicvideo.adaptor_unet.host.base_model import config_for
 from magicvideo.adaptor_unet.host.binding import with_effect
 from magicvideo.adaptor_unet.host.causal_windows import Chunk
@@ -17,6 +17,7 @@ from magicvideo.adaptor_unet.host.frame_cache import ONCE, OPTION, FrameCache, M
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
+from magicvideo.adaptor_unet.host.noise_schedule import OBJECT, sampled_like
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from motion_modules import motion_module
 
@@ -61,6 +62,20 @@ def test_a_motion_module_neither_copies_nor_reads(model: ModelPatcher, variant: 
     with fake_card(model, module), torch.inference_mode():
         call(bound, FRAMES, **{ONCE: once})
         assert call(bound, FRAMES, **{ONCE: once}).found == {}
+
+
+@pytest.mark.parametrize("kind", ["v2", "lcm"])
+def test_nor_does_the_noise_schedule_of_a_motion_module(model: ModelPatcher, kind: str) -> None:
+    """Its tables stay where they are, whatever the host takes to the card."""
+    schedule, values = sampled_like(model, motion_module(kind).model.config.kind, "node").get_model_object(OBJECT), []
+    with fake_card(), torch.inference_mode():
+        sigma = torch.empty(FRAMES, device=CARD)
+        for _ in range(2):
+            with Waits() as waits:
+                values = [schedule.timestep(sigma), schedule.sigma(torch.empty(FRAMES, device=CARD))]
+        assert waits.found == {} and {x.device for x in values} == {CARD}
+    there = schedule.at(torch.device("cpu:0"))
+    assert there is not schedule and torch.equal(there.timestep(schedule.sigmas), schedule.timestep(schedule.sigmas))
 
 
 def test_what_is_made_at_the_first_call_does_not_grow_with_the_sites(
