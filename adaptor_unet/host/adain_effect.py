@@ -20,7 +20,7 @@ from .base_model import config_for
 from .call_part import CallPart, Options, block_of
 from .causal_sampling import finished_frames
 from .effect import Effect
-from .frame_cache import CallCache
+from .frame_cache import ONCE, CallCache
 from .held_self_attention import HeldSelfAttention
 from .layout import clip_layout
 from .noise_levels import sigma_where_it_counts
@@ -71,11 +71,12 @@ class Adain(Effect):
         n c h w -> n c h w.  The host comes here with the whole batch, also where the model ran in causal windows; where
         frames are made one after the other, with those in the making, whose reference is the finished first frame.
         """
-        latents = given["denoised"]
-        levels = self.levels(given["model"].model_sampling)
+        latents, sampling = given["denoised"], given["model"].model_sampling
+        options = given["model_options"].get("transformer_options", {})
+        once = CallCache(made_once=options.get(ONCE)).once
+        levels = once(("levels", id(self), id(sampling)), lambda: self.levels(sampling))
         if not self.acts_at(sigma_where_it_counts(given["sigma"], [levels]), levels):
             return latents
-        options = given["model_options"].get("transformer_options", {})
         own, finished = frame_statistics(latents), finished_frames(options)
         layout = clip_layout(len(latents), {"context_window": options.get("context_window")}, self.frames_per_clip)
         first = finished.first_frames(layout) if finished else None

@@ -97,7 +97,8 @@ class FinishedFrames(FrameCache):
         if not self.chunks:
             return None
         clips = range(layout.clip_of[0], layout.clip_of[0] + layout.batch)
-        return self.latents[[clip * self.clip for clip in clips for _ in range(layout.frames)]]
+        rows = tuple(clip * self.clip for clip in clips for _ in range(layout.frames))
+        return self.latents[indices(rows, self.latents.device)]
 
     def denoise(
         self, denoise: Denoise, model: BaseModel, conds: Conditionings, x_in: Tensor, timestep: Tensor, options: Options

@@ -47,3 +47,20 @@ def test_one_model_sampled_in_two_ways_keeps_nothing_of_either(
     assert all(
         torch.equal(sample(one, 3, cfg=1.0, steps=6), x) for one, x in zip((bound, other), expected, strict=True)
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_noise_levels_are_asked_for_no_more_often_where_there_are_more_steps(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card waits for each answer."""
+    bound, asked = KINDS[kind](model, adaptor, PART), []
+    own = type(bound.get_model_object("model_sampling"))
+    plain = own.percent_to_sigma
+    monkeypatch.setattr(own, "percent_to_sigma", lambda one, percent: (asked.append(percent), plain(one, percent))[1])
+    counts = []
+    for steps in (1, 3):
+        asked.clear()
+        sample(bound, 2, cfg=1.0, steps=steps)
+        counts.append([asked.count(percent) for percent in PART.values()])
+    assert counts[0] == counts[1] and all(counts[0])
