@@ -57,7 +57,8 @@ class ReferenceStatistics(KeptFrames):
         near = min(self.levels, key=self._far, default=None)
         if near is None or self._far(near) > math.log(NEAR):
             return own
-        return FrameStatistics(*(repeat(x, "c -> f c", f=len(positions)) for x in self.levels[near]))
+        of_first = (x.to(own.mean.device) for x in self.levels[near])  # seen on another card, may be
+        return FrameStatistics(*(repeat(x, "c -> f c", f=len(positions)) for x in of_first))
 
     def _far(self, sigma: float) -> float:
         """How far a noise level is from the present one, as a logarithm."""

@@ -44,8 +44,8 @@ class KeptFrames:
         return self.away[name]
 
     def brought(self, kept: Tensor | Offloaded, device: torch.device) -> Tensor:
-        """What was put away, on the device where it came from."""
-        return kept.take() if isinstance(kept, Offloaded) else kept.to(device, non_blocking=True)
+        """What was put away, on this device: where it came from, or another card."""
+        return (kept.take() if isinstance(kept, Offloaded) else kept).to(device, non_blocking=True)
 
     def fetch(self) -> None:
         """Begins to bring back what is away, which will be asked for soon."""

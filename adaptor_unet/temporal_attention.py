@@ -87,8 +87,8 @@ class KvCache(KeptFrames):
             if self.device is not None or self.keeps:
                 joined.append(torch.cat([self.brought(old, new.device)[:kept], new]))
                 continue
-            if len(old) < kept + len(new):
-                room = old.new_empty(kept + len(new), *old.shape[1:])
+            if len(old) < kept + len(new) or old.device != new.device:
+                room = new.new_empty(kept + len(new), *old.shape[1:], dtype=old.dtype)
                 room[:kept] = old[:kept]
                 self.pieces[start] = tuple(room if i == place else x for i, x in enumerate(self.pieces[start]))
                 old = room

@@ -4,7 +4,7 @@ Objects of classes on purpose: the host copies the dicts of its options on the w
 find empty ones.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -17,9 +17,9 @@ from ..frame_layout import MAIN_MEMORY, FrameLayout, KeptFrames
 
 Kind = TypeVar("Kind", bound=KeptFrames)
 Made = TypeVar("Made")
-Place = tuple[Hashable, str]  # an effect, by its id, and a site of the UNet
-# Where the options of a call hold the frames before, and what is made once a sampling.
-OPTION, ONCE = "magicvideo_frames", "magicvideo_once"
+Place = tuple[Hashable, str]  # an effect, and a site of the UNet
+# Where the options of a call hold the frames before, what is made once a sampling, and the effects of its card.
+OPTION, ONCE, EFFECTS = "magicvideo_frames", "magicvideo_once", "magicvideo_effects"
 
 
 class MadeOnce:
@@ -81,7 +81,8 @@ class FrameCache:
     """What effects keep of earlier frames, by owner, site, conditioning and clip.
 
     ``device`` is where it waits, None for in place.  ``keeps`` is whether frames of the present call are kept.  What
-    waits in main memory is brought back while the site before is computed: sites are asked for in one order.
+    waits in main memory is brought back while the site before is computed: sites are asked for in one order.  Calls on
+    several cards, with conditionings of their own, may ask at once.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -93,8 +94,7 @@ class FrameCache:
         self.beside_work = device == MAIN_MEMORY and comfy.model_management.NUM_STREAMS > 0
         self.entries: dict[Hashable, tuple[int, KeptFrames]] = {}
         self.calls: Counter[Hashable] = Counter()
-        self._place: Place | None = None  # what the present call has asked for last
-        self._next: dict[Place, Place] = {}  # what was asked for after it in a call before
+        self._next: dict[Place, Place] = {}  # what was asked for after a place in a call before
 
     def begin_chunk(self, sigmas: Tensor | None = None) -> None:
         """A call follows at these noise levels, n, which are all the same.  Conditionings are counted anew."""
@@ -104,20 +104,27 @@ class FrameCache:
     @property
     def sigma(self) -> float:
         """The noise level of the present call, read from the device once, when it is first asked for."""
-        if self._sigmas is not None:
-            self._sigma, self._sigmas = float(self._sigmas.flatten()[0]), None
+        if (sigmas := self._sigmas) is not None:
+            self._sigma, self._sigmas = float(sigmas.flatten()[0]), None
         return self._sigma
 
-    def of_call(self, conditionings: Sequence[Hashable], made_once: MadeOnce | None = None) -> CallCache:
+    def of_call(
+        self,
+        conditionings: Sequence[Hashable],
+        made_once: MadeOnce | None = None,
+        effects: Sequence[object] = (),
+    ) -> CallCache:
         """What a UNet call with these conditionings sees.
 
-        A conditioning that comes twice in a chunk, such as tile by tile, is told apart by its turn.
+        A conditioning that comes twice in a chunk, such as tile by tile, is told apart by its turn.  ``effects`` are
+        those of the call's card: by their number they are found again on another, where the next call may be.
         """
-        turns, self._place = [], None
+        turns = []
         for conditioning in conditionings:
             turns.append((conditioning, self.calls[conditioning]))
             self.calls[conditioning] += 1
-        return CallCache(partial(self._entries, tuple(turns)), made_once)
+        numbers = {id(effect): number for number, effect in enumerate(effects)}
+        return CallCache(partial(self._entries, tuple(turns), numbers, deque(maxlen=1)), made_once)
 
     def clear(self) -> None:
         """Frees all of it."""
@@ -125,20 +132,30 @@ class FrameCache:
         self.calls.clear()
 
     def _entries(
-        self, turns: tuple[Hashable, ...], owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kind]
+        self,
+        turns: tuple[Hashable, ...],
+        numbers: dict[int, int],
+        last: deque[Place],
+        owner: Hashable,
+        site: str,
+        layout: FrameLayout,
+        kind: Callable[..., Kind],
     ) -> Sequence[Kind]:
-        """Conditioning by conditioning, and the clips of each that stand side by side."""
+        """Conditioning by conditioning, and the clips of each that stand side by side; ``last``: asked for before."""
         beside = range(layout.batch // len(turns))
         whose = [(turn, number) for turn in turns for number in beside]
         first_clip, first = layout.clip_of[0], layout.positions[0]
-        self._fetch_after((owner, site), whose, first_clip)
-        return [self._entry((owner, site, turn, number), first_clip + number, first, kind) for turn, number in whose]
+        place = (numbers.get(owner, owner), site)
+        self._fetch_after(place, last, whose, first_clip)
+        return [self._entry((*place, turn, number), first_clip + number, first, kind) for turn, number in whose]
 
-    def _fetch_after(self, place: Place, whose: Sequence[tuple[Hashable, int]], first_clip: int) -> None:
+    def _fetch_after(
+        self, place: Place, last: deque[Place], whose: Sequence[tuple[Hashable, int]], first_clip: int
+    ) -> None:
         """Begins to bring back what will be asked for after this place, which a call before has shown."""
-        if self._place is not None:
-            self._next[self._place] = place
-        self._place = place
+        for before in last:
+            self._next[before] = place
+        last.append(place)
         if place not in self._next:
             return
         for turn, number in whose:
@@ -166,4 +183,4 @@ def cache_of_call(transformer_options: dict[str, Any]) -> CallCache:
     if cache is None:
         return CallCache(made_once=made_once)
     conditionings = list(zip(transformer_options["uuids"], transformer_options["cond_or_uncond"], strict=True))
-    return cache.of_call(conditionings, made_once)
+    return cache.of_call(conditionings, made_once, transformer_options.get(EFFECTS, ()))

@@ -11,14 +11,14 @@ from ..frame_layout import FrameLayout
 from .call_part import CallPart, Options
 from .causal_sampling import finished_frames
 from .effect import Effect
-from .frame_cache import ONCE, CallCache
+from .frame_cache import EFFECTS, ONCE, CallCache
 from .layout import clip_layout
 from .noise_levels import NoiseLevels, sigma_where_it_counts
 
 logger = logging.getLogger(__name__)
 
-# Where the options of a call hold the effects with the tensors of its card, and the noise levels at which each acts.
-EFFECTS, LEVELS = "magicvideo_effects", "magicvideo_levels"
+# Where the options of a call hold the noise levels at which each of its effects acts.
+LEVELS = "magicvideo_levels"
 # Where they hold the settings for torch.compile; none if the model is not compiled.
 COMPILED = "magicvideo_compiled"
 Acting = tuple[Effect, FrameLayout]
