@@ -205,17 +205,20 @@ class TrainingRun:
         share = self.shares.teacher_share if self.clips.taught else None
         plan = plan_step(step, self.settings, tuple(self.clips.train.groups), share)
         set_rates(self.optimiser, step, self.settings)
-        self.optimiser.zero_grad(set_to_none=True)
-        total = self._backward(plan)
-        add_up(self.accelerator, total, self.trainables.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(self.trainables.parameters.values(), self.settings.clip_norm)
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise TrainingError(
-                f"The loss of step {step + 1} is {float(total)} and its gradient {float(norm)}, which are no finite "
-                "numbers. What was saved last is sound: go on from it with a lower learning_rate, or precision fp32."
-            )
-        self.whole = False
-        self.optimiser.step()
+        try:
+            total = self._backward(plan)
+            add_up(self.accelerator, total, self.trainables.parameters.values())
+            norm = torch.nn.utils.clip_grad_norm_(self.trainables.parameters.values(), self.settings.clip_norm)
+            if not (math.isfinite(total) and math.isfinite(norm)):
+                raise TrainingError(
+                    f"The loss of step {step + 1} is {float(total)} and its gradient {float(norm)}, which are no "
+                    "finite numbers. What was saved last is sound: go on from it with a lower learning_rate, or "
+                    "precision fp32."
+                )
+            self.whole = False
+            self.optimiser.step()
+        finally:
+            self.optimiser.zero_grad(set_to_none=True)  # looks and saves need the room
         self.averages.update(step)
         self.whole = True
         return {"loss": float(total), "gradient": float(norm), "rate": self.optimiser.param_groups[0]["lr"]}
@@ -269,15 +272,17 @@ class TrainingRun:
     def _look(self) -> None:
         """Validation loss and sample clip, when their time has come."""
         settings, step = self.settings, self.state.step
-        if not self.accelerator.is_main_process:
+        validates = self.clips.held_out and is_due(settings.validate_every, step, settings.steps)
+        samples = self.sample is not None and is_due(settings.sample_every, step, settings.steps)
+        if not self.accelerator.is_main_process or not (validates or samples):
             return
-        with self.averages.in_place():
-            if is_due(settings.validate_every, step, settings.steps) and self.clips.held_out:
+        with self.averages.in_place():  # which copies all that is trained
+            if validates:
                 with self.autocast():
                     progress = partial(self._phase, VALIDATION)
                     values = validation_loss(self.objective, self.clips.held_out, self.trainables.network, progress)
                 self.watcher.numbers(step, settings.steps, values)
-            if self.sample and is_due(settings.sample_every, step, settings.steps):
+            if samples:
                 self._phase(SAMPLE, 0, 0)
                 with self.autocast():
                     frames = self.sample()

@@ -191,6 +191,26 @@ def test_samples_are_taken_at_the_start_every_so_often_and_at_the_end(tmp_path: 
     assert [done for done, _ in told.clips] == [0, 3, 6, 7]
 
 
+def test_weights_and_averages_change_places_only_for_a_look_or_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, entered = toy_run(TrainingSettings(steps=6, **FAST | {"validate_every": 3}), tmp_path), []
+    in_place = run.averages.in_place
+    monkeypatch.setattr(run.averages, "in_place", lambda: entered.append(run.state.step) or in_place())
+    run.train()
+    assert entered == [0, 3, 6, 6], "three validations, and the export"
+
+
+def test_gradients_do_not_live_through_looks_and_saves(tmp_path: Path) -> None:
+    def looked(*_: object) -> torch.Tensor:
+        assert not [name for name, x in run.trainables.parameters.items() if x.grad is not None]
+        return torch.zeros(2, 4, 4, 3)
+
+    settings = TrainingSettings(steps=2, save_every=1, **FAST | {"sample_every": 1})
+    run = toy_run(settings, tmp_path, sample=looked, export=looked)
+    assert run.train()
+
+
 def test_what_is_exported_and_sampled_are_the_averaged_weights(tmp_path: Path) -> None:
     seen: list[torch.Tensor] = []
     adaptor = toy_adaptor()
