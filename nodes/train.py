@@ -11,6 +11,10 @@ from .inputs import ADAPTORS, Adaptor, MotionModule
 
 NO_ADAPTOR = "Train MagicVideo Adaptor has trained a MotionLoRA and no adaptor: use its output motion_module."
 NO_MODULE = "Train MagicVideo Adaptor has trained an adaptor and no MotionLoRA: use its output adaptor."
+NO_SAMPLE = (
+    "Train MagicVideo Adaptor has made no sample clip, because sample_every is 0 in its settings: take that out to get "
+    "one."
+)
 
 
 def of_setting(name: str, optional: bool = False, **limits: float) -> io.Input:
@@ -131,6 +135,7 @@ class TrainAdaptor(io.ComfyNode):
         encoders = encoders_of(model[0], clip[0], vae[0])
         run = GraphTraining(model[0], encoders, clips, settings, name[0], start, module, prompts)
         made, plot, sample = run.train()
+        sample = not_given(NO_SAMPLE) if sample is None else sample
         if train == "motion_lora":
             return io.NodeOutput(not_given(NO_ADAPTOR), plot, sample, made)
         return io.NodeOutput(made, plot, sample, not_given(NO_MODULE))

@@ -212,8 +212,9 @@ class TrainingRun:
             if not (math.isfinite(total) and math.isfinite(norm)):
                 raise TrainingError(
                     f"The loss of step {step + 1} is {float(total)} and its gradient {float(norm)}, which are no "
-                    "finite numbers. What was saved last is sound: go on from it with a lower learning_rate, or "
-                    "precision fp32."
+                    "finite numbers. What was saved last is sound. Take a lower learning_rate, or precision fp32: "
+                    "bin/train --resume then goes on from it; in a graph a new run begins, to which the adaptor that "
+                    "was saved last can be connected."
                 )
             self.whole = False
             self.optimiser.step()

@@ -89,4 +89,4 @@ def lower(doing: str, settings: TrainingSettings, card: bool = False) -> str:
     less = "frames, width or height"
     if settings.base_tuning == "full":
         less += ", or take base_tuning lora or frozen"
-    return f"Lower {less}, in a new run; start may name the adaptor of this one."
+    return f"Lower {less}, in a new run, which may start from the adaptor of this one."
