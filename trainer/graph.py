@@ -1,5 +1,6 @@
 """A training run inside a graph: where it writes, what it goes on from, and what the node gives back."""
 
+import gc
 import json
 import logging
 import time
@@ -31,7 +32,7 @@ from ..adaptor_unet.training.progress_pictures import loss_plot, progress_pictur
 from ..adaptor_unet.training.run_identity import MAY_CHANGE
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.settings import SETTING_GROUPS, RunSettings, TrainingSettings
-from ..adaptor_unet.training.training_error import enough_memory
+from ..adaptor_unet.training.training_error import clear_frames, enough_memory
 from ..adaptor_unet.training.watchers import Record, Watcher, read_records
 from ..adaptor_unet.whole_file import content_name, save_tensors, writing
 from .motion_training import MotionTraining, Output, check_able, is_finished, written_files
@@ -111,7 +112,11 @@ class GraphTraining:
         with torch.inference_mode(False), torch.enable_grad():
             try:
                 return self._trained()
+            except BaseException as error:  # the host's own for its stop button too
+                clear_frames(error)
+                raise
             finally:
+                gc.collect()  # the parts of a run hold each other
                 make_room()
 
     def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor | None]:

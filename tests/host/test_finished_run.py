@@ -1,6 +1,8 @@
 """A run that is finished and queued again gives its result at once: nothing is encoded, copied or sampled."""
 
+import gc
 import json
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +80,32 @@ def test_memory_that_is_short_costs_no_step_of_a_run_in_a_graph(
     (run,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
     assert [record["step"] for record in read_records(run / "metrics.jsonl")] == [1, 2, 3]
     assert json.loads((run / graph.RUN).read_text())["training"]["checkpointing"] is True
+
+
+@pytest.mark.parametrize("ended_by", ["its last step", "an error"])
+def test_nothing_of_a_run_stays_in_memory(ended_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[weakref.ref] = []
+    made = TrainingUnet.__init__
+
+    def noted(self: TrainingUnet, *given: object, **named: object) -> None:
+        made(self, *given, **named)
+        kept.append(weakref.ref(self.unet))
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(TrainingUnet, "__init__", noted)
+    gc.disable()
+    try:
+        if ended_by == "an error":
+            monkeypatch.setattr(TrainingUnet, "predict", broken)
+            with pytest.raises(ValueError, match="broken"):
+                graph_training(steps=1).train()
+        else:
+            graph_training(steps=1, sample_every=0, validate_every=0).train()
+        assert [one() for one in kept] == [None]
+    finally:
+        gc.enable()
 
 
 def test_what_was_not_written_of_a_tuned_base_is_written_when_it_goes_on(tmp_path: Path) -> None:
