@@ -81,7 +81,13 @@ class AdaptorPlan:
     teaching: Teaching | None = None
 
     def check(self, settings: RunSettings) -> None:
-        """Raises ValueError when it does not go with the teacher."""
+        """Raises ValueError when it does not go with the settings or the teacher."""
+        parts = self.adaptor.config.parts
+        if settings.training.fps_guidance and "fps" not in parts:
+            raise ValueError(
+                f"fps_guidance strengthens the frame rate, but the adaptor has no part fps, only {', '.join(parts)}. "
+                "Take one with that part, or leave fps_guidance out."
+            )
         if self.teaching is not None:
             self.teaching.check(settings, self.adaptor)
 
