@@ -186,8 +186,7 @@ class TrainingRun:
         """Share of the clips of a step that are learnt towards the teacher's prediction."""
         if not self.clips.taught:
             return 0.0
-        alone = len(self.clips.train.groups) == 1
-        return (1.0 if alone else self.shares.teacher_share) * self.shares.prediction_share
+        return self.shares.predicted(alone=len(self.clips.train.groups) == 1)
 
     def _phase(self, doing: str, done: int, total: int) -> None:
         """Who watches is told what is done now."""

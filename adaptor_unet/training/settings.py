@@ -262,6 +262,13 @@ class MotionModuleSettings:
         if self.teacher_fps == 0:
             raise ValueError("teacher_fps is 0; the teacher's clips need a frame rate, such as 8")
 
+    def predicted(self, alone: bool) -> float:
+        """Share of the clips of a step that are learnt towards the teacher's prediction.
+
+        ``alone``: whether there are no others than the teacher's.
+        """
+        return (1.0 if alone else self.teacher_share) * self.prediction_share
+
 
 SETTING_GROUPS = {
     "clips": DataSettings,
