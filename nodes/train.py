@@ -1,11 +1,12 @@
 """Trains a video adaptor."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..adaptor_unet.host.versions import not_given, schema
-from ..trainer.graph import GraphTraining, encoders_of
+from ..trainer.graph import GraphTraining, clips_state, encoders_of
 from ..trainer.node_inputs import INPUTS, clips_asked_for, module_asked_for, settings_asked_for
 from .inputs import ADAPTORS, Adaptor, MotionModule
 
@@ -125,6 +126,10 @@ class TrainAdaptor(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, clips_folder: Sequence[str | None] = (None,), **_: object) -> str:
+        return clips_state(clips_folder)
 
     @classmethod
     def execute(cls, model: list, clip: list, vae: list, name: list[str], **wired: list[Any]) -> io.NodeOutput:

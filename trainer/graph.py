@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,13 @@ from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import fp32_copy, load
 from ..adaptor_unet.file_names import why_no_name
 from ..adaptor_unet.host.base_model import check_fit
+from ..adaptor_unet.host.folders import clips_folder as allowed_folder
 from ..adaptor_unet.host.folders import training_folders, with_motion_lora_of
 from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped, say_on_node
 from ..adaptor_unet.host.hosted import adaptor_for, hosted
 from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
 from ..adaptor_unet.host.training_unet import make_room, training_device
-from ..adaptor_unet.training.data.cache_files import contents, read_metadata, read_tensor
+from ..adaptor_unet.training.data.cache_files import contents, folder_state, read_metadata, read_tensor
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder
 from ..adaptor_unet.training.processes import accelerator
@@ -34,7 +36,7 @@ from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.settings import SETTING_GROUPS, RunSettings, TrainingSettings
 from ..adaptor_unet.training.training_error import clear_frames, enough_memory
 from ..adaptor_unet.training.watchers import Record, Watcher, read_records
-from ..adaptor_unet.whole_file import content_name, save_tensors, writing
+from ..adaptor_unet.whole_file import content_name, save_tensors, written_whole
 from .motion_training import MotionTraining, Output, check_able, is_finished, written_files
 from .node_inputs import WiredClips
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
@@ -166,8 +168,8 @@ class GraphTraining:
             used=self.settings.told(motion_module=self.motion_module is not None),
         )
         record, preview = training.watchers
-        with writing(output.folder / RUN):
-            (output.folder / RUN).write_text(json.dumps(run_identity), encoding="utf-8")
+        with written_whole(output.folder / RUN) as partial_file:
+            partial_file.write_text(json.dumps(run_identity), encoding="utf-8")
         if training.run.state.step >= settings.steps:
             logger.info(FINISHED, output.adaptor.name)
         else:
@@ -315,6 +317,18 @@ def what_lasts(told: Any) -> Any:  # noqa: ANN401 - whatever stands in a file
 def content_of_adaptor(adaptor: VideoAdaptor) -> str:
     """A name for an adaptor's settings and all of its values."""
     return content_name([(adaptor.config.to_json(), torch.zeros(0)), *sorted(adaptor.state_dict().items())])
+
+
+def clips_state(clips_folder: Sequence[str | None]) -> str:
+    """What tells one state of the folder that a graph asks for from another; empty for none, or none that may be read.
+
+    The host keeps what a node gave for as long as its inputs are the same, and clips come into a folder meanwhile.
+    """
+    given = (clips_folder[0] or "").strip().strip('"')
+    try:
+        return folder_state(allowed_folder(given)) if given else ""
+    except (OSError, ValueError):
+        return ""  # why it cannot be read is said when the node runs
 
 
 def told(watch: GraphWatch, done: int, total: int, doing: str) -> None:

@@ -6,7 +6,6 @@ Axes: b clips, f frames of a clip, c h w of a latent, n tokens, d text channels.
 import errno
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -317,6 +316,5 @@ def is_due(every: int, step: int, steps: int) -> bool:
 
 def remedy(error: Exception) -> str:
     """What to do before a file can be written."""
-    # The writer of safetensors has no number for it, only the system's words.
-    full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return "make room there" if full else "put that right"

@@ -1,5 +1,6 @@
 """A run that is finished and queued again gives its result at once: nothing is encoded, copied or sampled."""
 
+import errno
 import gc
 import json
 import weakref
@@ -39,7 +40,7 @@ def test_what_it_gave_is_given_again_and_it_says_so(
     torch.testing.assert_close(again[2], first[2], atol=1 / 255, rtol=0)
 
 
-def test_without_its_last_clip_one_is_made_anew(tmp_path: Path) -> None:
+def test_without_its_last_clip_one_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     graph_training(steps=1).train()
     sample = tmp_path / "runs" / "motion_00001" / graph.SAMPLE
@@ -49,6 +50,18 @@ def test_without_its_last_clip_one_is_made_anew(tmp_path: Path) -> None:
         graph_training(steps=1, called=called.append).train()
         assert called.count("decode") == 1 and sample.is_file()
     assert len(list((tmp_path / "runs").glob("motion_*"))) == 1
+    write_text = Path.write_text
+
+    def full(path: Path, text: str, encoding: str) -> None:
+        write_text(path, text[: 5 if graph.RUN in path.name else None], encoding)
+        if graph.RUN in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    sample.unlink()
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ValueError, match="No space left there"):
+        graph_training(steps=1).train()
+    assert json.loads((sample.parent / graph.RUN).read_text())["training"]["steps"] == 1, "it is known as before"
 
 
 def test_with_sample_every_0_there_is_none_and_the_same_run_gives_one_when_it_is_asked_for(tmp_path: Path) -> None:

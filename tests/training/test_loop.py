@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from toy import CONVOLUTION, Told, ToyDenoiser, toy_adaptor, toy_clips, toy_data, toy_run
 
 from magicvideo.adaptor_unet.fps_embedding import NOT_TOLD
@@ -332,5 +333,14 @@ def test_a_save_that_fails_says_why(number: int, words: str, tmp_path: Path, mon
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("magicvideo.adaptor_unet.training.run_state.save_tensors", broken)
+    run = toy_run(TrainingSettings(steps=1, **FAST), tmp_path)
     with pytest.raises(TrainingError, match=f"{os.strerror(number)}.*{words} and resume"):
-        toy_run(TrainingSettings(steps=1, **FAST), tmp_path).save(final=True)
+        run.save(final=True)
+    monkeypatch.undo()
+
+    def refused(*args: object) -> None:  # as safetensors tells the number, in its text alone
+        raise SafetensorError(f"I/O error: {os.strerror(number)} (os error {number})")
+
+    monkeypatch.setattr("magicvideo.adaptor_unet.whole_file.save_file", refused)
+    with pytest.raises(TrainingError, match=f"cannot be written.*{words} and resume"):
+        run.save(final=True)
