@@ -37,6 +37,7 @@ from .training_error import (
     OtherProcessError,
     OutOfMemoryError,
     TrainingError,
+    clear_frames,
     free_memory,
     is_out_of_memory,
     lower,
@@ -239,6 +240,7 @@ class TrainingRun:
             if not (isinstance(error, ClipError) or is_out_of_memory(error)):
                 raise
             failure = error
+            clear_frames(error)  # the others are told next, which needs a little memory too
         if is_true_anywhere(self.accelerator, failure is not None):
             self.all_know = True
             raise failure or OtherProcessError("Another process could not go on, and says why itself.")
