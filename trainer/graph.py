@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -114,11 +115,9 @@ class GraphTraining:
         with torch.inference_mode(False), torch.enable_grad():
             try:
                 return self._trained()
-            except BaseException as error:  # the host's own for its stop button too
-                clear_frames(error)
-                raise
             finally:
-                gc.collect()  # the parts of a run hold each other
+                clear_frames(sys.exc_info()[1])  # after an error its functions hold the run
+                gc.collect()  # and the parts of a run hold each other
                 make_room()
 
     def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor | None]:
