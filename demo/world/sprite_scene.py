@@ -61,7 +61,7 @@ class Scene:
 def draw_scene(
     generator: random.Random, choices: list[Couple], frames: int = FRAMES, rates: Sequence[float] = FRAME_RATES
 ) -> Scene:
-    """A scene drawn at random; its path of so many frames is inside the picture, or begins at its edge where it can't be.
+    """A scene drawn at random; its path of so many frames is inside the picture, or begins at its edge if it can't be.
 
     It begins where it would at the slowest of the rates, so that the place does not tell how fast things will go.
     """
