@@ -1,5 +1,6 @@
 """What is learnt from and what is held out of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ def folder_of(tmp_path: Path, count: int) -> Path:
     return tmp_path / "clips"
 
 
-def prepared(folder: Path, validation_clips: int) -> TrainingClips:
+def prepared(folder: Path, validation_clips: int, data: DataSettings = DATA) -> TrainingClips:
     cache = folder.parent / "cache"
-    return clips_of_folder(folder, DATA, validation_clips, cache, FakeEncoders, "weights", lambda *told: None)
+    return clips_of_folder(folder, data, validation_clips, cache, FakeEncoders, "weights", lambda *told: None)
 
 
 def captions(clips: TrainingClips) -> tuple[set[str], set[str]]:
@@ -71,6 +72,48 @@ def test_when_the_held_out_clip_is_broken_the_run_goes_on(tmp_path: Path, caplog
     train, apart = captions(prepared(folder, 1))
     assert len(train) == 4 and apart <= train
     assert "were to be held out" in caplog.text
+
+
+def folder_with_stills(tmp_path: Path, clips: int, stills: int) -> Path:
+    """Pictures that come before the clips by their names."""
+    folder = folder_of(tmp_path, clips)
+    for place in range(stills):
+        write_picture(folder / f"0 view {place}.png", place)
+    return folder
+
+
+def test_stills_take_no_places_of_held_out_clips(tmp_path: Path) -> None:
+    clips = prepared(folder_with_stills(tmp_path, 5, 21), 4)
+    assert {len(clip.latents) for clip in clips.held_out} == {4}
+    assert len({clip.caption for clip in clips.held_out}) == 1, "of five moving clips one"
+    assert len(clips.train) == 21 + 4 * 2
+
+
+def test_stills_that_are_off_are_not_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = folder_with_stills(tmp_path, 5, 21)  # of all these, chance would pick four stills
+    clips = prepared(folder, 4, replace(DATA, stills=False))
+    train, apart = captions(clips)
+    assert (len(train), len(apart)) == (4, 1) and not train & apart
+    assert {len(clip.latents) for clip in clips.held_out} == {4}
+    assert "were to be held out" not in caplog.text
+
+
+def test_nothing_but_stills_that_are_off_is_refused_with_their_number(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="There are no clips to train on: 6 stills, and stills are off"):
+        prepared(folder_with_stills(tmp_path, 0, 6), 4, replace(DATA, stills=False))
+
+
+def test_where_none_is_held_out_clips_that_move_are_looked_at(tmp_path: Path) -> None:
+    clips = prepared(folder_with_stills(tmp_path, 2, 3), 2)
+    assert [len(clip.latents) for clip in clips.held_out] == [4, 4]
+    still = prepared(folder_with_stills(tmp_path / "stills", 0, 6), 2)
+    assert [len(clip.latents) for clip in still.held_out] == [1] and len(still.train) == 5
+
+
+def test_asked_for_none_nobody_is_told_of_too_few(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    prepared(folder_of(tmp_path, 2), 0)
+    assert "too few" not in caplog.text
 
 
 def test_shards_hold_their_last_clips_out(tmp_path: Path) -> None:
