@@ -96,7 +96,13 @@ class TrainCommand:
             clips = self._clips(settings, base, plan, place, bar)
             if self.write_shards:
                 if place.is_main_process:
-                    index = write_shards(clips.train, self.write_shards, clips.empty_text)
+                    index = write_shards(
+                        clips.train,
+                        self.write_shards,
+                        clips.empty_text,
+                        sources=clips.train.sources,
+                        settings=settings.clips,
+                    )
                     logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
                 return True
             check_text(base.model, clips.empty_text.shape[1])
@@ -125,6 +131,10 @@ class TrainCommand:
             raise ValueError("--teacher-lora changes the motion module of --teacher, which is missing.")
         if self.write_shards and (self.teacher or self.motion_module):
             raise ValueError("--write-shards holds clips of your own alone: leave out the motion module.")
+        if self.write_shards and self.shards:
+            raise ValueError(
+                "--write-shards encodes the clips of --clips FOLDER; those of --shards are encoded already."
+            )
         if not (self.clips or self.shards or self.teacher):
             raise ValueError("Nothing to learn from: give --clips FOLDER, --shards FOLDER, or --teacher and --prompts.")
 

@@ -9,6 +9,8 @@ from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path
 
+from torch import Tensor
+
 from ...whole_file import OutputError, check_writable
 from ..step_plan import seed_from
 from .cache_files import hash_of
@@ -25,6 +27,10 @@ logger = logging.getLogger(__name__)
 HELD_OUT_OF = 5
 # Pixels to a side of the coarsest features of the image model.
 SIZE_STEP = 64
+UNTOLD = (
+    "%s does not tell which of its items are of one clip, as shards of earlier versions do not: what is held out may "
+    "be a part of a clip that is trained on. Shards that are written anew tell it."
+)
 TOO_FEW = "too few clips to hold one out: the validation loss is that of the training clips"
 
 
@@ -103,8 +109,16 @@ def fitting_size(folder: Path, most: int) -> tuple[int, Path | None]:
 
 
 def clips_of_shards(folder: Path, validation_clips: int) -> TrainingClips:
-    """The last clips of the last shard are held out; of too few none, and the training clips are looked at instead."""
+    """The last clips that move are held out; of too few none, and the training clips are looked at instead.
+
+    Where the shards do not tell which items are sub-clips of one clip, the last items of the last shard are held out.
+    """
     shards = ShardClips(folder)
+    if shards.sources:
+        places = moving_places(shards.sources)
+        first = len(places) - min(validation_clips, len(places) // HELD_OUT_OF)
+        return set_apart(shards, shards.sources, places[first:], validation_clips, shards.empty_text)
+    logger.warning(UNTOLD, folder)
     count = min(validation_clips, len(shards) // HELD_OUT_OF, shards.groups[-1])
     if not count:
         return TrainingClips(shards, spread(shards, validation_clips), shards.empty_text)
@@ -114,9 +128,25 @@ def clips_of_shards(folder: Path, validation_clips: int) -> TrainingClips:
 
 
 def held_out(clips: list[ClipFile], count: int) -> tuple[list[ClipFile], list[ClipFile]]:
-    """``count`` clips that chance picks by their names, stills last, and the others; the same at every start."""
+    """``count`` clips that chance picks by their names, no stills, and the others; the same at every start."""
     picked = sorted(moving(clips), key=lambda clip: seed_from("held out", clip.path.name))[:count]
     return [clip for clip in clips if clip in picked], [clip for clip in clips if clip not in picked]
+
+
+def set_apart(
+    clips: ClipSet,
+    sources: Sequence[SourceClip],
+    held: Collection[int],
+    validation_clips: int,
+    empty_text: Tensor,
+) -> TrainingClips:
+    """Holds out the source clips at some places, whole; where there are none, the training clips are looked at."""
+    if not held:
+        logger.info(TOO_FEW)
+        return TrainingClips(clips, looked_at(clips, sources, validation_clips), empty_text, sources=len(sources))
+    kept = sorted({*range(len(sources))} - {*held})
+    train, apart = (Part(clips, items_of(sources, places)) for places in (kept, held))
+    return TrainingClips(train, spread(apart, validation_clips), empty_text, sources=len(kept))
 
 
 def moving(clips: list[ClipFile]) -> list[ClipFile]:

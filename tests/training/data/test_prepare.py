@@ -127,6 +127,38 @@ def test_shards_hold_their_last_clips_out(tmp_path: Path) -> None:
     assert torch.equal(sharded.empty_text, clips.empty_text)
 
 
+def sharded(clips: TrainingClips, folder: Path, validation_clips: int, per_shard: int = 3) -> TrainingClips:
+    """The clips written into shards, and read again."""
+    write_shards(clips.train, folder, clips.empty_text, per_shard, clips.train.sources, DATA)
+    return clips_of_shards(folder, validation_clips)
+
+
+def test_shards_hold_whole_clips_out_and_no_stills(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 10)
+    write_picture(folder / "a still at the end.png")
+    clips = sharded(prepared(folder, 0), tmp_path / "shards", 4)
+    train, apart = captions(clips)
+    assert apart == {"clip 8", "clip 9"} and not train & apart and len(train) == 8 + 1
+    assert {len(clip.latents) for clip in clips.held_out} == {4} and len(clips.held_out) == 4
+    assert clips.train.groups == (3, 3, 3, 3, 3, 1, 1) and clips.clip_count == 9
+    again = clips_of_shards(tmp_path / "shards", 4)
+    assert again.train.content == clips.train.content != clips_of_shards(tmp_path / "shards", 1).train.content
+
+
+def test_of_few_clips_in_shards_none_is_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    clips = sharded(prepared(folder_of(tmp_path, 3), 0), tmp_path / "shards", 2)
+    assert (clips.clip_count, len(clips.train), len(clips.held_out)) == (3, 6, 2)
+    assert "too few clips" in caplog.text
+
+
+def test_shards_that_do_not_tell_whose_items_are_whose_say_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clips = prepared(folder_of(tmp_path, 5), 0)
+    write_shards(clips.train, tmp_path / "shards", clips.empty_text)
+    assert len(clips_of_shards(tmp_path / "shards", 1).held_out) == 1
+    assert "does not tell which of its items are of one clip" in caplog.text
+
+
 def test_the_size_fits_the_smallest_clip_and_stills_have_no_say(tmp_path: Path) -> None:
     write_video(tmp_path / "wide.mp4", greys(2, (200, 144)))
     write_animation(tmp_path / "tall.webp", 2, 100, (136, 300))
