@@ -297,6 +297,15 @@ def test_an_empty_latent_is_named_and_not_learnt(tmp_path: Path) -> None:
         toy_run(TrainingSettings(steps=1, **FAST), tmp_path, clips=data).train()
 
 
+@pytest.mark.parametrize(("sources", "rate"), [(0, 1e-4), (3, 3e-5), (4, 1e-4)])
+def test_the_rate_follows_from_the_number_of_clips_and_not_of_sub_clips(
+    sources: int, rate: float, tmp_path: Path
+) -> None:
+    clips = replace(toy_data(count=24), sources=sources)
+    run = toy_run(TrainingSettings(steps=1, precision="fp32"), tmp_path, clips=clips)
+    assert {group["peak"] for group in run.optimiser.param_groups} == {rate, 8 * rate}
+
+
 def test_the_usual_rate_is_that_of_most_clips_and_no_stills() -> None:
     clip = toy_clips(1)[0]
     rated = [replace(clip, fps=rate) for rate in (0.0, 0.0, 0.0, 12.0, 4.0, 6.0)]

@@ -53,7 +53,9 @@ def test_the_same_clips_are_held_out_at_every_start_and_when_others_come(tmp_pat
 
 def test_with_few_clips_the_training_clips_are_looked_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    train, apart = captions(prepared(folder_of(tmp_path, 3), 2))
+    clips = prepared(folder_of(tmp_path, 3), 2)
+    train, apart = captions(clips)
+    assert clips.clip_count == 3, "which is not that of sub-clips"
     assert train == {"clip 0", "clip 1", "clip 2"}
     assert apart and apart <= train
     assert "too few clips" in caplog.text
@@ -86,6 +88,7 @@ def test_stills_take_no_places_of_held_out_clips(tmp_path: Path) -> None:
     clips = prepared(folder_with_stills(tmp_path, 5, 21), 4)
     assert {len(clip.latents) for clip in clips.held_out} == {4}
     assert len({clip.caption for clip in clips.held_out}) == 1, "of five moving clips one"
+    assert clips.clip_count == 21 + 4
     assert len(clips.train) == 21 + 4 * 2
 
 
