@@ -4,7 +4,7 @@ import logging
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from .clip_files import ClipFile, find_clips
 from .data_settings import LATENT_PIXELS, DataSettings
 from .frame_source import size_of
 from .latent_cache import CONTENTS, Encoders, build_cache
-from .latent_clip import ClipSet, LatentClip, SourceClip, TrainingClips
+from .latent_clip import LOOKED_AT, ClipSet, LatentClip, SourceClip, TrainingClips
 from .shards import ShardClips
 
 logger = logging.getLogger(__name__)
@@ -27,10 +27,13 @@ logger = logging.getLogger(__name__)
 HELD_OUT_OF = 5
 # Pixels to a side of the coarsest features of the image model.
 SIZE_STEP = 64
+# Settings of clips that encoded clips show.
+SEEN = ("frames", "width", "height")
 UNTOLD = (
     "%s does not tell which of its items are of one clip, as shards of earlier versions do not: what is held out may "
     "be a part of a clip that is trained on. Shards that are written anew tell it."
 )
+HELD_OUT = "%d of %d clips are held out, for the validation loss"
 TOO_FEW = "too few clips to hold one out: the validation loss is that of the training clips"
 
 
@@ -85,6 +88,7 @@ def clips_of_folder(
     if validation_clips and not held:
         logger.info(TOO_FEW)
     elif held:
+        logger.info(HELD_OUT, len(held), len(wanted))
         try:
             apart = build_cache(held, data, cache, fingerprint, encoders, progress)
         except OutputError:
@@ -127,6 +131,31 @@ def clips_of_shards(folder: Path, validation_clips: int) -> TrainingClips:
     return TrainingClips(Part(shards, tuple(range(first))), apart, shards.empty_text)
 
 
+def settings_of_shards(folder: Path, asked: DataSettings, chosen: Collection[str]) -> DataSettings:
+    """The settings of clips that were written into shards; of shards that do not tell them, what their clips show.
+
+    Raises ValueError for one that was ``chosen`` otherwise: the clips are encoded already.  The seed is the run's own.
+    """
+    shards = ShardClips(folder)
+    theirs = replace(shards.settings or seen_in(shards), seed=asked.seed)
+    for name in sorted(chosen):
+        found, wanted = getattr(asked, name), getattr(theirs, name)
+        if found != wanted:
+            known = f", with {wanted!r}" if shards.settings or name in SEEN else ""
+            raise ValueError(
+                f"{name} is {found!r}, but the clips in {folder} are encoded already{known}: leave it out, or write "
+                "the shards anew with it."
+            )
+    return theirs
+
+
+def seen_in(clips: ClipSet) -> DataSettings:
+    """Frames and size of the first clip that moves, among the first ones."""
+    first = (clips[item] for item in range(min(len(clips), LOOKED_AT)))
+    frames, _, height, width = next((one for one in first if len(one.latents) > 1), clips[0]).latents.shape
+    return DataSettings(frames=frames, width=width * LATENT_PIXELS, height=height * LATENT_PIXELS)
+
+
 def held_out(clips: list[ClipFile], count: int) -> tuple[list[ClipFile], list[ClipFile]]:
     """``count`` clips that chance picks by their names, no stills, and the others; the same at every start."""
     picked = sorted(moving(clips), key=lambda clip: seed_from("held out", clip.path.name))[:count]
@@ -144,6 +173,7 @@ def set_apart(
     if not held:
         logger.info(TOO_FEW)
         return TrainingClips(clips, looked_at(clips, sources, validation_clips), empty_text, sources=len(sources))
+    logger.info(HELD_OUT, len(held), len(sources))
     kept = sorted({*range(len(sources))} - {*held})
     train, apart = (Part(clips, items_of(sources, places)) for places in (kept, held))
     return TrainingClips(train, spread(apart, validation_clips), empty_text, sources=len(kept))
@@ -172,5 +202,10 @@ def items_of(sources: Sequence[SourceClip], places: Collection[int]) -> tuple[in
 
 def spread(clips: ClipSet, count: int) -> tuple[LatentClip, ...]:
     """That many clips, evenly from all."""
-    count = min(count, len(clips))
-    return tuple(clips[item * len(clips) // count] for item in range(count))
+    return tuple(clips[item] for item in evenly(len(clips), count))
+
+
+def evenly(whole: int, count: int) -> list[int]:
+    """That many places of a ``whole``, or all where it has fewer, evenly spaced."""
+    count = min(count, whole)
+    return [place * whole // count for place in range(count)]

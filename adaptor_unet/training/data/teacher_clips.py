@@ -20,7 +20,7 @@ from .cache_files import contents, hash_of, read_rates, read_tensor
 from .data_settings import LATENT_PIXELS, DataSettings
 from .latent_cache import LOWER, MADE_OF, STORED, CachedClip, Encoders, FolderClips, LatentCache
 from .latent_clip import JoinedSets, TrainingClips
-from .prepare import HELD_OUT_OF, TOO_FEW, spread
+from .prepare import HELD_OUT_OF, TOO_FEW, evenly, spread
 
 logger = logging.getLogger(__name__)
 
@@ -128,13 +128,12 @@ def with_teacher(own: TrainingClips | None, sampled: FolderClips, validation_cli
         both = own.clip_count + len(sampled)
         return TrainingClips(JoinedSets((own.train, sampled)), own.held_out, own.empty_text, taught=True, sources=both)
     count = len(sampled.clips)
-    held = min(validation_clips, count // HELD_OUT_OF)
-    places = {place * count // held for place in range(held)}
+    places = evenly(count, min(validation_clips, count // HELD_OUT_OF))
     if not places:
         logger.info(TOO_FEW)
         return TrainingClips(sampled, spread(sampled, validation_clips), sampled.empty_text, taught=True)
     kept = FolderClips([clip for place, clip in enumerate(sampled.clips) if place not in places], sampled.empty_text)
-    apart = tuple(sampled.clips[place][0] for place in sorted(places))
+    apart = tuple(sampled.clips[place][0] for place in places)
     return TrainingClips(kept, apart, sampled.empty_text, taught=True)
 
 
