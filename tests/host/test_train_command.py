@@ -1,5 +1,6 @@
 """What bin/train needs of the base, and when; and what a tuned base is saved as."""
 
+import json
 from pathlib import Path
 
 import comfy.sd
@@ -8,7 +9,8 @@ import torch
 from small_clips import write_clip
 
 from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint, encoders_fingerprint
-from magicvideo.adaptor_unet.training.settings import RunSettings
+from magicvideo.adaptor_unet.training.data.cache_files import read_metadata
+from magicvideo.adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
 from magicvideo.tools.make_random_checkpoint import write_random
 from magicvideo.trainer.command import TrainCommand
 
@@ -95,6 +97,13 @@ def test_shards_train_the_adaptor_that_the_folder_trains(command: TrainCommand, 
     assert command.train(small(validation_clips=1))
     replace(command, write_shards=tmp_path / "shards").train(small())
     sharded = replace(command, clips=None, shards=tmp_path / "shards", output=tmp_path / "other" / "a.safetensors")
-    assert sharded.train(small(validation_clips=1))
+    # What the shards were written with need not be said again.
+    chosen = {name: x for name, x in SMALL.items() if name not in ("frames", "width", "height", "draws_per_clip")}
+    settings = RunSettings.from_values(chosen | {"validation_clips": 1})
+    with pytest.raises(ValueError, match="frames is 16, but the clips in .*shards are encoded already, with 2"):
+        sharded.train(settings, left_open=ALL_SETTINGS.keys() - {*chosen, "frames"})
+    assert sharded.train(settings, left_open=ALL_SETTINGS.keys() - chosen.keys())
+    told = json.loads(read_metadata(sharded.output)["magicvideo.training"])["clips"]
+    assert (told["frames"], told["width"], told["draws_per_clip"]) == (2, 64, 1)
     one, other = load_file(command.output), load_file(sharded.output)
     assert all(torch.equal(x, other[name]) for name, x in one.items())

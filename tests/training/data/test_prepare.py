@@ -12,7 +12,13 @@ from made_clips import greys, write_animation, write_picture, write_video
 from magicvideo.adaptor_unet.training.data.clip_files import find_clips
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips
-from magicvideo.adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, fitting_size, held_out
+from magicvideo.adaptor_unet.training.data.prepare import (
+    clips_of_folder,
+    clips_of_shards,
+    fitting_size,
+    held_out,
+    settings_of_shards,
+)
 from magicvideo.adaptor_unet.training.data.shards import write_shards
 
 DATA = DataSettings(frames=4, width=64, height=64, draws_per_clip=2)
@@ -160,6 +166,29 @@ def test_shards_that_do_not_tell_whose_items_are_whose_say_so(tmp_path: Path, ca
     write_shards(clips.train, tmp_path / "shards", clips.empty_text)
     assert len(clips_of_shards(tmp_path / "shards", 1).held_out) == 1
     assert "does not tell which of its items are of one clip" in caplog.text
+
+
+def test_a_run_has_the_settings_that_its_shards_were_written_with(tmp_path: Path) -> None:
+    sharded(prepared(folder_of(tmp_path, 2), 0), tmp_path / "shards", 1)
+    found = settings_of_shards(tmp_path / "shards", DataSettings(seed=5), ())
+    assert found == replace(DATA, seed=5)
+    assert settings_of_shards(tmp_path / "shards", replace(DATA, flip=True), {"frames", "width"}) == DATA
+    for name, value in {"frames": 16, "flip": True, "caption_prefix": "waves"}.items():
+        with pytest.raises(
+            ValueError, match=f"{name} is {value!r}, but the clips in .*shards are encoded already, with"
+        ):
+            settings_of_shards(tmp_path / "shards", replace(DATA, **{name: value}), {name})
+
+
+def test_shards_that_tell_no_settings_are_looked_at(tmp_path: Path) -> None:
+    clips = prepared(folder_with_stills(tmp_path, 1, 3), 0)
+    write_shards(clips.train, tmp_path / "shards", clips.empty_text)
+    expected = DataSettings(frames=4, width=64, height=64)
+    assert settings_of_shards(tmp_path / "shards", DataSettings(), ()) == expected
+    with pytest.raises(ValueError, match="flip is True, but the clips in .*shards are encoded already: leave it out"):
+        settings_of_shards(tmp_path / "shards", DataSettings(flip=True), {"flip"})
+    with pytest.raises(ValueError, match="frames is 16, but .* are encoded already, with 4: leave it out"):
+        settings_of_shards(tmp_path / "shards", DataSettings(), {"frames"})
 
 
 def test_the_size_fits_the_smallest_clip_and_stills_have_no_say(tmp_path: Path) -> None:
