@@ -13,7 +13,7 @@ from magicvideo.adaptor_unet.fps_embedding import NOT_TOLD
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.examples import Example
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
-from magicvideo.adaptor_unet.training.step_plan import plan_step
+from magicvideo.adaptor_unet.training.step_plan import PlannedClip, plan_step
 from magicvideo.adaptor_unet.training.trainables import BaseLora, MovingAverage, Trainables, set_rates
 from magicvideo.adaptor_unet.training.training_error import TrainingError
 
@@ -76,6 +76,17 @@ def test_clips_at_once_and_alone_give_the_same_step(tmp_path: Path) -> None:
         run.train()
         results.append(run.trainables.adaptor.frame[CONVOLUTION].shift.detach())
     torch.testing.assert_close(results[0], results[1])
+
+
+def test_clips_of_several_sizes_go_together_with_their_like(tmp_path: Path) -> None:
+    clips = (*toy_clips(2), *toy_clips(2, size=6), toy_clips(1, frames=1)[0])
+    data = TrainingClips(MemoryClips(clips), (), torch.zeros_like(clips[0].text))
+    run = toy_run(TrainingSettings(clips_at_once=2, **FAST), tmp_path, clips=data)
+    planned = [PlannedClip(item, seed) for seed, item in enumerate((0, 2, 4, 1, 3, 0, 2))]
+    together = [[example.latents.shape for example in examples] for examples in run.examples.of(planned)]
+    one, other, still = (clips[item].latents.shape for item in (0, 2, 4))
+    assert together == [[one, one], [other, other], [still], [one], [other]]
+    assert list(run.examples.of([])) == []
 
 
 def drawn(settings: TrainingSettings, folder: Path, **others: object) -> list[Example]:
