@@ -41,11 +41,17 @@ ADAPTOR = Wanted(
 def save(adaptor: VideoAdaptor, path: Path, metadata: dict[str, str] | None = None, overwrite: bool = False) -> Path:
     """Writes the whole file beside ``path``, then moves it there, so that a failure leaves nothing half written.
 
-    Without ``overwrite`` an existing file raises FileExistsError.  ``metadata`` joins the adaptor's own; more than
-    ``load`` would take raises ValueError.
+    Without ``overwrite`` an existing file raises FileExistsError.  ``metadata`` joins the adaptor's own.  What ``load``
+    would not take raises ValueError: values that are not finite, and more metadata than fits.
     """
     if not overwrite and path.exists():
         raise FileExistsError(f"{path} exists already.")
+    for name, tensor in adaptor.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"The adaptor is not saved: {name} has values that are not finite numbers, which nothing could use. "
+                "Make or train it anew."
+            )
 
     def check(written: Path) -> None:
         length = struct.unpack("<Q", start_of(written)[:8])[0]

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.checkpoint import trained_fps
 from ..adaptor_unet.host.binding import with_effect
-from ..adaptor_unet.host.folders import adaptor_names, load_adaptor, save_adaptor
+from ..adaptor_unet.host.folders import FOLDER, adaptor_names, file_state, load_adaptor, save_adaptor
 from ..adaptor_unet.host.hosted import fresh_adaptor
 from ..adaptor_unet.host.motion_effect import Motion
 from ..adaptor_unet.host.versions import schema
@@ -33,6 +33,10 @@ class LoadAdaptor(io.ComfyNode):
             ],
             outputs=[Adaptor.Output(display_name="adaptor", tooltip="Goes into Apply MagicVideo.")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, adaptor_name: str) -> str:
+        return file_state(FOLDER, adaptor_name)
 
     @classmethod
     def execute(cls, adaptor_name: str) -> io.NodeOutput:

@@ -7,11 +7,14 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.host.binding import with_effect
 from ..adaptor_unet.host.folders import (
+    MOTION_LORAS,
+    file_state,
     motion_lora_names,
     motion_module_from,
     motion_module_names,
     with_motion_lora_from,
 )
+from ..adaptor_unet.host.folders import MOTION_MODULES as MODULE_FILES
 from ..adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from ..adaptor_unet.host.versions import schema
 from .inputs import MOTION_MODULES, MotionModule, end_percent, frames_per_clip, scaling_strength, start_percent
@@ -49,6 +52,10 @@ class LoadMotionModule(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, module_name: str) -> str:
+        return file_state(MODULE_FILES, module_name)
+
+    @classmethod
     def execute(cls, module_name: str) -> io.NodeOutput:
         module = motion_module_from(module_name)
         told = f"{module_name}: {module.model.config.summary}"
@@ -83,6 +90,10 @@ class LoadMotionLora(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str, **_: object) -> str:
+        return file_state(MOTION_LORAS, lora_name)
 
     @classmethod
     def execute(cls, motion_module: ModelPatcher, lora_name: str, strength: float) -> io.NodeOutput:

@@ -20,6 +20,8 @@ OTHER_LANGUAGES = {"ja", "ko", "zh"}
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+# A template by its name, as it is told of in all languages.
+TEMPLATE = re.compile(r"(?:[Tt]emplate|テンプレート|템플릿|模板) ?(?:\*+|“)([^*”\n]+)(?:\*+|”)")
 SOURCE = re.compile(r"<(?:img|a|video)\b[^>]*?\b(?:src|href)=\"([^\"]+)\"")
 
 
@@ -68,6 +70,13 @@ def broken(page: Path, text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert broken(page, read(page)) == []
+
+
+def test_a_template_is_told_of_by_the_name_that_the_template_browser_shows() -> None:
+    titles = {path.stem for path in (ROOT / "workflows").glob("*.json")}
+    told = {(page, name) for page in PAGES for name in TEMPLATE.findall(read(page))}
+    assert len(told) > 10
+    assert {(page, name) for page, name in told if name not in titles} == set()
 
 
 def test_the_pages_that_people_read_are_among_those_tested() -> None:

@@ -8,6 +8,7 @@ Axes: f frames, n rows, c channels, h height, w width.
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import latent_preview
@@ -24,8 +25,9 @@ from ..checkpoint import fp32_copy
 from ..frame_layout import FrameLayout
 from .adain_effect import Adain, Change
 from .base_model import check_fit, check_latents, config_for, unet_of
-from .binding import with_effect
+from .binding import KEY, Binding, install, with_effect
 from .hosted import hosted
+from .motion_effect import Motion
 
 PARTS = ("frame", "spatial")
 # Fewer noise levels do not tell what is alike at all of them.
@@ -114,7 +116,7 @@ def calibrated_adaptor(
     check_fit(model, config)
     made = identity(config) if adaptor is None else fp32_copy(adaptor.model)
     recording = Recording(len(clip))
-    bound = with_effect(model, Adain(at="features", sites=config.sites, told=recording.add))
+    bound = shown_together(with_effect(model, Adain(at="features", sites=config.sites, told=recording.add)))
     bound.model_options.pop(TORCH_COMPILE_KWARGS, None)  # what is recorded is told by calls that run as they stand
     guider = CFGGuider(bound)
     guider.inner_set_conds({"positive": positive})
@@ -129,6 +131,17 @@ def calibrated_adaptor(
     )
     calibrate(made, recording.levels)
     return hosted(made)
+
+
+def shown_together(model: ModelPatcher) -> ModelPatcher:
+    """A clone whose motions act on all frames at once: a clip that is there already is made in no order."""
+    bound = model.clone()
+    effects = (
+        replace(effect, order="together") if isinstance(effect, Motion) else effect
+        for effect in bound.get_attachment(KEY).effects
+    )
+    install(bound, Binding(tuple(effects)))
+    return bound
 
 
 def check_clip(clip: Tensor, steps: int) -> None:

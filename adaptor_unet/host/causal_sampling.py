@@ -31,6 +31,7 @@ from ..frame_layout import FrameLayout, indices
 from .call_part import Options
 from .causal_windows import Chunk, chunk_options, denoise_chunk, rows_for, windows_of
 from .frame_cache import OPTION, FrameCache
+from .hook_schedules import HookSchedules
 from .versions import full_mask
 
 if TYPE_CHECKING:
@@ -79,10 +80,12 @@ class FinishedFrames(FrameCache):
     are the finished ones in order, ``present`` the one in the making.
     """
 
-    def __init__(self, latents: Tensor, clip: int, sigma: Tensor, device: torch.device | None = None) -> None:
+    def __init__(
+        self, latents: Tensor, clip: int, sigma: Tensor, hooks: HookSchedules, device: torch.device | None = None
+    ) -> None:
         super().__init__(device)
         self.keeps = False
-        self.latents, self.clip, self.context_sigma = latents, clip, sigma
+        self.latents, self.clip, self.context_sigma, self.hooks = latents, clip, sigma, hooks
         self.chunks: list[Chunk] = []
         self.present: Chunk | None = None
         self.seen: Counter[tuple[object, int]] = Counter()  # chunks, by conditioning
@@ -130,7 +133,8 @@ class FinishedFrames(FrameCache):
         x = model.model_sampling.noise_scaling(sigma, self._noise(chunk, latents), latents)
         self.keeps = True
         try:
-            denoise_chunk(denoise, model, unlimited, x, sigma, chunk, options, self)
+            with self.hooks.at_the_end(model, options):
+                denoise_chunk(denoise, model, unlimited, x, sigma, chunk, options, self)
         finally:
             self.keeps = False
 
@@ -177,11 +181,12 @@ class CausalSampling:
             latent_image = emptied(latent_image, denoise_mask)
         sigma = sigmas.new_tensor(max(self.order.context_noise, float(base.model_sampling.sigma_min)))
         device = torch.device("cpu") if self.offload else None
-        finished = FinishedFrames(latent_image.clone(), self.clip, sigma, device)
+        hooks = HookSchedules(guider.conds.values(), sigmas)
+        finished = FinishedFrames(latent_image.clone(), self.clip, sigma, hooks, device)
         chunks = list(self.order.chunks(len(noise), self.clip))
         given = [ends_clean and all(kept[place] for place in chunk.index_list) for chunk in chunks]
         samples = latent_image.clone()
-        progress = Progress(callback, samples, len(sigmas) - 1, given.count(False), disable_pbar)
+        progress = Progress(callback, latent_image, len(sigmas) - 1, given.count(False), disable_pbar)
         try:
             for chunk, is_given in zip(chunks, given, strict=True):
                 if is_given:
@@ -189,6 +194,7 @@ class CausalSampling:
                     continue
                 finished.present = chunk
                 progress.begin(chunk)
+                hooks.begin_again(base, extra_args["model_options"])
                 out = executor(
                     self.guider(guider, finished),
                     sigmas.clone(),  # a sampler may write into its sigmas
@@ -200,6 +206,7 @@ class CausalSampling:
                     True,
                 )
                 chunk.put(samples, out)
+                progress.end(out)
                 clean = out if ends_clean or progress.denoised is None else progress.denoised
                 # As a latent wire would hand it on, so that a clip that is extended goes on bit for bit.
                 clean = base.process_latent_in(base.process_latent_out(clean.float()))
@@ -320,8 +327,9 @@ class Progress:
     has all frames in their order, for whoever keeps them.  ``denoised`` is what the model last took the chunk for.
     """
 
-    def __init__(self, callback: Callable | None, samples: Tensor, steps: int, chunks: int, quiet: bool) -> None:
-        self.callback, self.samples, self.steps, self.total = callback, samples, steps, steps * chunks
+    def __init__(self, callback: Callable | None, latents: Tensor, steps: int, chunks: int, quiet: bool) -> None:
+        self.callback, self.steps, self.total = callback, steps, steps * chunks
+        self.batch = latents.clone(), latents.clone()  # what frames are taken for, and as they are
         self.begun = -1
         self.chunk: Chunk | None = None
         self.denoised: Tensor | None = None
@@ -337,12 +345,14 @@ class Progress:
         self.bar.update(done + 1 - self.bar.n)
         if self.callback is None:
             return
-        batch = [self.samples.clone(), self.samples.clone()]
-        for rows, own in zip(batch, (denoised, x), strict=True):
+        for rows, own in zip(self.batch, (denoised, x), strict=True):
             self.chunk.put(rows, own)
-        if done + 1 < self.total:
-            batch = [rows.roll(-self.chunk.index_list[0], 0) for rows in batch]
-        self.callback(done, *batch, self.total)
+        first = self.chunk.index_list[0] if done + 1 < self.total else 0
+        self.callback(done, *(rows.roll(-first, 0) for rows in self.batch), self.total)
+
+    def end(self, samples: Tensor) -> None:
+        """A chunk is what it came out as."""
+        self.chunk.put(self.batch[1], samples)
 
     def close(self) -> None:
         self.bar.close()

@@ -47,6 +47,18 @@ def load_adaptor(name: str) -> ModelPatcher:
     return hosted(load(Path(folder_paths.get_full_path_or_raise(FOLDER, name))))
 
 
+def file_state(kind: str, name: str) -> str:
+    """What tells one state of a file of that kind of folder from another; empty where there is none of that name.
+
+    The host keeps what a node gave for as long as its inputs are the same, and a name stays while training goes on.
+    """
+    path = folder_paths.get_full_path(kind, name)
+    if path is None:
+        return ""
+    found = Path(path).stat()
+    return f"{found.st_mtime_ns} {found.st_size}"
+
+
 def motion_module_names() -> list[str]:
     """Motion modules the host can see, relative to their folder."""
     return folder_paths.get_filename_list(MOTION_MODULES)

@@ -73,6 +73,17 @@ def test_it_has_s_and_b_alone_with_the_clips_frames_and_leaves_the_first_frame(
     assert torch.equal(sample(bound, 5)[0], sample(model, 5)[0]) and not torch.equal(sample(bound, 5), sample(model, 5))
 
 
+def test_on_a_model_that_samples_frame_by_frame_it_is_that_of_the_whole_clip(
+    model: ModelPatcher, adaptor: ModelPatcher
+) -> None:
+    """What is set on the model acts; the clip is there already, so that no frame waits for another."""
+    made = [
+        calibrated_adaptor(bind(model, adaptor, order=order), clip(), TEXT).model.state_dict()
+        for order in ("frame by frame", "together")
+    ]
+    assert all(value.isfinite().all() and torch.equal(value, made[1][name]) for name, value in made[0].items())
+
+
 def test_the_same_inputs_give_the_same_adaptor_and_other_seeds_another(model: ModelPatcher) -> None:
     first, again, other = (calibrated_adaptor(model, clip(), TEXT, seed=seed).model.state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -449,6 +449,18 @@ def test_progress_counts_all_frames_and_shows_the_one_in_the_making(moving: Mode
     assert torch.allclose(told[-1][2][:3], inside[:3], atol=1e-4)
 
 
+def test_where_noise_is_left_the_last_call_has_what_each_frame_is_taken_for(
+    moving: ModelPatcher, sample: Sampler
+) -> None:
+    """Nodes show it as the denoised output, of a first half too."""
+    told: list[tuple[Tensor, Tensor]] = []
+    sample(moving, 3, steps=4, last_step=2, callback=lambda step, x0, x, total: told.append((x0.clone(), x.clone())))
+    steps = len(told) // 3
+    for frame in range(3):  # what was told when the frame was in the making, which then came first
+        taken_for, noisy = (rows[0 if frame < 2 else 2] for rows in told[(frame + 1) * steps - 1])
+        assert torch.equal(told[-1][0][frame], taken_for) and not torch.equal(taken_for, noisy)
+
+
 def test_memory_is_planned_for_a_chunk_and_what_is_kept(
     model: ModelPatcher, adaptor: ModelPatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,8 +60,8 @@ def test_nothing_jumps_from_frame_to_frame(clips: list[Judged]) -> None:
 
 
 def test_at_a_higher_frame_rate_things_go_less_far_from_frame_to_frame(clips: list[Judged], sample: Sample) -> None:
-    fast = sample([replace(asked, fps=FAST) for asked in ASKED])
-    assert fmean(clip.along for clip in fast) < 0.6 * fmean(clip.along for clip in clips)
+    fast = sample([replace(clip.asked, fps=FAST) for clip in clips[:2]])
+    assert sum(clip.along for clip in fast) < 0.6 * sum(clip.along for clip in clips[:2])
 
 
 def test_a_thing_stays_itself(clips: list[Judged]) -> None:

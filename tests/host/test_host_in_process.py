@@ -25,6 +25,7 @@ except SystemExit as end:
 """
 
 
+@pytest.mark.on_newest
 def test_a_script_gets_the_hosts_modules_from_the_packs_own_folder_too() -> None:
     command = [sys.executable, "-c", FOUND, "demo/measure/show_base.py", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,7 +1,8 @@
 """The nodes for motion modules: where they find files, what they say, and what goes through them to sampling."""
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import folder_paths
@@ -12,6 +13,7 @@ from small_host import Sampler
 
 from magicvideo.adaptor_unet.host.folders import motion_lora_names, motion_module_names, register_folder
 from magicvideo.adaptor_unet.motion_module_file import MotionFileError
+from magicvideo.nodes.adaptor import LoadAdaptor
 from magicvideo.nodes.motion_module import ApplyMotionModule, LoadMotionLora, LoadMotionModule
 from magicvideo.tools.make_random_checkpoint import random_motion_lora, random_motion_module
 from magicvideo.tools.motion_module_files import SIZES
@@ -48,6 +50,27 @@ def put_module(models: Path, name: str = "mm_sd_v15_v2.ckpt", variant: str = "v2
 
 def loaded(name: str) -> ModelPatcher:
     return LoadMotionModule.execute(name).args[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        ("magicvideo", lambda name: LoadAdaptor.fingerprint_inputs(name)),
+        ("animatediff_models", lambda name: LoadMotionModule.fingerprint_inputs(name)),
+        ("animatediff_motion_lora", lambda name: LoadMotionLora.fingerprint_inputs(lora_name=name, strength=1.0)),
+    ],
+)
+def test_a_file_that_was_written_anew_is_loaded_anew(models: Path, kind: str, state: Callable[[str], str]) -> None:
+    """The host keeps what a node gave as long as this is the same; a training that goes on keeps the name."""
+    path = models / kind / "motion.safetensors"
+    assert state(path.name) == ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"before")
+    os.utime(path, (1, 1))
+    before = state(path.name)
+    assert before and state(path.name) == before
+    path.write_bytes(b"beyond")
+    assert state(path.name) != before
 
 
 def test_files_are_found_where_other_packs_have_them_in_further_folders_and_in_ours(models: Path) -> None:

@@ -58,6 +58,7 @@ def test_a_second_start_needs_no_autoencoder_and_no_text_encoder(
 
 
 @pytest.mark.slow
+@pytest.mark.on_newest
 def test_a_base_that_is_tuned_whole_is_a_checkpoint_for_the_stock_loader(command: TrainCommand) -> None:
     assert command.train(small(base_tuning="full", base_rate=1e-2, ema=0.0))
     path = command.output.with_name("a_base.safetensors")

@@ -96,6 +96,7 @@ def test_a_run_goes_on_with_the_shared_noise_of_the_adaptor_before_unless_told_o
         begun_with(model, file, 0, 2.0)
 
 
+@pytest.mark.on_oldest
 def test_a_stopped_run_goes_on_to_the_same_weights(
     narrow_weights: dict[str, torch.Tensor], clips: TrainingClips, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 Row 22 of the test cases: hostile and broken files.
 """
 
+import copy
 import dataclasses
 import json
 import os
@@ -158,6 +159,16 @@ def test_an_existing_file_is_not_overwritten_unasked(good: Path, trained_small: 
     assert good.read_bytes() == before and os.listdir(good.parent) == [good.name]
     save(trained_small, good, {"other": "metadata"}, overwrite=True)
     assert good.read_bytes() != before and os.listdir(good.parent) == [good.name]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_not_finite_is_not_saved(good: Path, trained_small: VideoAdaptor, overwrite: bool) -> None:
+    before, name = good.read_bytes(), next(iter(trained_small.state_dict()))
+    broken = copy.deepcopy(trained_small)
+    broken.state_dict()[name].view(-1)[0] = torch.nan
+    with pytest.raises(ValueError, match=f"not saved: {name} has values that are not finite"):
+        save(broken, good if overwrite else good.with_name("new.safetensors"), overwrite=overwrite)
+    assert good.read_bytes() == before and os.listdir(good.parent) == [good.name]
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])

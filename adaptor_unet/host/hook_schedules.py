@@ -1,0 +1,65 @@
+"""Schedules of the host's hooks (*Set Hook Keyframes*) where sampling goes back to its beginning.
+
+The host walks a schedule once a sampling, from its first keyframe on and never back. Frame by frame every chunk begins
+anew, and between its steps finished frames are shown to the network as they were at the end.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from comfy.hooks import HookKeyframeGroup
+from comfy.model_base import BaseModel
+from torch import Tensor
+
+from .call_part import Options
+
+# What a group of keyframes knows of the way it has gone, for each group.
+Place = list[dict[str, Any]]
+
+
+class HookSchedules:
+    """The schedules of all hooks in prepared conditionings, at the start of a sampling over ``sigmas``."""
+
+    def __init__(self, conds: Iterable[list[dict[str, Any]] | None], sigmas: Tensor) -> None:
+        hooks = (
+            hook for entries in conds for entry in entries or () if entry.get("hooks") for hook in entry["hooks"].hooks
+        )
+        groups = {id(hook.hook_keyframe): hook.hook_keyframe for hook in hooks}
+        # One keyframe is the same from beginning to end.
+        self.groups: list[HookKeyframeGroup] = [group for group in groups.values() if len(group.keyframes) > 1]
+        self.start = self._place()
+        for sigma in sigmas[:-1].tolist() if self.groups else ():
+            for group in self.groups:
+                group.prepare_current_keyframe(sigma, {"sample_sigmas": sigmas})
+        self.end = self._place()
+        self._put(self.start)
+
+    def begin_again(self, model: BaseModel, options: Options) -> None:
+        """As at the start of the sampling."""
+        self._go_to(self.start, model, options)
+
+    @contextmanager
+    def at_the_end(self, model: BaseModel, options: Options) -> Iterator[None]:
+        """As in the last step, and then as before."""
+        before = self._place()
+        self._go_to(self.end, model, options)
+        try:
+            yield
+        finally:
+            self._go_to(before, model, options)
+
+    def _place(self) -> Place:
+        return [dict(vars(group)) for group in self.groups]
+
+    def _put(self, place: Place) -> None:
+        for group, known in zip(self.groups, place, strict=True):
+            vars(group).update(known)
+
+    def _go_to(self, place: Place, model: BaseModel, options: Options) -> None:
+        if not self.groups:
+            return
+        self._put(place)
+        # Weights that were patched by another strength; the next call patches them anew.
+        for patcher in (model.current_patcher, *options.get("multigpu_clones", {}).values()):
+            patcher.clean_hooks()
