@@ -10,6 +10,9 @@ from small_clips import write_clip
 
 from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint, encoders_fingerprint
 from magicvideo.adaptor_unet.training.data.cache_files import read_metadata
+from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips
+from magicvideo.adaptor_unet.training.data.shards import write_shards
 from magicvideo.adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
 from magicvideo.tools.make_random_checkpoint import write_random
 from magicvideo.trainer.command import TrainCommand
@@ -86,6 +89,21 @@ def test_the_same_encoders_have_the_same_name_at_every_start_and_others_another(
     clip.cond_stage_model.clip_l.transformer.text_model.final_layer_norm.bias.data += 0.1
     names.append(encoders_fingerprint(model, clip, vae))
     assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.on_newest
+def test_the_settings_of_clips_are_those_of_the_shards(tmp_path: Path) -> None:
+    clip = LatentClip(torch.ones(3, 4, 8, 16), 8.0, torch.ones(2, 5))
+    write_shards(MemoryClips((clip,)), tmp_path / "told", clip.text, settings=DataSettings(frames=3, stills=True))
+    write_shards(MemoryClips((clip,)), tmp_path / "untold", clip.text)
+    for folder, size in (("told", (512, 512)), ("untold", (128, 64))):
+        command = TrainCommand(Path("base"), None, tmp_path / folder, tmp_path / "a")
+        for train in ("adaptor", "motion_lora"):
+            settings = command._as_in_shards(RunSettings.from_values({"train": train}), ALL_SETTINGS)
+            assert (settings.clips.width, settings.clips.height) == size
+            assert settings.adaptor_settings["frames"] == 3 and settings.clips.stills == (train == "adaptor")
+        with pytest.raises(ValueError, match="flip is True, but the clips in .* are encoded already"):
+            command._as_in_shards(RunSettings.from_values({"flip": True}), ALL_SETTINGS.keys() - {"flip"})
 
 
 @pytest.mark.slow
