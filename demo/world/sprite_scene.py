@@ -61,7 +61,7 @@ class Scene:
 def draw_scene(
     generator: random.Random, choices: list[Couple], frames: int = FRAMES, rates: Sequence[float] = FRAME_RATES
 ) -> Scene:
-    """A scene drawn at random; its path of so many frames is inside the picture, or in the middle where it can't be.
+    """A scene drawn at random; its path of so many frames is inside the picture, or begins at its edge if it can't be.
 
     It begins where it would at the slowest of the rates, so that the place does not tell how fast things will go.
     """
@@ -75,6 +75,6 @@ def draw_scene(
 
 
 def _start(generator: random.Random, way: float) -> float:
-    low = min(SIZE / 2, (SIDE - abs(way)) / 2)
-    start = generator.uniform(low, SIDE - low - abs(way))
+    low = max(min(SIZE / 2, (SIDE - abs(way)) / 2), SIZE / 2 - CUT)
+    start = generator.uniform(low, max(low, SIDE - low - abs(way)))
     return start if way >= 0 else SIDE - start

@@ -45,6 +45,16 @@ def test_what_reaches_the_edge_stays_there_and_little_of_it_is_cut(direction: st
     assert abs(x - 32) + abs(y - 32) == pytest.approx(32 - 14 + CUT)
 
 
+def test_a_path_that_is_longer_than_the_picture_begins_at_its_edge_and_moves_at_once() -> None:
+    generator = random.Random(1)
+    scenes = [draw_scene(generator, COUPLES, frames=24, rates=(8.0,)) for _ in range(200)]
+    for scene in (scene for scene in scenes if scene.direction):
+        places = [sum(scene.centre(frame)) for frame in (0, 1, 15, 16, 23)]
+        assert abs(places[1] - places[0]) == pytest.approx(SPEED / 8)
+        assert abs(places[2] - places[0]) == pytest.approx(15 * SPEED / 8)
+        assert places[3] == places[4] and abs(places[4] - places[0]) == pytest.approx(SIDE - 28 + 2 * CUT)
+
+
 def test_a_frame_rate_is_told_by_the_steps_alone_not_by_where_a_thing_begins() -> None:
     begins: dict[float, dict[str | None, list[float]]] = {fps: {} for fps in FRAME_RATES}
     for scene in drawn(6000):
