@@ -38,7 +38,7 @@ NUMBER_IN_TEXT = re.compile(r"os error (\d+)")
 
 
 class OutputError(OSError, ValueError):
-    """Something that cannot be written: says what, why and what to do."""
+    """Something that cannot be written: says what, why and what to do.  ``errno`` is the system's number, if known."""
 
 
 def unwritable(path: Path, error: Exception) -> OutputError:
@@ -47,7 +47,9 @@ def unwritable(path: Path, error: Exception) -> OutputError:
     number = getattr(error, "errno", None) or (int(found[1]) if found else None)
     told = getattr(error, "strerror", None) or str(error)
     reason, remedy = REASONS.get(number, (told, "Choose another place."))
-    return OutputError(f"{path} cannot be written: {reason}. {remedy}")
+    made = OutputError(f"{path} cannot be written: {reason}. {remedy}")
+    made.errno = number
+    return made
 
 
 @contextmanager

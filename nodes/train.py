@@ -1,16 +1,21 @@
 """Trains a video adaptor."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..adaptor_unet.host.versions import not_given, schema
-from ..trainer.graph import GraphTraining, encoders_of
+from ..trainer.graph import GraphTraining, clips_state, encoders_of
 from ..trainer.node_inputs import INPUTS, clips_asked_for, module_asked_for, settings_asked_for
 from .inputs import ADAPTORS, Adaptor, MotionModule
 
 NO_ADAPTOR = "Train MagicVideo Adaptor has trained a MotionLoRA and no adaptor: use its output motion_module."
 NO_MODULE = "Train MagicVideo Adaptor has trained an adaptor and no MotionLoRA: use its output adaptor."
+NO_SAMPLE = (
+    "Train MagicVideo Adaptor has made no sample clip, because sample_every is 0 in its settings: take that out to get "
+    "one."
+)
 
 
 def of_setting(name: str, optional: bool = False, **limits: float) -> io.Input:
@@ -123,6 +128,10 @@ class TrainAdaptor(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, clips_folder: Sequence[str | None] = (None,), **_: object) -> str:
+        return clips_state(clips_folder)
+
+    @classmethod
     def execute(cls, model: list, clip: list, vae: list, name: list[str], **wired: list[Any]) -> io.NodeOutput:
         settings, start = settings_asked_for(wired), (wired.get("adaptor") or [None])[0]
         train = settings.motion_module.train
@@ -131,6 +140,7 @@ class TrainAdaptor(io.ComfyNode):
         encoders = encoders_of(model[0], clip[0], vae[0])
         run = GraphTraining(model[0], encoders, clips, settings, name[0], start, module, prompts)
         made, plot, sample = run.train()
+        sample = not_given(NO_SAMPLE) if sample is None else sample
         if train == "motion_lora":
             return io.NodeOutput(not_given(NO_ADAPTOR), plot, sample, made)
         return io.NodeOutput(made, plot, sample, not_given(NO_MODULE))

@@ -1,8 +1,11 @@
 """A training run inside a graph: where it writes, what it goes on from, and what the node gives back."""
 
+import gc
 import json
 import logging
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,22 +21,24 @@ from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import fp32_copy, load
 from ..adaptor_unet.file_names import why_no_name
 from ..adaptor_unet.host.base_model import check_fit
+from ..adaptor_unet.host.folders import clips_folder as allowed_folder
 from ..adaptor_unet.host.folders import training_folders, with_motion_lora_of
 from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped, say_on_node
 from ..adaptor_unet.host.hosted import adaptor_for, hosted
 from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
 from ..adaptor_unet.host.training_unet import make_room, training_device
-from ..adaptor_unet.training.data.cache_files import contents, read_tensor
+from ..adaptor_unet.training.data.cache_files import contents, folder_state, read_metadata, read_tensor
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder
 from ..adaptor_unet.training.processes import accelerator
 from ..adaptor_unet.training.progress_pictures import loss_plot, progress_picture
+from ..adaptor_unet.training.run_identity import MAY_CHANGE
 from ..adaptor_unet.training.run_lock import run_lock
-from ..adaptor_unet.training.settings import SETTING_GROUPS, RunSettings
-from ..adaptor_unet.training.training_error import enough_memory
+from ..adaptor_unet.training.settings import SETTING_GROUPS, RunSettings, TrainingSettings
+from ..adaptor_unet.training.training_error import clear_frames, enough_memory
 from ..adaptor_unet.training.watchers import Record, Watcher, read_records
-from ..adaptor_unet.whole_file import content_name, save_tensors, writing
-from .motion_training import Output, check_able, is_finished
+from ..adaptor_unet.whole_file import content_name, save_tensors, written_whole
+from .motion_training import MotionTraining, Output, check_able, is_finished, written_files
 from .node_inputs import WiredClips
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
@@ -41,9 +46,11 @@ logger = logging.getLogger(__name__)
 
 # Where a run's folder says which run it is.
 RUN = "run.json"
-# The last sample clip, which a run that is finished gives again: frames ``f h w 3`` in uint8.
-SAMPLE = "sample.safetensors"
-FINISHED = "%s is finished: nothing is trained. Change an input to begin another run."
+# The last sample clip, which a run that is finished gives again: frames ``f h w 3`` in uint8.  Its metadata tell the
+# settings by which it was made.
+SAMPLE, MADE_BY = "sample.safetensors", "magicvideo.sample"
+FINISHED = "%s is finished: nothing is trained. Other clips or more steps, for instance, begin another run."
+OTHER_COSTS = "%s was begun with other settings of memory or looks, which begin no other run."
 # Drawing takes a moment, and steps of a small model are quick.
 SECONDS_BETWEEN_LOOKS = 5.0
 
@@ -98,19 +105,22 @@ class GraphTraining:
                 f"{self.name!r:.300}, which {wrong or 'begins with a dot'}."
             )
 
-    def train(self) -> tuple[ModelPatcher, Tensor, Tensor]:
+    def train(self) -> tuple[ModelPatcher, Tensor, Tensor | None]:
         """The adaptor, or the motion module with its MotionLoRA; the loss plot ``1 h w 3``; a sample clip ``f h w 3``.
 
-        The same run queued again goes on where it was stopped; one that is finished gives its result at once.  Raises
-        ValueError for what cannot work, and the host's own exception when its stop button was pressed.
+        With ``sample_every`` 0 there is no sample clip.  The same run queued again goes on where it was stopped; one
+        that is finished gives its result at once.  Raises ValueError for what cannot work, and the host's own exception
+        when its stop button was pressed.
         """
         with torch.inference_mode(False), torch.enable_grad():
             try:
                 return self._trained()
             finally:
+                clear_frames(sys.exc_info()[1])  # after an error its functions hold the run
+                gc.collect()  # and the parts of a run hold each other
                 make_room()
 
-    def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor]:
+    def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor | None]:
         check_able(self.settings.training)
         plan = self._plan()  # first, because what does not fit must be refused before clips are encoded
         plan.check(self.settings)
@@ -119,8 +129,8 @@ class GraphTraining:
         run_identity = self._run_identity(plan, clips)
         output, known = run_files(self.name, run_identity, self.settings.training.base_tuning, self._is_lora)
         if known and is_finished(output, self.settings.training, {}):
-            frames = last_sample(output)
-            if frames is not None:
+            frames = last_sample(output, self.settings.training)
+            if frames is not None or not self.settings.training.sample_every:
                 logger.info(FINISHED, output.adaptor.name)
                 records = read_records(output.folder / "metrics.jsonl")
                 return self._made(output), as_image(loss_plot(records)), frames
@@ -136,7 +146,7 @@ class GraphTraining:
         run_identity: dict[str, Any],
         output: Output,
         known: bool,
-    ) -> tuple[ModelPatcher, Tensor, Tensor]:
+    ) -> tuple[ModelPatcher, Tensor, Tensor | None]:
         settings = self.settings.training
         say_on_node("copying the model")
         make_room()
@@ -157,25 +167,31 @@ class GraphTraining:
             used=self.settings.told(motion_module=self.motion_module is not None),
         )
         record, preview = training.watchers
-        with writing(output.folder / RUN):
-            (output.folder / RUN).write_text(json.dumps(run_identity), encoding="utf-8")
+        with written_whole(output.folder / RUN) as partial_file:
+            partial_file.write_text(json.dumps(run_identity), encoding="utf-8")
         if training.run.state.step >= settings.steps:
             logger.info(FINISHED, output.adaptor.name)
         else:
             training.train()
             preview.raise_if_stopped()
-        if not output.adaptor.exists():  # of a finished run, taken away since
-            training.run.save(final=True)
-        frames = preview.last_clip
+        if not all(path.exists() for path in written_files(output, settings)):
+            training.run.save(final=True)  # of a finished run, taken away since, or not written for want of memory
+        frames = self._sample(training, output, record, preview) if settings.sample_every else None
+        return self._made(output), as_image(loss_plot(record.records)), frames
+
+    def _sample(self, training: MotionTraining, output: Output, record: Record, preview: PreviewWatch) -> Tensor:
+        """The run's last sample clip, ``f h w 3``; made now if it has come to none."""
+        frames, step = preview.last_clip, training.run.state.step
         if frames is None:
             loader = "Load Motion LoRA" if self._is_lora else "Load MagicVideo Adaptor"
-            kept = f"What was trained is saved as {output.adaptor.name}: {loader} gives it."
-            with enough_memory("the sample clip is made", kept):
+            kept = f"What was trained is saved as {output.adaptor.name}: {loader} gives it, and so does this node"
+            with enough_memory("the sample clip is made", f"{kept} with sample_every = 0 in its settings."):
                 frames = training.sample_averaged()
-            record.clip(training.run.state.step, f"step-{training.run.state.step:08}", frames)
+            record.clip(step, f"step-{step:08}", frames)
         sample = {"frames": (frames * 255).round().to(torch.uint8)}
-        save_tensors(output.folder / SAMPLE, sample, contents(sample))
-        return self._made(output), as_image(loss_plot(record.records)), frames
+        told = {MADE_BY: sample_settings(self.settings.training)}
+        save_tensors(output.folder / SAMPLE, sample, told | contents(sample))
+        return frames
 
     @property
     def _is_lora(self) -> bool:
@@ -236,8 +252,18 @@ class GraphTraining:
         return json.loads(json.dumps(self.settings.told(motion_module=True) | made))
 
 
-def last_sample(output: Output) -> Tensor | None:
-    """f h w 3: the sample clip that a finished run gave, or None when it is not there or cannot be read."""
+def sample_settings(settings: TrainingSettings) -> str:
+    """What decides how a sample clip is made of a trained adaptor."""
+    return json.dumps({"steps": settings.sample_steps, "cfg": settings.sample_cfg})
+
+
+def last_sample(output: Output, settings: TrainingSettings) -> Tensor | None:
+    """f h w 3: the sample clip that a finished run gave.
+
+    None when it is not there, cannot be read or was made by other settings than these.
+    """
+    if (read_metadata(output.folder / SAMPLE) or {}).get(MADE_BY) != sample_settings(settings):
+        return None
     try:
         frames = read_tensor(output.folder / SAMPLE, "frames")
     except ValueError:
@@ -260,7 +286,10 @@ def run_files(name: str, run_identity: dict[str, Any], tuning: str, lora: bool =
         if not any(path.exists() for path in written):
             return output, False
         try:
-            if with_all_settings(json.loads((folder / RUN).read_text(encoding="utf-8"))) == run_identity:
+            begun = with_all_settings(json.loads((folder / RUN).read_text(encoding="utf-8")))
+            if what_lasts(begun) == what_lasts(run_identity):
+                if begun != run_identity:
+                    logger.info(OTHER_COSTS, made)
                 return output, True
         except (OSError, ValueError, RecursionError):  # no run of ours, or one that was cut off at its very start
             pass
@@ -278,9 +307,28 @@ def with_all_settings(told: Any) -> Any:  # noqa: ANN401 - whatever stands in a 
     return told | {group: json.loads(json.dumps(asdict(kind()))) | told[group] for group, kind in groups.items()}
 
 
+def what_lasts(told: Any) -> Any:  # noqa: ANN401 - whatever stands in a file
+    """What a run said of itself, without the settings that may change; anything else is given back as it is."""
+    if not isinstance(told, dict) or not isinstance(told.get("training"), dict):
+        return told
+    return told | {"training": {name: value for name, value in told["training"].items() if name not in MAY_CHANGE}}
+
+
 def content_of_adaptor(adaptor: VideoAdaptor) -> str:
     """A name for an adaptor's settings and all of its values."""
     return content_name([(adaptor.config.to_json(), torch.zeros(0)), *sorted(adaptor.state_dict().items())])
+
+
+def clips_state(clips_folder: Sequence[str | None]) -> str:
+    """What tells one state of the folder that a graph asks for from another; empty for none, or none that may be read.
+
+    The host keeps what a node gave for as long as its inputs are the same, and clips come into a folder meanwhile.
+    """
+    given = (clips_folder[0] or "").strip().strip('"')
+    try:
+        return folder_state(allowed_folder(given)) if given else ""
+    except (OSError, ValueError):
+        return ""  # why it cannot be read is said when the node runs
 
 
 def told(watch: GraphWatch, done: int, total: int, doing: str) -> None:

@@ -16,7 +16,7 @@ from ..adaptor_unet.host.teacher import HostTeacher, content_of_module
 from ..adaptor_unet.host.training_files import HostEncoders
 from ..adaptor_unet.training.data.cache_files import hash_of
 from ..adaptor_unet.training.data.latent_cache import FolderClips
-from ..adaptor_unet.training.data.latent_clip import TrainingClips
+from ..adaptor_unet.training.data.latent_clip import ClipSet, TrainingClips
 from ..adaptor_unet.training.data.teacher_clips import TeacherWork, sampled_clips, with_teacher
 from ..adaptor_unet.training.motion_lora_trainables import RANK, motion_lora_identity
 from ..adaptor_unet.training.run_identity import adaptor_identity
@@ -81,7 +81,13 @@ class AdaptorPlan:
     teaching: Teaching | None = None
 
     def check(self, settings: RunSettings) -> None:
-        """Raises ValueError when it does not go with the teacher."""
+        """Raises ValueError when it does not go with the settings or the teacher."""
+        parts = self.adaptor.config.parts
+        if settings.training.fps_guidance and "fps" not in parts:
+            raise ValueError(
+                f"fps_guidance strengthens the frame rate, but the adaptor has no part fps, only {', '.join(parts)}. "
+                "Take one with that part, or leave fps_guidance out."
+            )
         if self.teaching is not None:
             self.teaching.check(settings, self.adaptor)
 
@@ -113,9 +119,18 @@ class AdaptorPlan:
         **named: Any,  # noqa: ANN401
     ) -> MotionTraining:
         """The run, ready to start; ``others`` and ``named`` as for MotionTraining."""
-        teacher = self.teaching.motion_module.model if self.teaching is not None else None
-        how = {"teacher": teacher, "shares": settings.motion_module} | named
+        shares, teacher = settings.motion_module, None
+        if self.teaching is not None and shares.predicted(alone=len(clips.train.groups) == 1):
+            teacher = self.teaching.motion_module.model  # the run keeps a copy of it
+        how = {"teacher": teacher, "shares": shares} | named
         return MotionTraining(model, self.adaptor, clips, settings.training, *others, **how)
+
+
+def stills_in(clips: ClipSet) -> int:
+    """How many of the clips have one frame; those of a folder need not be read for it."""
+    if isinstance(clips, FolderClips):
+        return sum(rate == 0 for clip in clips.clips for rate in clip.fps)
+    return sum(len(clips[item].latents) == 1 for item in range(len(clips)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +156,7 @@ class MotionLoraPlan:
 
     def clips(self, own: TrainingClips, *_: object) -> TrainingClips:
         """The user's own.  Raises ValueError for stills, to which a motion module does nothing."""
-        stills = sum(len(own.train[item].latents) == 1 for item in range(len(own.train)))
+        stills = stills_in(own.train)
         if stills:
             raise ValueError(
                 f"{stills} of {len(own.train)} clips have one frame, of which a MotionLoRA can learn nothing. Take "

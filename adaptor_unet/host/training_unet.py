@@ -276,12 +276,13 @@ class TrainingGuider:
         self.next_pass = next_pass
         untold = isinstance(network, VideoAdaptor) and network.config.fps_guidance
         self.rates = (settings.fps, NOT_TOLD if untold else settings.fps)
-        self.conds = {"positive": [{"uuid": "wanted"}], "negative": [{"uuid": "empty"}]}  # as the host's guiders
+        self.conds = {side: [{"uuid": side}] for side in ("wanted", "empty")}
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
         """f c h w -> f c h w, one noise level a frame"""
         finished = finished_frames(model_options["transformer_options"])
-        wanted, empty = finished.denoise(self.both, self.inner_model, [*self.conds.values()], x, sigma, model_options)
+        conds = list(self.conds.values())
+        wanted, empty = finished.denoise(self.both, self.inner_model, conds, x, sigma, model_options)
         return empty + self.settings.cfg * (wanted - empty)
 
     def both(

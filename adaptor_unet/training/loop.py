@@ -6,7 +6,6 @@ Axes: b clips, f frames of a clip, c h w of a latent, n tokens, d text channels.
 import errno
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -38,6 +37,7 @@ from .training_error import (
     OtherProcessError,
     OutOfMemoryError,
     TrainingError,
+    clear_frames,
     free_memory,
     is_out_of_memory,
     lower,
@@ -186,8 +186,7 @@ class TrainingRun:
         """Share of the clips of a step that are learnt towards the teacher's prediction."""
         if not self.clips.taught:
             return 0.0
-        alone = len(self.clips.train.groups) == 1
-        return (1.0 if alone else self.shares.teacher_share) * self.shares.prediction_share
+        return self.shares.predicted(alone=len(self.clips.train.groups) == 1)
 
     def _phase(self, doing: str, done: int, total: int) -> None:
         """Who watches is told what is done now."""
@@ -205,17 +204,21 @@ class TrainingRun:
         share = self.shares.teacher_share if self.clips.taught else None
         plan = plan_step(step, self.settings, tuple(self.clips.train.groups), share)
         set_rates(self.optimiser, step, self.settings)
-        self.optimiser.zero_grad(set_to_none=True)
-        total = self._backward(plan)
-        add_up(self.accelerator, total, self.trainables.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(self.trainables.parameters.values(), self.settings.clip_norm)
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise TrainingError(
-                f"The loss of step {step + 1} is {float(total)} and its gradient {float(norm)}, which are no finite "
-                "numbers. What was saved last is sound: go on from it with a lower learning_rate, or precision fp32."
-            )
-        self.whole = False
-        self.optimiser.step()
+        try:
+            total = self._backward(plan)
+            add_up(self.accelerator, total, self.trainables.parameters.values())
+            norm = torch.nn.utils.clip_grad_norm_(self.trainables.parameters.values(), self.settings.clip_norm)
+            if not (math.isfinite(total) and math.isfinite(norm)):
+                raise TrainingError(
+                    f"The loss of step {step + 1} is {float(total)} and its gradient {float(norm)}, which are no "
+                    "finite numbers. What was saved last is sound. Take a lower learning_rate, or precision fp32: "
+                    "bin/train --resume then goes on from it; in a graph a new run begins, to which the adaptor that "
+                    "was saved last can be connected."
+                )
+            self.whole = False
+            self.optimiser.step()
+        finally:
+            self.optimiser.zero_grad(set_to_none=True)  # looks and saves need the room
         self.averages.update(step)
         self.whole = True
         return {"loss": float(total), "gradient": float(norm), "rate": self.optimiser.param_groups[0]["lr"]}
@@ -237,6 +240,7 @@ class TrainingRun:
             if not (isinstance(error, ClipError) or is_out_of_memory(error)):
                 raise
             failure = error
+            clear_frames(error)  # the others are told next, which needs a little memory too
         if is_true_anywhere(self.accelerator, failure is not None):
             self.all_know = True
             raise failure or OtherProcessError("Another process could not go on, and says why itself.")
@@ -269,15 +273,17 @@ class TrainingRun:
     def _look(self) -> None:
         """Validation loss and sample clip, when their time has come."""
         settings, step = self.settings, self.state.step
-        if not self.accelerator.is_main_process:
+        validates = self.clips.held_out and is_due(settings.validate_every, step, settings.steps)
+        samples = self.sample is not None and is_due(settings.sample_every, step, settings.steps)
+        if not self.accelerator.is_main_process or not (validates or samples):
             return
-        with self.averages.in_place():
-            if is_due(settings.validate_every, step, settings.steps) and self.clips.held_out:
+        with self.averages.in_place():  # which copies all that is trained
+            if validates:
                 with self.autocast():
                     progress = partial(self._phase, VALIDATION)
                     values = validation_loss(self.objective, self.clips.held_out, self.trainables.network, progress)
                 self.watcher.numbers(step, settings.steps, values)
-            if self.sample and is_due(settings.sample_every, step, settings.steps):
+            if samples:
                 self._phase(SAMPLE, 0, 0)
                 with self.autocast():
                     frames = self.sample()
@@ -312,6 +318,5 @@ def is_due(every: int, step: int, steps: int) -> bool:
 
 def remedy(error: Exception) -> str:
     """What to do before a file can be written."""
-    # The writer of safetensors has no number for it, only the system's words.
-    full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return "make room there" if full else "put that right"

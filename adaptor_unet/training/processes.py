@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from .settings import TrainingSettings
@@ -54,12 +53,14 @@ def is_true_anywhere(place: "Accelerator", here: bool) -> bool:
 
 
 def add_up(place: "Accelerator", total: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Sums a loss and the gradients of parameters over all processes, in place and as one piece."""
+    """Sums a loss and the gradients of parameters over all processes, where they lie.
+
+    Nothing is copied, also because memory that is too short for a copy on one process would leave the others waiting.
+    Accelerate's own ``reduce`` makes one.
+    """
     if place.num_processes == 1:
         return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([rearrange(total, " -> 1"), *(gradient.flatten() for gradient in gradients)])
-    summed = place.reduce(flat, reduction="sum")
-    total.copy_(summed[0])
-    for gradient, piece in zip(gradients, summed[1:].split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(piece.view_as(gradient))
+    gradients = (parameter.grad for parameter in parameters if parameter.grad is not None)
+    sums = [torch.distributed.all_reduce(tensor, async_op=True) for tensor in (total, *gradients)]
+    for one in sums:
+        one.wait()

@@ -23,6 +23,22 @@ LASTING = (
     "context_timesteps",
     "optimiser",
 )
+# Settings that say what a run costs and shows, and not what it learns: they may be others each time it goes on, in a
+# graph too, where other inputs begin another run.
+MAY_CHANGE = (
+    "clips_at_once",
+    "checkpointing",
+    "base_precision",
+    "frames_at_once",
+    "offload_activations",
+    "offload_averages",
+    "save_every",
+    "keep",
+    "sample_every",
+    "sample_steps",
+    "sample_cfg",
+    "validate_every",
+)
 # Of a run with a teacher.
 SHARES = ("teacher_share", "prediction_share")
 

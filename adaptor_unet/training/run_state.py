@@ -58,13 +58,18 @@ class RunState:
         self.name = self.name or hash_of(json.dumps(self.run_identity, sort_keys=True))
 
     def save(self, folder: Path, keep: int) -> Path:
-        """Writes ``step-N.state`` whole or not at all, then drops all but the last ``keep``."""
+        """Writes ``step-N.state`` whole or not at all, then drops all but the last ``keep`` up to that step.
+
+        States of later steps, which were damaged or could not be read when the run went on, are dropped too.
+        """
         path = folder / f"step-{self.step:08}.state"
         tensors = self._tensors()
         metadata = {"step": str(self.step), "identity": json.dumps(self.run_identity), "run": self.name}
         save_tensors(path, tensors, metadata | {"content": content_name(sorted(tensors.items()))})
-        for old in states(folder)[:-keep]:
-            old.unlink()
+        found = states(folder)
+        last = found.index(path) + 1
+        for left in (*found[: max(0, last - keep)], *found[last:]):
+            left.unlink()
         return path
 
     def load(self, path: Path) -> None:

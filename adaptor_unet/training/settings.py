@@ -31,6 +31,10 @@ Optimiser = Literal["adamw", "adamw_8bit"]
 Train = Literal["adaptor", "motion_lora"]
 LoraLayout = Literal["animatediff", "diffusers"]
 FEW_CLIPS = 4
+# Finished frames have this timestep, of 1000, when a clip is sampled frame after frame (``CONTEXT_NOISE``).
+FINISHED = 20
+# Ways of noise levels by which an adaptor learns from finished frames.
+GIVEN_FINISHED = ("clean_context", "finished_frames")
 SENTENCE = "{name} must be {expected}, found {found}"
 
 
@@ -123,7 +127,13 @@ class TrainingSettings:
     clean_context_share: float = setting(
         0.6, "Share of clips whose earlier frames are nearly clean, for clean_context.", share=True
     )
-    context_timesteps: int = setting(60, "Nearly clean frames have a timestep below this.", least=1, most=1000)
+    context_timesteps: int = setting(
+        60,
+        "Nearly clean frames have a timestep below this; above 20, which they have when a clip is sampled frame by "
+        "frame.",
+        least=1,
+        most=1000,
+    )
     caption_dropout: float = setting(
         0.1, "Share of clips shown with an empty caption, so that guidance works.", share=True
     )
@@ -187,6 +197,16 @@ class TrainingSettings:
             )
         if self.still_share + self.base_still_share > 1:
             raise ValueError("still_share and base_still_share together must not exceed 1")
+        if self.frame_noise_levels in GIVEN_FINISHED and self.context_timesteps <= FINISHED:
+            raise ValueError(
+                f"context_timesteps is {self.context_timesteps}, but finished frames have timestep {FINISHED} where a "
+                f"clip is sampled frame by frame, which would not be trained: choose more than {FINISHED}, such as 60"
+            )
+        if self.fps_guidance and not self.caption_dropout:
+            raise ValueError(
+                "fps_guidance is learnt from clips that are shown without caption and frame rate, but caption_dropout "
+                "is 0: choose a share, such as 0.1, or leave fps_guidance out"
+            )
         if self.base_precision == "fp8" and self.base_tuning == "full":
             raise ValueError(
                 "base_precision fp8 is for a base that stays as it is, but base_tuning is full: choose frozen or lora, "
@@ -241,6 +261,13 @@ class MotionModuleSettings:
         check_rates(self, ("teacher_fps",))
         if self.teacher_fps == 0:
             raise ValueError("teacher_fps is 0; the teacher's clips need a frame rate, such as 8")
+
+    def predicted(self, alone: bool) -> float:
+        """Share of the clips of a step that are learnt towards the teacher's prediction.
+
+        ``alone``: whether there are no others than the teacher's.
+        """
+        return (1.0 if alone else self.teacher_share) * self.prediction_share
 
 
 SETTING_GROUPS = {

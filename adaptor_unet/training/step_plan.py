@@ -76,17 +76,18 @@ def nth_item(groups: tuple[int, ...], seed: int, place: int) -> int:
 def draw_timesteps(settings: TrainingSettings, levels: int, frames: int, generator: torch.Generator) -> Tensor:
     """A timestep for each frame of a clip, ``f``, below ``levels``, as ``frame_noise_levels`` wants them.
 
-    ``high_noise_share`` of the draws, of a clip or of its frames, come from the noisier half.
+    ``high_noise_share`` of the draws, of a clip or of its frames, come from the noisier half.  Of nearly clean frames
+    there is none in a clip of one: none comes after it.
     """
     each = settings.frame_noise_levels != "one_a_clip"
     timesteps = torch.randint(levels, (frames if each else 1,), generator=generator)
     if settings.high_noise_share:
         noisier = torch.rand(len(timesteps), generator=generator) < settings.high_noise_share
         timesteps = torch.where(noisier, (levels + timesteps) // 2, timesteps)
-    if settings.frame_noise_levels == "clean_context":
+    if settings.frame_noise_levels == "clean_context" and frames > 1:
         given = torch.rand(1, generator=generator) < settings.clean_context_share
         clean = draw_context(settings, levels, frames, generator)
-        place = torch.randint(1, max(2, frames), (1,), generator=generator)
+        place = torch.randint(1, frames, (1,), generator=generator)
         timesteps = torch.where(given & (torch.arange(frames) < place), clean, timesteps)
     return timesteps.expand(frames)
 

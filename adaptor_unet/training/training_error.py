@@ -46,13 +46,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, CheckpointError)) or any(words in str(error).lower() for words in WORDS)
 
 
-def free_memory(error: BaseException | None) -> None:
-    """Lets go of the tensors that the functions in which an error arose still hold, and of torch's reserves."""
-    from accelerate.utils import release_memory
-
+def clear_frames(error: BaseException | None) -> None:
+    """Lets go of the tensors that the functions in which an error arose still hold."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
+
+
+def free_memory(error: BaseException | None) -> None:
+    """As ``clear_frames``, and lets go of torch's reserves."""
+    from accelerate.utils import release_memory
+
+    clear_frames(error)
     release_memory()
 
 
@@ -89,4 +94,4 @@ def lower(doing: str, settings: TrainingSettings, card: bool = False) -> str:
     less = "frames, width or height"
     if settings.base_tuning == "full":
         less += ", or take base_tuning lora or frozen"
-    return f"Lower {less}, in a new run; start may name the adaptor of this one."
+    return f"Lower {less}, in a new run, which may start from the adaptor of this one."

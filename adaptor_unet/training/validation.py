@@ -14,11 +14,10 @@ from ..frame_noise import clip_noise
 from ..temporal_network import Network
 from .data.latent_clip import STILL_FPS, LatentClip
 from .objective import NoisyFrames, Objective
+from .settings import FINISHED
 from .step_plan import seed_from
 
 LEVELS = 4
-# Finished frames have this timestep, of 1000: nearly clean, as they are when a clip is sampled frame after frame.
-FINISHED = 20
 
 
 @torch.no_grad()

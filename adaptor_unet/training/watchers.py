@@ -11,7 +11,7 @@ from pathlib import Path
 from einops import rearrange
 from torch import Tensor
 
-from ..whole_file import made_folder, writing
+from ..whole_file import writing, written_whole
 from .progress_pictures import save_clip, save_loss_plot
 
 logger = logging.getLogger(__name__)
@@ -95,12 +95,11 @@ class Record(Watcher):
     def __init__(self, folder: Path, resumed_at: int, fps: float, plot_every: int = 25) -> None:
         self.folder, self.fps, self.plot_every = folder, fps, plot_every
         self.path = folder / "metrics.jsonl"
-        made_folder(folder)
         kept = read_records(self.path) if resumed_at else []
         # What an interrupted run wrote after its last saved state happens again.
         self.records = [record for record in kept if record["step"] <= resumed_at]
-        with writing(self.path):
-            self.path.write_text("".join(json.dumps(record) + "\n" for record in self.records), encoding="utf-8")
+        with written_whole(self.path) as partial:
+            partial.write_text("".join(json.dumps(record) + "\n" for record in self.records), encoding="utf-8")
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
         record = {"step": done, **values}

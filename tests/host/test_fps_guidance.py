@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from magicvideo.adaptor_unet.fps_embedding import NOT_TOLD
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.training.settings import RunSettings
+from magicvideo.trainer.plans import AdaptorPlan
 from measures import relative
 
 FPS, FRAMES = 12.0, 3
@@ -110,3 +112,10 @@ def test_a_guider_with_three_texts_leads_away_from_its_negative_one(
     with torch.inference_mode():
         SamplerCustomAdvanced.execute(Noise_RandomNoise(0), guider, sampler, sigmas, latent)
     assert sorted(told) == sorted([FPS, FPS, NOT_TOLD])
+
+
+def test_an_adaptor_that_is_told_no_frame_rate_is_not_trained_for_its_guidance(model: ModelPatcher) -> None:
+    settings = RunSettings.from_values({"fps_guidance": True})
+    with pytest.raises(ValueError, match="has no part fps, only frame, temporal"):
+        AdaptorPlan(fresh_adaptor(model, parts=("frame", "temporal")).model).check(settings)
+    AdaptorPlan(fresh_adaptor(model).model).check(settings)

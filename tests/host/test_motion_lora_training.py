@@ -15,6 +15,7 @@ from toy import Told
 from graph_training import folders_below, graph_training, server_progress
 from magicvideo.adaptor_unet.host.training_unet import SampleSettings, sample_latents
 from magicvideo.adaptor_unet.motion_lora import load_motion_lora, with_motion_lora
+from magicvideo.adaptor_unet.training.data.latent_cache import CachedClip, FolderClips
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.tools.motion_module_files import Size, motion_lora_shapes
@@ -154,6 +155,17 @@ def test_of_stills_a_motion_lora_is_not_trained() -> None:
     plan = MotionLoraPlan(build_model(), motion_module())
     with pytest.raises(ValueError, match="1 of 2 clips have one frame, of which a MotionLoRA can learn nothing"):
         plan.clips(replace(clips(), train=MemoryClips((*clips().train.clips, still))))
+
+
+def test_clips_of_a_folder_are_not_read_to_find_stills(tmp_path: Path) -> None:
+    def found(*rates: float) -> TrainingClips:
+        cached = CachedClip(tmp_path / "gone.safetensors", rates, tmp_path / "gone too.safetensors", "a clip")
+        return replace(clips(), train=FolderClips([cached, cached], clips().empty_text))
+
+    plan, moving = MotionLoraPlan(None, None), found(8.0, 9.0)
+    assert plan.clips(moving) is moving
+    with pytest.raises(ValueError, match="2 of 4 clips have one frame"):
+        plan.clips(found(8.0, 0.0))
 
 
 def test_a_module_of_another_unet_or_of_fewer_positions_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import folder_paths
 import pytest
 
 from magicvideo.adaptor_unet.host.folders import CLIPS, check_prefix, clips_folder
+from magicvideo.nodes.train import TrainAdaptor
 
 
 @pytest.fixture
@@ -45,6 +46,27 @@ def test_a_link_that_the_owner_placed_is_followed(server: Path) -> None:
     assert clips_folder("link/waves") == server / "input" / "link" / "waves"
     with pytest.raises(ValueError, match="below ComfyUI's input folder"):
         clips_folder("link/../../listed")
+
+
+def test_what_comes_into_a_folder_or_changes_there_is_noticed(server: Path) -> None:
+    folder, seen = server / "input" / "waves" / "storm", []
+
+    def note() -> None:
+        seen.append(TrainAdaptor.fingerprint_inputs(clips_folder=["waves"], fps=(None,)))
+
+    note()
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(b"one")
+    note()
+    (folder / "a.txt").write_text("a wave", encoding="utf-8")
+    note()
+    (folder / "a.mp4").write_bytes(b"other")
+    note()
+    assert len(set(seen)) == len(seen)
+    note()
+    assert seen[-1] == seen[-2]
+    nothing = (["/etc"], [""], (None,), ["waves/not there"])
+    assert {TrainAdaptor.fingerprint_inputs(clips_folder=given) for given in nothing} == {""}
 
 
 @pytest.mark.parametrize("prefix", ["a\nb", "a\u202eb", "CON", "my/NUL.x", "a?", "a\x00", "x" * 300, "my/ a", "a."])

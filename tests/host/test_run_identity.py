@@ -1,5 +1,9 @@
-"""A run in a graph is taken up again only by the inputs that it was begun with: all of them, to the last value."""
+"""A run in a graph is taken up again only by the inputs that it was begun with: all of them, to the last value.
 
+But for settings that say what it costs and shows.
+"""
+
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -20,6 +24,8 @@ from magicvideo.adaptor_unet.host.training_files import HostEncoders, encoders_f
 from magicvideo.adaptor_unet.training.data.cache_files import contents
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
+from magicvideo.adaptor_unet.training.run_identity import MAY_CHANGE
+from magicvideo.adaptor_unet.training.settings import RunSettings, TrainingSettings
 from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.tools.make_random_checkpoint import write_random
 from magicvideo.trainer import graph
@@ -168,6 +174,30 @@ def test_clips_that_are_held_out_of_a_folder_are_part_of_it() -> None:
     assert len(set(names)) == len(names)
 
 
+def test_what_costs_less_or_shows_less_begins_no_other_run_and_what_is_learnt_otherwise_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def known(**settings: object) -> bool:
+        told = RunSettings.from_values(settings).told(motion_module=False)
+        return graph.run_files("motion", json.loads(json.dumps(told | {"model": "a"})), "frozen")[1]
+
+    folder = graph.run_files("motion", {}, "frozen")[0].folder
+    folder.mkdir(parents=True)
+    begun = RunSettings.from_values({}).told(motion_module=False) | {"model": "a"}
+    (folder / graph.RUN).write_text(json.dumps(begun))
+    assert known() and not caplog.text
+    others = {"clips_at_once": 2, "checkpointing": False, "base_precision": "fp8", "frames_at_once": 1, "keep": 1}
+    others |= {"offload_activations": True, "offload_averages": True, "save_every": 7, "sample_every": 0}
+    others |= {"sample_steps": 1, "sample_cfg": 1.0, "validate_every": 0}
+    assert set(others) == set(MAY_CHANGE)
+    assert all(known(**{name: value}) for name, value in others.items())
+    assert "motion_00001 was begun with other settings of memory or looks" in caplog.text
+    lasting = {"seed": 1, "steps": 501, "learning_rate": 1e-5, "frames": 8, "validation_clips": 1, "precision": "fp32"}
+    assert not any(known(**{name: value}) for name, value in lasting.items())
+
+
 @pytest.mark.parametrize("told", ["[" * 100_000, "null", "{"])
 def test_a_run_that_does_not_say_which_it_is_is_left_alone(told: str, tmp_path: Path) -> None:
     output, _ = graph.run_files("motion", {}, "frozen")
@@ -178,15 +208,17 @@ def test_a_run_that_does_not_say_which_it_is_is_left_alone(told: str, tmp_path: 
 
 def test_a_last_clip_that_is_none_is_not_given(tmp_path: Path) -> None:
     output, _ = graph.run_files("motion", {}, "frozen")
-    sound = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+    sound, settings = torch.zeros(2, 8, 8, 3, dtype=torch.uint8), TrainingSettings()
+    made_by = {graph.MADE_BY: graph.sample_settings(settings)}
     path = output.folder / graph.SAMPLE
     path.parent.mkdir(parents=True)
     for frames in (sound[0], sound[..., :2], sound[:0], sound.float(), torch.tensor(1, dtype=torch.uint8)):
-        save_file({"frames": frames.contiguous()}, path)
-        assert graph.last_sample(output) is None
+        save_file({"frames": frames.contiguous()}, path, made_by)
+        assert graph.last_sample(output, settings) is None
     for told, given in ((contents({"frames": sound}), True), (contents({"frames": sound + 1}), False)):
-        save_file({"frames": sound}, path, told)
-        assert (graph.last_sample(output) is not None) == given
+        save_file({"frames": sound}, path, made_by | told)
+        assert (graph.last_sample(output, settings) is not None) == given
+    assert graph.last_sample(output, replace(settings, sample_cfg=2.0)) is None
 
 
 def test_a_file_that_a_wired_caption_names_is_part_of_it() -> None:

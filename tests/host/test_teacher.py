@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.model_sampling
 import comfy.sample
@@ -22,7 +23,7 @@ from magicvideo.adaptor_unet.motion_module import with_tensors
 from magicvideo.adaptor_unet.training.objective import NoisyFrames, Objective
 from magicvideo.adaptor_unet.training.settings import RunSettings, TrainingSettings
 from magicvideo.tools.motion_module_files import Size
-from magicvideo.trainer import graph
+from magicvideo.trainer import graph, plans
 from magicvideo.trainer.plans import AdaptorPlan, Teaching
 from motion_modules import motion_module
 
@@ -180,3 +181,14 @@ def test_other_prompts_and_another_module_begin_another_run(folders: Path) -> No
     assert [run(), run(), run(prompts=("a disc",))] == [1, 1, 2]
     softer = {name: 0.9 * x for name, x in SMALL_MODULE.model.state_dict().items()}
     assert run(motion_module=hosted_motion_module(with_tensors(SMALL_MODULE.model.config, softer))) == 3
+
+
+def test_a_teacher_that_is_never_asked_is_not_kept_on_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(plans, "MotionTraining", lambda *_, **named: kept.append(named["teacher"] is not None))
+    plan = AdaptorPlan(None, Teaching(None, SMALL_MODULE, ("a square",), "", ""))
+    for groups in ((3,), (2, 3)):
+        for asked in ({}, {"prediction_share": 0.0}, {"teacher_share": 0.0}):
+            clips = SimpleNamespace(train=SimpleNamespace(groups=groups))
+            plan.training(None, clips, RunSettings.from_values(asked))
+    assert kept == [True, False, True] + [True, False, False]

@@ -104,6 +104,9 @@ def test_the_node_gives_what_it_has_trained_and_says_why_the_other_output_is_emp
     without = {name: x for name, x in defaults.items() if name != "train"}  # as graphs of before have it
     out = node.TrainAdaptor.execute(["model"], [None], [None], ["n"], **without, clips_folder=[""], images=[1]).result
     assert out[0] == "made" and given[2][-2:] == (None, ())
+    monkeypatch.setattr(Run, "train", lambda _: ("made", "plot", None))
+    out = node.TrainAdaptor.execute(["model"], [None], [None], ["name"], **defaults | taught).result
+    assert out[:2] == ("made", "plot") and "sample_every is 0 in its settings" in out[2].message
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from toy import CONVOLUTION, Told, ToyDenoiser, toy_adaptor, toy_clips, toy_data, toy_run
 
 from magicvideo.adaptor_unet.fps_embedding import NOT_TOLD
@@ -138,11 +139,11 @@ def test_training_with_a_noise_level_a_frame_learns_to_use_finished_frames(level
 
 
 def test_finished_frames_have_noise_and_timesteps_of_their_own(tmp_path: Path) -> None:
-    settings = TrainingSettings(batch=4, frame_noise_levels="finished_frames", context_timesteps=7)
+    settings = TrainingSettings(batch=4, frame_noise_levels="finished_frames", context_timesteps=21)
     for example in drawn(settings, tmp_path):
         assert example.finished_noise.shape == example.noise.shape
         assert not torch.equal(example.finished_noise, example.noise)
-        assert example.finished_timesteps.max() < 7
+        assert example.finished_timesteps.max() < 21
     together = TrainingSettings(frame_noise_levels="one_a_clip")
     assert all(example.finished_noise is None for example in drawn(together, tmp_path))
 
@@ -200,6 +201,26 @@ def test_samples_are_taken_at_the_start_every_so_often_and_at_the_end(tmp_path: 
     settings = TrainingSettings(steps=7, **(FAST | {"sample_every": 3}))
     toy_run(settings, tmp_path, told, sample=lambda: torch.zeros(2, 4, 4, 3)).train()
     assert [done for done, _ in told.clips] == [0, 3, 6, 7]
+
+
+def test_weights_and_averages_change_places_only_for_a_look_or_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, entered = toy_run(TrainingSettings(steps=6, **FAST | {"validate_every": 3}), tmp_path), []
+    in_place = run.averages.in_place
+    monkeypatch.setattr(run.averages, "in_place", lambda: entered.append(run.state.step) or in_place())
+    run.train()
+    assert entered == [0, 3, 6, 6], "three validations, and the export"
+
+
+def test_gradients_do_not_live_through_looks_and_saves(tmp_path: Path) -> None:
+    def looked(*_: object) -> torch.Tensor:
+        assert not [name for name, x in run.trainables.parameters.items() if x.grad is not None]
+        return torch.zeros(2, 4, 4, 3)
+
+    settings = TrainingSettings(steps=2, save_every=1, **FAST | {"sample_every": 1})
+    run = toy_run(settings, tmp_path, sample=looked, export=looked)
+    assert run.train()
 
 
 def test_what_is_exported_and_sampled_are_the_averaged_weights(tmp_path: Path) -> None:
@@ -332,5 +353,14 @@ def test_a_save_that_fails_says_why(number: int, words: str, tmp_path: Path, mon
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("magicvideo.adaptor_unet.training.run_state.save_tensors", broken)
+    run = toy_run(TrainingSettings(steps=1, **FAST), tmp_path)
     with pytest.raises(TrainingError, match=f"{os.strerror(number)}.*{words} and resume"):
-        toy_run(TrainingSettings(steps=1, **FAST), tmp_path).save(final=True)
+        run.save(final=True)
+    monkeypatch.undo()
+
+    def refused(*args: object) -> None:  # as safetensors tells the number, in its text alone
+        raise SafetensorError(f"I/O error: {os.strerror(number)} (os error {number})")
+
+    monkeypatch.setattr("magicvideo.adaptor_unet.whole_file.save_file", refused)
+    with pytest.raises(TrainingError, match=f"cannot be written.*{words} and resume"):
+        run.save(final=True)

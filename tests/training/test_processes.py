@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from toy import toy_run
 
-from magicvideo.adaptor_unet.training.processes import accelerator
+from magicvideo.adaptor_unet.training.processes import accelerator, add_up
 from magicvideo.adaptor_unet.training.run_state import states
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 
@@ -159,6 +160,21 @@ def test_how_long_processes_wait_is_what_is_set(tmp_path: Path) -> None:
     (tmp_path / "wait.py").write_text(WAITING, encoding="utf-8")
     done = launched(tmp_path / "wait.py")
     assert done.returncode != 0 and "1000ms" in done.stderr
+
+
+def test_gradients_are_added_up_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reduced(tensor: torch.Tensor, async_op: bool) -> SimpleNamespace:
+        reached.append(tensor.data_ptr())
+        return SimpleNamespace(wait=lambda: tensor.mul_(2))
+
+    total, weights, reached = torch.tensor(3.0), [torch.nn.Parameter(torch.ones(2, 3)) for _ in range(3)], []
+    weights[0].grad, weights[2].grad = torch.full((2, 3), 2.0), torch.full((2, 3), 5.0)
+    expected = [x.data_ptr() for x in (total, weights[0].grad, weights[2].grad)]
+    monkeypatch.setattr(torch.distributed, "all_reduce", reduced)
+    monkeypatch.setattr(torch, "cat", pytest.fail)
+    add_up(SimpleNamespace(num_processes=2, reduce=pytest.fail), total, weights)
+    assert (total, weights[0].grad[0, 0], weights[1].grad, weights[2].grad[1, 2]) == (6, 4, None, 10)
+    assert reached == expected
 
 
 def test_without_accelerate_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

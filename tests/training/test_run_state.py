@@ -105,6 +105,18 @@ def test_only_the_last_states_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in states(tmp_path)] == ["step-00000009.state", "step-00000012.state"]
 
 
+def test_a_state_that_is_just_saved_stays_and_a_damaged_later_one_goes(tmp_path: Path) -> None:
+    run = toy_run(TrainingSettings(**SETTINGS), tmp_path)
+    for step in (2, 6, 8):
+        run.state.step = step
+        run.state.save(tmp_path, keep=3)
+    states(tmp_path)[-1].write_bytes(b"damaged")
+    assert run.resume() and run.state.step == 6
+    run.state.step = 7
+    run.state.save(tmp_path, keep=1)
+    assert [path.name for path in states(tmp_path)] == ["step-00000007.state"]
+
+
 def test_a_damaged_state_is_named_and_the_one_before_is_taken(
     tmp_path: Path, whole: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:

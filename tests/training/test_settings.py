@@ -31,6 +31,7 @@ BAD = [
     ("frame_noise_levels", "two", "frame_noise_levels must be one of one_a_clip, one_a_frame, clean_context"),
     ("clean_context_share", 1.5, "clean_context_share is a share"),
     ("context_timesteps", 0, "context_timesteps must be a whole number from 1 to 1000"),
+    ("context_timesteps", 20, "choose more than 20"),
     ("base_tuning", "half", "base_tuning must be one of frozen, lora, full"),
     ("precision", "fp16", "precision must be one of auto, fp32, bf16"),
     ("checkpointing", 1, "checkpointing must be true or false"),
@@ -46,6 +47,12 @@ BAD = [
 def test_a_setting_that_cannot_work_is_refused_by_name(name: str, value: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         TrainingSettings(**{name: value})
+
+
+def test_guidance_that_nothing_would_be_learnt_of_is_refused() -> None:
+    with pytest.raises(ValueError, match="but caption_dropout is 0: choose a share"):
+        TrainingSettings(fps_guidance=True, caption_dropout=0.0)
+    TrainingSettings(frame_noise_levels="one_a_clip", context_timesteps=20)
 
 
 def test_two_shares_may_not_exceed_the_whole() -> None:

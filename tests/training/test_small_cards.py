@@ -1,14 +1,17 @@
 """What a run may leave in main memory, and what it says of that when a card's memory is too short."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from magicvideo.adaptor_unet.training.run_identity import LASTING, MAY_CHANGE
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.trainables import MovingAverage
 from magicvideo.adaptor_unet.training.training_error import lower
-from magicvideo.adaptor_unet.training.watchers import TRAINING
+from magicvideo.adaptor_unet.training.watchers import SAMPLE, TRAINING, VALIDATION
 
 
 def averaged(offload: bool) -> tuple[nn.Parameter, MovingAverage]:
@@ -50,6 +53,15 @@ def test_on_a_card_what_takes_less_there_is_named_before_smaller_clips() -> None
     assert "Lower frames, width or height" in lower(TRAINING, TrainingSettings(), card=False)
     tuned = TrainingSettings(offload_activations=True, frames_at_once=1, base_tuning="full")
     assert "base_precision" not in lower(TRAINING, tuned, card=True)
+
+
+def test_what_a_run_is_to_go_on_with_begins_no_other_run() -> None:
+    changes = [{}, {"checkpointing": False}, {"clips_at_once": 2, "batch": 2}, {"offload_activations": True}]
+    changes += [changes[-1] | {"frames_at_once": 1}, changes[-1] | {"frames_at_once": 1, "base_precision": "fp8"}]
+    told = [lower(doing, TrainingSettings(**one), True) for one in changes for doing in (TRAINING, VALIDATION, SAMPLE)]
+    named = {found[1] for words in told if (found := re.match(r"Go on with (\w+)", words))}
+    assert named == set(MAY_CHANGE) - {"save_every", "keep", "sample_steps", "sample_cfg"}
+    assert not set(MAY_CHANGE) & set(LASTING)
 
 
 def test_a_base_that_is_trained_is_not_kept_in_8_bits() -> None:

@@ -80,6 +80,12 @@ def test_a_share_of_clips_has_nearly_clean_frames_before_a_random_place() -> Non
     assert later.float().mean() == pytest.approx(500, abs=30)
 
 
+def test_a_still_has_no_later_frames_to_be_nearly_clean_for() -> None:
+    settings, generator = TrainingSettings(frame_noise_levels="clean_context"), torch.Generator().manual_seed(0)
+    found = torch.stack([draw_timesteps(settings, 1000, 1, generator) for _ in range(400)]).float()
+    assert found.mean() == pytest.approx(500, abs=50)
+
+
 @pytest.mark.parametrize("levels", ["one_a_clip", "one_a_frame", "finished_frames"])
 def test_a_share_of_the_noise_levels_is_drawn_from_the_noisier_half(levels: str) -> None:
     for share in (0.0, 0.6, 1.0):

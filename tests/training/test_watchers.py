@@ -1,5 +1,6 @@
 """What is written down of a run, and how it is asked to stop."""
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from magicvideo.adaptor_unet.training.watchers import Record, TensorBoard, Watcher, Watchers, read_records
+from magicvideo.adaptor_unet.whole_file import OutputError
 
 
 def test_a_resumed_record_forgets_what_will_happen_again(tmp_path: Path) -> None:
@@ -26,6 +28,21 @@ def test_a_resumed_record_forgets_what_will_happen_again(tmp_path: Path) -> None
     ]
     Record(tmp_path, 0, 8.0)
     assert read_records(tmp_path / "metrics.jsonl") == []
+
+
+def test_numbers_of_a_run_outlive_a_disk_that_is_full_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Record(tmp_path, 0, 8.0).numbers(1, 9, {"loss": 1.0})
+
+    def half(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text.encode()[:5])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OutputError, match="No space left there"):
+        Record(tmp_path, 1, 8.0)
+    assert read_records(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 1.0}]
 
 
 def test_the_record_has_plot_and_samples(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...whole_file import check_content, content_name, written_whole
-from .clip_files import ClipFileError
+from .clip_files import ClipFileError, folders, in_order
 
 BYTES_AT_ONCE = 2**20
 # Metadata of a tensor's values, before its name.
@@ -135,6 +135,15 @@ class ContentHashes:
         except OSError as error:
             raise ClipFileError(path, f"cannot be opened ({error.strerror})") from error
         return str(known[-1])
+
+
+def folder_state(folder: Path) -> str:
+    """What tells one state of a folder of clips from another: names, sizes and times of all its files, none is read.
+
+    Raises OSError when it cannot be looked at.
+    """
+    found = [path for inner in folders(folder, set()) for path in in_order(inner) if path.is_file()]
+    return hash_of(*(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in found))
 
 
 def read_hash(path: Path) -> str:
