@@ -17,8 +17,9 @@ from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
 from ..adaptor_unet.host.training_unet import make_room, training_device
 from ..adaptor_unet.training.data.cache_files import read_hash
+from ..adaptor_unet.training.data.data_settings import DataSettings
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
-from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, fitting_size
+from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, fitting_size, settings_of_shards
 from ..adaptor_unet.training.data.shards import check_new, write_shards
 from ..adaptor_unet.training.data.teacher_clips import read_prompts
 from ..adaptor_unet.training.live_bar import LiveBar, preparing
@@ -26,7 +27,8 @@ from ..adaptor_unet.training.processes import check_processes, processes
 from ..adaptor_unet.training.run_identity import identity_of, lasting_settings
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.run_state import last_step, states
-from ..adaptor_unet.training.settings import RunSettings
+from ..adaptor_unet.training.setting_fields import settings_of
+from ..adaptor_unet.training.settings import FOR_MOTION_LORA, RunSettings
 from ..adaptor_unet.training.terminal import Terminal
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher, summary_writer
 from ..adaptor_unet.whole_file import check_writable
@@ -83,6 +85,7 @@ class TrainCommand:
         ``left_open`` names settings that nobody has chosen: width, height and steps then follow from clips and device.
         """
         self._check_files(settings.motion_module.train)
+        settings = self._as_in_shards(settings, left_open)
         check_able(settings.training)
         output = self._output()
         with (
@@ -96,7 +99,13 @@ class TrainCommand:
             clips = self._clips(settings, base, plan, place, bar)
             if self.write_shards:
                 if place.is_main_process:
-                    index = write_shards(clips.train, self.write_shards, clips.empty_text)
+                    index = write_shards(
+                        clips.train,
+                        self.write_shards,
+                        clips.empty_text,
+                        sources=clips.train.sources,
+                        settings=settings.clips,
+                    )
                     logger.info("Wrote %d clips to %s.", len(clips.train), index.parent)
                 return True
             check_text(base.model, clips.empty_text.shape[1])
@@ -125,6 +134,10 @@ class TrainCommand:
             raise ValueError("--teacher-lora changes the motion module of --teacher, which is missing.")
         if self.write_shards and (self.teacher or self.motion_module):
             raise ValueError("--write-shards holds clips of your own alone: leave out the motion module.")
+        if self.write_shards and self.shards:
+            raise ValueError(
+                "--write-shards encodes the clips of --clips FOLDER; those of --shards are encoded already."
+            )
         if not (self.clips or self.shards or self.teacher):
             raise ValueError("Nothing to learn from: give --clips FOLDER, --shards FOLDER, or --teacher and --prompts.")
 
@@ -162,6 +175,16 @@ class TrainCommand:
             raise ValueError(f"{self.prompts} cannot be used: {error}.") from error
         module = motion_module_in(self.teacher, self.teacher_lora)
         return Teaching(base.model, module, prompts, base.fingerprint, base.fingerprint)
+
+    def _as_in_shards(self, settings: RunSettings, left_open: Collection[str]) -> RunSettings:
+        """With the settings of clips that shards were written with.  Raises ValueError for others that were chosen."""
+        if not self.shards:
+            return settings
+        ruled = FOR_MOTION_LORA if settings.motion_module.train == "motion_lora" else {}
+        chosen = settings_of(DataSettings).keys() - {*left_open, *ruled, "seed"}
+        clips = settings_of_shards(self.shards, settings.clips, chosen)
+        ruled = {name: value for name, value in ruled.items() if hasattr(clips, name)}
+        return replace(settings, clips=replace(clips, **ruled))
 
     def _chosen(self, settings: RunSettings, left_open: Collection[str], bar: LiveBar) -> RunSettings:
         """The settings with what nobody has chosen: a size no larger than the clips, few steps on a processor."""

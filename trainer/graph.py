@@ -207,7 +207,8 @@ class GraphTraining:
         watch, cache = GraphWatch(1), training_folders().cache
         own = None
         if isinstance(self.clips, WiredClips):
-            own = self.clips.encoded(self.settings.clips, self.encoders, partial(told, watch))
+            held = self.settings.training.validation_clips
+            own = self.clips.encoded(self.settings.clips, held, self.encoders, partial(told, watch))
         elif self.clips is not None:
             own = clips_of_folder(
                 self.clips,

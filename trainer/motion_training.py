@@ -139,6 +139,8 @@ class MotionTraining:
             refuse_others(output, settings, self.run.state.name) if resumed else refuse_finished(output, settings)
         if resume and not resumed:
             logger.info("Nothing to resume in %s: a new run begins.", output.folder)
+        if not settings.learning_rate and accelerator.is_main_process:
+            logger.info("learning_rate 0 chooses %g here (clips: %d).", self.rate, clips.clip_count)
         self.watchers = tuple(watchers(self.run.state.step))
         self.run.watcher = Watchers(self.watchers)
 
@@ -150,6 +152,11 @@ class MotionTraining:
         """What the optimiser changes, on that device."""
         self.network.to(device, torch.float32)
         return Trainables(self.network, self.denoiser.unet, self.settings)
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate: the one asked for, or the one that is chosen for so many clips."""
+        return self.trainables.rate(self.clips.clip_count)
 
     def train(self) -> bool:
         """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
@@ -190,7 +197,7 @@ class MotionTraining:
     def write(self, told: dict[str, str], step: int, final: bool) -> None:
         """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
         rate = {FPS: f"{self.usual_fps:g}"}
-        common = common_keys(self.settings, step, self.network.config.base)
+        common = common_keys(self.settings, step, self.network.config.base, self.rate)
         save(self.network, self.output.adaptor, told | rate | common, overwrite=True)
         if isinstance(self.trainables.base, BaseLora):
             tensors = self.trainables.base.for_loaders()
@@ -250,13 +257,13 @@ def written_files(output: Output, settings: TrainingSettings) -> tuple[Path, ...
     return (output.adaptor,) if settings.base_tuning == "frozen" else (output.adaptor, output.base)
 
 
-def common_keys(settings: TrainingSettings, step: int, family: str) -> dict[str, str]:
-    """What LoRA managers read; those made of SDXL have its name."""
+def common_keys(settings: TrainingSettings, step: int, family: str, rate: float) -> dict[str, str]:
+    """What LoRA managers read; those made of SDXL have its name.  ``rate`` is the learning rate that is used."""
     return {
         "ss_base_model_version": BASE_VERSIONS.get(family, "sdxl_base_v1-0"),
         "ss_steps": str(step),
         "ss_max_train_steps": str(settings.steps),
-        "ss_learning_rate": str(settings.learning_rate),
+        "ss_learning_rate": str(rate),
         "ss_seed": str(settings.seed),
         "ss_mixed_precision": settings.precision,
     }

@@ -55,15 +55,18 @@ class Examples:
     shared_noise: float
 
     def of(self, planned: Iterable[PlannedClip]) -> Iterator[list[Example]]:
-        """As many as go through the model together, in their order.  Raises ClipError for one that is of no use."""
-        waiting: list[Example] = []
+        """As many as go through the model together, those alike.  Raises ClipError for one that is of no use.
+
+        What waits for others of its kind waits in main memory: no more than ``clips_at_once`` of each kind.
+        """
+        waiting: dict[tuple[int, ...], list[Example]] = {}
         for clip in planned:
             example = self._example(clip)
-            if waiting and (len(waiting) == self.settings.clips_at_once or example.kind != waiting[0].kind):
-                yield waiting
-                waiting = []
-            waiting.append(example)
-        yield waiting
+            alike = waiting.setdefault(example.kind, [])
+            alike.append(example)
+            if len(alike) == self.settings.clips_at_once:
+                yield waiting.pop(example.kind)
+        yield from waiting.values()
 
     def _example(self, planned: PlannedClip) -> Example:
         """A clip with all that chance gives it, drawn in this order."""

@@ -278,6 +278,8 @@ SETTING_GROUPS = {
 }
 # What a MotionLoRA is trained with: its module knows one noise level a clip, and does nothing to stills.
 FOR_MOTION_LORA = {"frame_noise_levels": "one_a_clip", "still_share": 0.0, "stills": False}
+# Settings of adaptors, of which a MotionLoRA has none.
+OF_ADAPTORS = ("rotary", "init", "parts", "attention_at", "shared_noise", "fps_guidance")
 # Settings that are those of a new adaptor as they are.
 PASSED_ON = ("rank", "rotary", "parts", "attention_at", "shared_noise")
 # By name; frames and seed are declared where they serve first.
@@ -296,7 +298,10 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.motion_module.train == "adaptor":
             return
-        found = asdict(self.clips) | asdict(self.training) | {"start": self.adaptor.start}
+        found = asdict(self.clips) | asdict(self.training) | asdict(self.adaptor)
+        for name in OF_ADAPTORS:
+            if found[name] != ALL_SETTINGS[name].default:
+                raise ValueError(f"{name} is of adaptors, but a MotionLoRA is trained: leave it out")
         for name, needed in (FOR_MOTION_LORA | {"base_tuning": "frozen", "start": ""}).items():
             if found[name] != needed:
                 raise ValueError(

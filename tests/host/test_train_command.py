@@ -1,5 +1,6 @@
 """What bin/train needs of the base, and when; and what a tuned base is saved as."""
 
+import json
 from pathlib import Path
 
 import comfy.sd
@@ -8,7 +9,11 @@ import torch
 from small_clips import write_clip
 
 from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint, encoders_fingerprint
-from magicvideo.adaptor_unet.training.settings import RunSettings
+from magicvideo.adaptor_unet.training.data.cache_files import read_metadata
+from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips
+from magicvideo.adaptor_unet.training.data.shards import write_shards
+from magicvideo.adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
 from magicvideo.tools.make_random_checkpoint import write_random
 from magicvideo.trainer.command import TrainCommand
 
@@ -86,6 +91,21 @@ def test_the_same_encoders_have_the_same_name_at_every_start_and_others_another(
     assert names[0] == names[1] != names[2]
 
 
+@pytest.mark.on_newest
+def test_the_settings_of_clips_are_those_of_the_shards(tmp_path: Path) -> None:
+    clip = LatentClip(torch.ones(3, 4, 8, 16), 8.0, torch.ones(2, 5))
+    write_shards(MemoryClips((clip,)), tmp_path / "told", clip.text, settings=DataSettings(frames=3, stills=True))
+    write_shards(MemoryClips((clip,)), tmp_path / "untold", clip.text)
+    for folder, size in (("told", (512, 512)), ("untold", (128, 64))):
+        command = TrainCommand(Path("base"), None, tmp_path / folder, tmp_path / "a")
+        for train in ("adaptor", "motion_lora"):
+            settings = command._as_in_shards(RunSettings.from_values({"train": train}), ALL_SETTINGS)
+            assert (settings.clips.width, settings.clips.height) == size
+            assert settings.adaptor_settings["frames"] == 3 and settings.clips.stills == (train == "adaptor")
+        with pytest.raises(ValueError, match="flip is True, but the clips in .* are encoded already"):
+            command._as_in_shards(RunSettings.from_values({"flip": True}), ALL_SETTINGS.keys() - {"flip"})
+
+
 @pytest.mark.slow
 @pytest.mark.on_oldest
 def test_shards_train_the_adaptor_that_the_folder_trains(command: TrainCommand, tmp_path: Path) -> None:
@@ -96,6 +116,13 @@ def test_shards_train_the_adaptor_that_the_folder_trains(command: TrainCommand, 
     assert command.train(small(validation_clips=1))
     replace(command, write_shards=tmp_path / "shards").train(small())
     sharded = replace(command, clips=None, shards=tmp_path / "shards", output=tmp_path / "other" / "a.safetensors")
-    assert sharded.train(small(validation_clips=1))
+    # What the shards were written with need not be said again.
+    chosen = {name: x for name, x in SMALL.items() if name not in ("frames", "width", "height", "draws_per_clip")}
+    settings = RunSettings.from_values(chosen | {"validation_clips": 1})
+    with pytest.raises(ValueError, match="frames is 16, but the clips in .*shards are encoded already, with 2"):
+        sharded.train(settings, left_open=ALL_SETTINGS.keys() - {*chosen, "frames"})
+    assert sharded.train(settings, left_open=ALL_SETTINGS.keys() - chosen.keys())
+    told = json.loads(read_metadata(sharded.output)["magicvideo.training"])["clips"]
+    assert (told["frames"], told["width"], told["draws_per_clip"]) == (2, 64, 1)
     one, other = load_file(command.output), load_file(sharded.output)
     assert all(torch.equal(x, other[name]) for name, x in one.items())

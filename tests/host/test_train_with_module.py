@@ -32,6 +32,10 @@ TOGETHER = {
     "needs --motion-module FILE.*found neither": ({"clips": Path("clips")}, "motion_lora"),
     "found --teacher": ({"motion_module": MODULE, "teacher": MODULE, "prompts": PROMPTS}, "motion_lora"),
     "needs --clips": ({"motion_module": MODULE}, "motion_lora"),
+    "--write-shards encodes the clips of --clips": (
+        {"shards": Path("there"), "write_shards": Path("shards")},
+        "adaptor",
+    ),
     "--write-shards holds clips of your own": (
         {"teacher": MODULE, "prompts": PROMPTS, "write_shards": Path("shards")},
         "adaptor",

@@ -228,6 +228,18 @@ def test_a_trained_adaptor_loads_and_shows(tmp_path: Path) -> None:
     assert not torch.equal(sample(bind(model, hosted(loaded)), FRAMES), sample(model, FRAMES))
 
 
+@pytest.mark.on_newest
+def test_the_rate_that_is_chosen_is_said_and_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    training(build_model(model_channels=32), tmp_path, steps=1, learning_rate=0.0).export(0, final=True)
+    assert "learning_rate 0 chooses 3e-05 here (clips: 2)" in caplog.text
+    assert load(tmp_path / "a.safetensors").metadata["ss_learning_rate"] == "3e-05"
+    caplog.clear()
+    training(build_model(model_channels=32), tmp_path / "other").export(0, final=True)
+    assert "chooses" not in caplog.text
+    assert load(tmp_path / "other" / "a.safetensors").metadata["ss_learning_rate"] == "0.001"
+
+
 @pytest.mark.usefixtures("either_layers")
 def test_the_lora_of_a_tuned_base_is_taken_by_the_stock_loader(tmp_path: Path) -> None:
     model = build_model(num_res_blocks=[1, 1])  # as the loaders name it

@@ -14,7 +14,7 @@ from magicvideo.adaptor_unet.fps_embedding import NOT_TOLD
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.examples import Example
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
-from magicvideo.adaptor_unet.training.step_plan import plan_step
+from magicvideo.adaptor_unet.training.step_plan import PlannedClip, plan_step
 from magicvideo.adaptor_unet.training.trainables import BaseLora, MovingAverage, Trainables, set_rates
 from magicvideo.adaptor_unet.training.training_error import TrainingError
 
@@ -77,6 +77,17 @@ def test_clips_at_once_and_alone_give_the_same_step(tmp_path: Path) -> None:
         run.train()
         results.append(run.trainables.adaptor.frame[CONVOLUTION].shift.detach())
     torch.testing.assert_close(results[0], results[1])
+
+
+def test_clips_of_several_sizes_go_together_with_their_like(tmp_path: Path) -> None:
+    clips = (*toy_clips(2), *toy_clips(2, size=6), toy_clips(1, frames=1)[0])
+    data = TrainingClips(MemoryClips(clips), (), torch.zeros_like(clips[0].text))
+    run = toy_run(TrainingSettings(clips_at_once=2, **FAST), tmp_path, clips=data)
+    planned = [PlannedClip(item, seed) for seed, item in enumerate((0, 2, 4, 1, 3, 0, 2))]
+    together = [[example.latents.shape for example in examples] for examples in run.examples.of(planned)]
+    one, other, still = (clips[item].latents.shape for item in (0, 2, 4))
+    assert together == [[one, one], [other, other], [still], [one], [other]]
+    assert list(run.examples.of([])) == []
 
 
 def drawn(settings: TrainingSettings, folder: Path, **others: object) -> list[Example]:
@@ -316,6 +327,15 @@ def test_an_empty_latent_is_named_and_not_learnt(tmp_path: Path) -> None:
     data = TrainingClips(MemoryClips((replace(clip, latents=clip.latents * 0, caption="a storm"),)), (clip,), clip.text)
     with pytest.raises(TrainingError, match="Item 1 of the clips, with the caption 'a storm', is empty"):
         toy_run(TrainingSettings(steps=1, **FAST), tmp_path, clips=data).train()
+
+
+@pytest.mark.parametrize(("sources", "rate"), [(0, 1e-4), (3, 3e-5), (4, 1e-4)])
+def test_the_rate_follows_from_the_number_of_clips_and_not_of_sub_clips(
+    sources: int, rate: float, tmp_path: Path
+) -> None:
+    clips = replace(toy_data(count=24), sources=sources)
+    run = toy_run(TrainingSettings(steps=1, precision="fp32"), tmp_path, clips=clips)
+    assert {group["peak"] for group in run.optimiser.param_groups} == {rate, 8 * rate}
 
 
 def test_the_usual_rate_is_that_of_most_clips_and_no_stills() -> None:

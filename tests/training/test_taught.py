@@ -120,6 +120,23 @@ def test_a_motion_lora_is_trained_at_one_level_a_clip_and_without_stills() -> No
             RunSettings.from_values({"train": "motion_lora", name: value})
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"shared_noise": 0.2},
+        {"rotary": True},
+        {"parts": ["frame"]},
+        {"init": "random"},
+        {"attention_at": "first_block"},
+        {"fps_guidance": True},
+    ],
+)
+def test_settings_of_adaptors_are_refused_for_a_motion_lora(setting: dict[str, object]) -> None:
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"{name} is of adaptors, but a MotionLoRA is trained: leave it out"):
+        RunSettings.from_values({"train": "motion_lora"} | setting)
+
+
 def test_a_teachers_pass_is_foretold() -> None:
     took, settings = TimedPass(0.0, 1.0), TrainingSettings(checkpointing=False, frame_noise_levels="one_a_clip")
     plain, taught = (Work(settings, 10, 1, 2, 1, 0, 0, share).training(took) for share in (0.0, 0.5))

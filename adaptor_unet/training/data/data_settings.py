@@ -39,8 +39,8 @@ class DataSettings:
     height: int = setting(512, "Height of the training frames.", least=8, most=MOST_SIDE, multiple=LATENT_PIXELS)
     bucket_sizes: bool = setting(
         False,
-        "Keep each clip's own shape at about the same area, instead of cropping all to one size. A batch then needs "
-        "clips of one size.",
+        "Keep each clip's own shape at about the same area, instead of cropping all to one size. Clips of one size go "
+        "through the model together, as many as clips_at_once says.",
     )
     bucket_step: int = setting(
         64, "Sizes of buckets are multiples of this many pixels.", least=8, most=MOST_SIDE, multiple=LATENT_PIXELS

@@ -34,7 +34,7 @@ from .clip_files import ClipFile, ClipFileError
 from .data_settings import DataSettings
 from .frame_source import FrameSource, content_files, open_clip
 from .framing import Framing, draw_framing, frame_size, framed, most_pixels
-from .latent_clip import JoinedClips, LatentClip, sound_clip
+from .latent_clip import JoinedClips, LatentClip, SourceClip, sound_clip
 from .shot_cuts import shots_of
 from .sub_clips import SubClip, UnfitClipError, draw_within_shots
 
@@ -108,6 +108,11 @@ class FolderClips(JoinedClips):
         self.clips, self.empty_text, self.skipped = tuple(clips), empty_text, tuple(skipped)
         super().__init__(self.clips)
         self.groups = (len(self),)
+
+    @property
+    def sources(self) -> tuple[SourceClip, ...]:
+        """The clips that the items are sub-clips of, in their order."""
+        return tuple(SourceClip(len(clip), any(clip.fps)) for clip in self.clips)
 
     @property
     def content(self) -> str:

@@ -51,6 +51,14 @@ def sound_clip(latents: Tensor, fps: float, text: Tensor, caption: str) -> Laten
     return LatentClip(latents, float(fps), text, caption)
 
 
+@dataclass(frozen=True)
+class SourceClip:
+    """A clip of the user's: so many ``items`` of a set, side by side, are its sub-clips.  ``moves``: it is no still."""
+
+    items: int
+    moves: bool
+
+
 class ClipSet(Protocol):
     """Clips by number.  ``groups``: how many clips lie together on disk, group after group.
 
@@ -71,13 +79,20 @@ class ClipSet(Protocol):
 class TrainingClips:
     """What a run learns from, what it is validated on, and the embedding of the empty caption, ``n d``.
 
-    ``taught``: the last group of ``train`` is what a teacher has sampled.
+    ``taught``: the last group of ``train`` is what a teacher has sampled.  ``sources``: how many clips the items of
+    ``train`` are sub-clips of, 0 where each is a clip of its own.
     """
 
     train: ClipSet
     held_out: tuple[LatentClip, ...]
     empty_text: Tensor
     taught: bool = False
+    sources: int = 0
+
+    @property
+    def clip_count(self) -> int:
+        """How many clips are learnt from, however many sub-clips are taken from each."""
+        return self.sources or len(self.train)
 
     @property
     def held_out_content(self) -> str:

@@ -1,17 +1,24 @@
 """From a folder of clips, or shards, to what a run learns from and what is held out of it."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, chain
 from pathlib import Path
+
+from torch import Tensor
 
 from ...whole_file import OutputError, check_writable
 from ..step_plan import seed_from
+from .cache_files import hash_of
 from .clip_files import ClipFile, find_clips
 from .data_settings import LATENT_PIXELS, DataSettings
 from .frame_source import size_of
 from .latent_cache import CONTENTS, Encoders, build_cache
-from .latent_clip import ClipSet, LatentClip, TrainingClips
+from .latent_clip import LOOKED_AT, ClipSet, LatentClip, SourceClip, TrainingClips
 from .shards import ShardClips
 
 logger = logging.getLogger(__name__)
@@ -20,24 +27,41 @@ logger = logging.getLogger(__name__)
 HELD_OUT_OF = 5
 # Pixels to a side of the coarsest features of the image model.
 SIZE_STEP = 64
+# Settings of clips that encoded clips show.
+SEEN = ("frames", "width", "height")
+UNTOLD = (
+    "%s does not tell which of its items are of one clip, as shards of earlier versions do not: what is held out may "
+    "be a part of a clip that is trained on. Shards that are written anew tell it."
+)
+HELD_OUT = "%d of %d clips are held out, for the validation loss"
+TOO_FEW = "too few clips to hold one out: the validation loss is that of the training clips"
 
 
 @dataclass(frozen=True)
 class Part:
-    """The first clips of a set."""
+    """Some clips of a set: those of the places in ``items``, which ascend."""
 
     whole: ClipSet
-    groups: tuple[int, ...]
+    items: tuple[int, ...]
+
+    @cached_property
+    def groups(self) -> tuple[int, ...]:
+        """As they lie together in the whole."""
+        ends = list(accumulate(self.whole.groups))
+        counted = Counter(bisect_right(ends, item) for item in self.items)
+        return tuple(counted[group] for group in sorted(counted))
 
     def __len__(self) -> int:
-        return sum(self.groups)
+        return len(self.items)
 
     def __getitem__(self, item: int) -> LatentClip:
-        return self.whole[item]
+        return self.whole[self.items[item]]
 
     @property
     def content(self) -> str:
-        return f"the first {len(self)} of {self.whole.content}"
+        first = self.items == tuple(range(len(self)))
+        which = f"the first {len(self)}" if first else f"{len(self)} ({hash_of(*map(str, self.items))})"
+        return f"{which} of {self.whole.content}"
 
 
 def clips_of_folder(
@@ -49,7 +73,7 @@ def clips_of_folder(
     fingerprint: str,
     progress: Callable[[int, int, str], None],
 ) -> TrainingClips:
-    """Encodes what is not in the cache yet, and holds out up to ``validation_clips`` clips.
+    """Encodes what is not in the cache yet, and holds out up to ``validation_clips`` clips, none of them a still.
 
     With too few clips to hold any out, or none that can be used, the validation loss is that of the training clips.
     Raises ValueError when no clip can be used to train on, or nothing can be written into the cache.  ``progress`` as
@@ -57,19 +81,22 @@ def clips_of_folder(
     """
     found = find_clips(folder)
     check_writable(cache / CONTENTS)  # before the encoders are loaded
-    held, kept = held_out(found, min(validation_clips, len(found) // HELD_OUT_OF))
-    train = build_cache(kept, data, cache, fingerprint, encoders, progress)
+    wanted = [clip for clip in found if data.stills or clip.kind != "still"]
+    held, kept = held_out(wanted, min(validation_clips, len(moving(wanted)) // HELD_OUT_OF))
+    train = build_cache(kept or found, data, cache, fingerprint, encoders, progress)
     apart = train
-    if not held:
-        logger.info("too few clips to hold one out: the validation loss is that of the training clips")
-    else:
+    if validation_clips and not held:
+        logger.info(TOO_FEW)
+    elif held:
+        logger.info(HELD_OUT, len(held), len(wanted))
         try:
             apart = build_cache(held, data, cache, fingerprint, encoders, progress)
         except OutputError:
             raise
         except ValueError as error:
             logger.warning("%s They were to be held out: the validation loss is that of the training clips.", error)
-    return TrainingClips(train, spread(apart, max(1, validation_clips)), train.empty_text)
+    shown = looked_at(apart, apart.sources, max(1, validation_clips))
+    return TrainingClips(train, shown, train.empty_text, sources=len(train.clips))
 
 
 def fitting_size(folder: Path, most: int) -> tuple[int, Path | None]:
@@ -78,8 +105,7 @@ def fitting_size(folder: Path, most: int) -> tuple[int, Path | None]:
     Stills decide only where there are no clips.  Raises ValueError when there is no clip.
     """
     found = find_clips(folder, quietly=True)
-    moving = [clip for clip in found if clip.kind != "still"] or found
-    sides = [(min(size), clip.path) for clip in moving if (size := size_of(clip)) is not None]
+    sides = [(min(size), clip.path) for clip in moving(found) if (size := size_of(clip)) is not None]
     side, path = min(sides, default=(most, folder), key=lambda row: row[0])
     # As a whole number of the model's coarsest cells, where there is room for one.
     fitting = side // SIZE_STEP * SIZE_STEP or max(LATENT_PIXELS, side // LATENT_PIXELS * LATENT_PIXELS)
@@ -87,23 +113,99 @@ def fitting_size(folder: Path, most: int) -> tuple[int, Path | None]:
 
 
 def clips_of_shards(folder: Path, validation_clips: int) -> TrainingClips:
-    """The last clips of the last shard are held out; of too few none, and the training clips are looked at instead."""
+    """The last clips that move are held out; of too few none, and the training clips are looked at instead.
+
+    Where the shards do not tell which items are sub-clips of one clip, the last items of the last shard are held out.
+    """
     shards = ShardClips(folder)
+    if shards.sources:
+        places = moving_places(shards.sources)
+        first = len(places) - min(validation_clips, len(places) // HELD_OUT_OF)
+        return set_apart(shards, shards.sources, places[first:], validation_clips, shards.empty_text)
+    logger.warning(UNTOLD, folder)
     count = min(validation_clips, len(shards) // HELD_OUT_OF, shards.groups[-1])
     if not count:
         return TrainingClips(shards, spread(shards, validation_clips), shards.empty_text)
-    groups = tuple(size for size in (*shards.groups[:-1], shards.groups[-1] - count) if size)
-    apart = tuple(shards[item] for item in range(len(shards) - count, len(shards)))
-    return TrainingClips(Part(shards, groups), apart, shards.empty_text)
+    first = len(shards) - count
+    apart = tuple(shards[item] for item in range(first, len(shards)))
+    return TrainingClips(Part(shards, tuple(range(first))), apart, shards.empty_text)
+
+
+def settings_of_shards(folder: Path, asked: DataSettings, chosen: Collection[str]) -> DataSettings:
+    """The settings of clips that were written into shards; of shards that do not tell them, what their clips show.
+
+    Raises ValueError for one that was ``chosen`` otherwise: the clips are encoded already.  The seed is the run's own.
+    """
+    shards = ShardClips(folder)
+    theirs = replace(shards.settings or seen_in(shards), seed=asked.seed)
+    for name in sorted(chosen):
+        found, wanted = getattr(asked, name), getattr(theirs, name)
+        if found != wanted:
+            known = f", with {wanted!r}" if shards.settings or name in SEEN else ""
+            raise ValueError(
+                f"{name} is {found!r}, but the clips in {folder} are encoded already{known}: leave it out, or write "
+                "the shards anew with it."
+            )
+    return theirs
+
+
+def seen_in(clips: ClipSet) -> DataSettings:
+    """Frames and size of the first clip that moves, among the first ones."""
+    first = (clips[item] for item in range(min(len(clips), LOOKED_AT)))
+    frames, _, height, width = next((one for one in first if len(one.latents) > 1), clips[0]).latents.shape
+    return DataSettings(frames=frames, width=width * LATENT_PIXELS, height=height * LATENT_PIXELS)
 
 
 def held_out(clips: list[ClipFile], count: int) -> tuple[list[ClipFile], list[ClipFile]]:
-    """``count`` clips that chance picks by their names, and the others; the same at every start."""
-    picked = sorted(clips, key=lambda clip: seed_from("held out", clip.path.name))[:count]
+    """``count`` clips that chance picks by their names, no stills, and the others; the same at every start."""
+    picked = sorted(moving(clips), key=lambda clip: seed_from("held out", clip.path.name))[:count]
     return [clip for clip in clips if clip in picked], [clip for clip in clips if clip not in picked]
+
+
+def set_apart(
+    clips: ClipSet,
+    sources: Sequence[SourceClip],
+    held: Collection[int],
+    validation_clips: int,
+    empty_text: Tensor,
+) -> TrainingClips:
+    """Holds out the source clips at some places, whole; where there are none, the training clips are looked at."""
+    if not held:
+        logger.info(TOO_FEW)
+        return TrainingClips(clips, looked_at(clips, sources, validation_clips), empty_text, sources=len(sources))
+    logger.info(HELD_OUT, len(held), len(sources))
+    kept = sorted({*range(len(sources))} - {*held})
+    train, apart = (Part(clips, items_of(sources, places)) for places in (kept, held))
+    return TrainingClips(train, spread(apart, validation_clips), empty_text, sources=len(kept))
+
+
+def moving(clips: list[ClipFile]) -> list[ClipFile]:
+    """Those that are no stills; all of them where there are no others."""
+    return [clip for clip in clips if clip.kind != "still"] or clips
+
+
+def looked_at(clips: ClipSet, sources: Sequence[SourceClip], count: int) -> tuple[LatentClip, ...]:
+    """That many items, evenly from those of clips that move; of all where none does."""
+    return spread(Part(clips, items_of(sources, moving_places(sources))), count)
+
+
+def moving_places(sources: Sequence[SourceClip]) -> list[int]:
+    """The places of clips that move; of all where none does."""
+    return [place for place, clip in enumerate(sources) if clip.moves] or list(range(len(sources)))
+
+
+def items_of(sources: Sequence[SourceClip], places: Collection[int]) -> tuple[int, ...]:
+    """The items of the clips at those places, in their order."""
+    starts = [0, *accumulate(clip.items for clip in sources)]
+    return tuple(chain.from_iterable(range(starts[place], starts[place + 1]) for place in sorted(places)))
 
 
 def spread(clips: ClipSet, count: int) -> tuple[LatentClip, ...]:
     """That many clips, evenly from all."""
-    count = min(count, len(clips))
-    return tuple(clips[item * len(clips) // count] for item in range(count))
+    return tuple(clips[item] for item in evenly(len(clips), count))
+
+
+def evenly(whole: int, count: int) -> list[int]:
+    """That many places of a ``whole``, or all where it has fewer, evenly spaced."""
+    count = min(count, whole)
+    return [place * whole // count for place in range(count)]

@@ -2,18 +2,22 @@
 
 A shard is a plain tar file with two members an item, ``KEY.safetensors`` (latents and text) and ``KEY.json`` (frame
 rate, caption and a name for the tensors' values), so any reader of WebDataset reads it.  ``index.json`` names the
-shards and how many items each has, in the form that the wids reader introduced.  Reading needs neither library: an item
-is found by its place in the tar file.
+shards and how many items each has, in the form that the wids reader introduced; it also says which items are sub-clips
+of one clip, and the settings of clips.  Reading needs neither library: an item is found by its place in the tar file.
 """
 
 import io
 import json
 import os
 import tarfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +26,8 @@ from torch import Tensor
 
 from ...whole_file import check_content, check_writable, content_name, made_folder, save_tensors, written_whole
 from .cache_files import CONTENT, contents, hash_of, read_hash, save_json
-from .latent_clip import ClipSet, JoinedClips, LatentClip, sound_clip
+from .data_settings import DataSettings
+from .latent_clip import ClipSet, JoinedClips, LatentClip, SourceClip, sound_clip
 
 INDEX, EMPTY_TEXT = "index.json", "empty_text.safetensors"
 # A place takes some dozen bytes; items are read shard after shard, so that a few tables serve.
@@ -31,8 +36,17 @@ TABLES_KEPT = 8
 LEAST_ITEM_BYTES = 4 * tarfile.BLOCKSIZE
 
 
-def write_shards(clips: ClipSet, folder: Path, empty_text: Tensor, items_per_shard: int = 256) -> Path:
+def write_shards(
+    clips: ClipSet,
+    folder: Path,
+    empty_text: Tensor,
+    items_per_shard: int = 256,
+    sources: Sequence[SourceClip] = (),
+    settings: DataSettings | None = None,
+) -> Path:
     """Writes all items in their order and returns the path of the index, which is written last.
+
+    ``sources``: the clips that the items are sub-clips of; ``settings``: with which those were taken.
 
     Raises ValueError when there are no items, or the folder holds shards already.
     """
@@ -52,10 +66,19 @@ def write_shards(clips: ClipSet, folder: Path, empty_text: Tensor, items_per_sha
                 told = json.dumps({"fps": clip.fps, "caption": clip.caption, "content": content})
                 add_member(tar, f"{place:09d}.safetensors", save(tensors))
                 add_member(tar, f"{place:09d}.json", told.encode())
-        shards.append({"url": name, "nsamples": len(places), "content": read_hash(folder / name)})
+        row = {"url": name, "nsamples": len(places), "content": read_hash(folder / name)}
+        shards.append(row | ({"clips": clips_within(sources, places)} if sources else {}))
     save_tensors(folder / EMPTY_TEXT, {"text": empty_text}, contents({"text": empty_text}))
-    save_json(folder / INDEX, {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards})
+    told = {"settings": asdict(settings)} if settings else {}
+    save_json(folder / INDEX, {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards} | told)
     return folder / INDEX
+
+
+def clips_within(sources: Sequence[SourceClip], items: range) -> list[tuple[int, int, bool]]:
+    """The clips of items that lie side by side: the place of each, how many of the items are its, and ``moves``."""
+    ends = list(accumulate(clip.items for clip in sources))
+    counted = Counter(bisect_right(ends, item) for item in items)
+    return [(place, counted[place], sources[place].moves) for place in sorted(counted)]
 
 
 def check_new(folder: Path) -> None:
@@ -123,6 +146,9 @@ class Shard:
 class ShardClips(JoinedClips):
     """A ClipSet over shards; ``groups`` are the items of each shard, ``content`` is what the index says of theirs.
 
+    ``sources`` are the clips that the items are sub-clips of, ``settings`` those of clips; an index of an earlier
+    version, or of other tools, tells neither: they are empty and None then.
+
     Takes the index, or its folder.  The index may name shards on other disks by their full paths.  Raises ValueError
     when the index or a shard is missing, damaged or of another kind.
     """
@@ -135,10 +161,12 @@ class ShardClips(JoinedClips):
         self.tables = lru_cache(TABLES_KEPT)(read_table)
         channels = self.empty_text.shape[1]
         super().__init__([Shard(*shard, channels, self.tables) for shard in zip(paths, self.groups, strict=True)])
-        rows = json.loads(index.read_text(encoding="utf-8"))["shardlist"]
+        told = json.loads(index.read_text(encoding="utf-8"))
+        rows = told["shardlist"]
+        self.sources, self.settings = read_sources(index, rows), read_settings(index, told)
         # An index of other tools may not tell contents; all shards would have to be read for them.
-        told = [str(row.get("content") or path.stat().st_size) for row, path in zip(rows, paths, strict=True)]
-        self.content = hash_of(*told, *map(str, self.groups))
+        contents = [str(row.get("content") or path.stat().st_size) for row, path in zip(rows, paths, strict=True)]
+        self.content = hash_of(*contents, *map(str, self.groups))
 
 
 def read_empty_text(path: Path) -> Tensor:
@@ -176,6 +204,36 @@ def read_index(index: Path) -> tuple[tuple[Path, ...], tuple[int, ...]]:
                 "which find no room in it."
             )
     return shards, groups
+
+
+def read_sources(index: Path, rows: list[dict[str, Any]]) -> tuple[SourceClip, ...]:
+    """The clips that the items are sub-clips of, of which one may lie in two shards; none where a row does not tell."""
+    if not all("clips" in row for row in rows):
+        return ()
+    found: list[tuple[int, int, bool]] = []
+    try:
+        for row in rows:
+            if sum(items for _, items, _ in row["clips"]) != row["nsamples"]:
+                raise ValueError(f"clips of {row['url']} are not those of its {row['nsamples']} items")
+            for first, (place, items, moves) in enumerate(row["clips"]):
+                if type(items) is not int or items < 1:
+                    raise ValueError(f"a clip of {row['url']} has {items!r:.80} items")
+                goes_on = first == 0 and found and found[-1][0] == place
+                before = found.pop()[1] if goes_on else 0
+                found.append((place, before + items, bool(moves)))
+    except UNREADABLE as error:
+        raise ValueError(f"{index} is damaged ({error!r}). Write the shards anew.") from error
+    return tuple(SourceClip(items, moves) for _, items, moves in found)
+
+
+def read_settings(index: Path, told: dict[str, Any]) -> DataSettings | None:
+    """The settings of clips with which shards were written, where the index tells them."""
+    try:
+        return DataSettings(**told["settings"]) if "settings" in told else None
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{index} tells settings of clips that cannot be ({error!r}). Write the shards anew."
+        ) from error
 
 
 def read_table(shard: Path, items: int) -> list[Place]:

@@ -20,7 +20,7 @@ from .cache_files import contents, hash_of, read_rates, read_tensor
 from .data_settings import LATENT_PIXELS, DataSettings
 from .latent_cache import LOWER, MADE_OF, STORED, CachedClip, Encoders, FolderClips, LatentCache
 from .latent_clip import JoinedSets, TrainingClips
-from .prepare import HELD_OUT_OF, spread
+from .prepare import HELD_OUT_OF, TOO_FEW, evenly, spread
 
 logger = logging.getLogger(__name__)
 
@@ -125,15 +125,15 @@ def with_teacher(own: TrainingClips | None, sampled: FolderClips, validation_cli
     Of the user's own the held-out ones are looked at; else some of the teacher's are held out, spread evenly.
     """
     if own is not None:
-        return TrainingClips(JoinedSets((own.train, sampled)), own.held_out, own.empty_text, taught=True)
+        both = own.clip_count + len(sampled)
+        return TrainingClips(JoinedSets((own.train, sampled)), own.held_out, own.empty_text, taught=True, sources=both)
     count = len(sampled.clips)
-    held = min(validation_clips, count // HELD_OUT_OF)
-    places = {place * count // held for place in range(held)}
+    places = evenly(count, min(validation_clips, count // HELD_OUT_OF))
     if not places:
-        logger.info("too few clips to hold one out: the validation loss is that of the training clips")
+        logger.info(TOO_FEW)
         return TrainingClips(sampled, spread(sampled, validation_clips), sampled.empty_text, taught=True)
     kept = FolderClips([clip for place, clip in enumerate(sampled.clips) if place not in places], sampled.empty_text)
-    apart = tuple(sampled.clips[place][0] for place in sorted(places))
+    apart = tuple(sampled.clips[place][0] for place in places)
     return TrainingClips(kept, apart, sampled.empty_text, taught=True)
 
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load
 
 from magicvideo.adaptor_unet.training.data import shards as shards_module
-from magicvideo.adaptor_unet.training.data.latent_clip import ClipSet, LatentClip
+from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
+from magicvideo.adaptor_unet.training.data.latent_clip import ClipSet, LatentClip, SourceClip
 from magicvideo.adaptor_unet.training.data.shards import ShardClips, write_shards
 
 
@@ -190,6 +191,38 @@ def test_an_index_without_items_or_shards_is_refused(folder: Path) -> None:
         (folder / "index.json").write_text(json.dumps({"shardlist": rows}))
         with pytest.raises(ValueError, match="names a shard without items, or none at all"):
             ShardClips(folder)
+
+
+SOURCES = (SourceClip(3, True), SourceClip(1, False), SourceClip(6, True))
+
+
+def test_the_index_tells_which_items_are_of_one_clip_and_the_settings_of_clips(tmp_path: Path) -> None:
+    settings = DataSettings(frames=4, caption_prefix="파도,")
+    write_shards(Made(10), tmp_path, EMPTY, 4, SOURCES, settings)
+    rows = json.loads((tmp_path / "index.json").read_text())["shardlist"]
+    assert [row["clips"] for row in rows] == [[[0, 3, True], [1, 1, False]], [[2, 4, True]], [[2, 2, True]]]
+    clips = ShardClips(tmp_path)
+    assert clips.sources == SOURCES and clips.settings == settings
+    assert same(clips, Made(10))
+
+
+@pytest.mark.parametrize("clips", [3, [[0, 4, True]], [[0, -1, True], [1, 4, True]], [[0]], [[0, "3", True]]])
+def test_an_index_whose_clips_are_not_those_of_its_items_is_refused(tmp_path: Path, clips: object) -> None:
+    write_shards(Made(3), tmp_path, EMPTY, 4, (SourceClip(3, True),))
+    index = json.loads((tmp_path / "index.json").read_text())
+    index["shardlist"][0]["clips"] = clips
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"index.json is damaged .* Write the shards anew"):
+        ShardClips(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [3, {"frames": "x"}, {"another": 1}])
+def test_an_index_with_settings_that_cannot_be_is_refused(tmp_path: Path, settings: object) -> None:
+    write_shards(Made(3), tmp_path, EMPTY)
+    index = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps(index | {"settings": settings}))
+    with pytest.raises(ValueError, match=r"settings of clips that cannot be .* Write the shards anew"):
+        ShardClips(tmp_path)
 
 
 def test_missing_shards_are_counted_before_training_begins(folder: Path) -> None:

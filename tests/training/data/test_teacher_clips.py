@@ -117,7 +117,8 @@ def test_of_the_teachers_clips_alone_some_are_held_out(tmp_path: Path) -> None:
 def test_beside_own_clips_those_of_the_teacher_come_last_and_none_is_held_out(tmp_path: Path) -> None:
     own, teachers = toy_data(count=5), sampled(tmp_path, Sampler())
     both = with_teacher(own, teachers, validation_clips=4)
-    assert both.train.groups == (5, 6) and both.held_out == own.held_out
+    assert both.train.groups == (5, 6) and both.held_out == own.held_out and both.clip_count == 11
+    assert with_teacher(replace(own, sources=1), teachers, validation_clips=4).clip_count == 1 + 6
     assert torch.equal(both.train[4].latents, own.train[4].latents)
     assert torch.equal(both.train[5].latents, teachers[0].latents)
     assert own.train.content in both.train.content and teachers.content in both.train.content
