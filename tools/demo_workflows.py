@@ -133,7 +133,7 @@ def train_motion(graph: PageGraph) -> str:
         graph.connect(apply, "fps", follower, "fps")
     graph.set(sampler, seed=1)
     settings = "rank = 16\nsample_every = 50\nvalidate_every = 50\nsample_steps = 10"
-    graph.set(train, name="demo_motion", steps=100, settings=settings)
+    graph.set(train, name="demo_motion", steps=100, learning_rate=1e-4, settings=settings)
     graph.set(caption, value=PROMPT)
     graph.join_groups("Image model", "Your clip and what it shows", "Model and a clip to learn")
     return (
