@@ -1,5 +1,6 @@
 """What a training node says on itself while it works."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -57,4 +58,5 @@ def test_every_phase_stands_on_the_node(said: list[str], tmp_path: Path, monkeyp
         "training",
         "saving",
     ]
-    assert said[-1] == "saving\nLess than a minute for 1 steps."
+    # How long follows from a timed pass, and so from how busy the machine is.
+    assert re.fullmatch(r"saving\n(Less than a minute|About \d+ min) for 1 steps\.", said[-1])

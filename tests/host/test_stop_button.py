@@ -98,14 +98,7 @@ WHILE_TRAINING = {
 }
 
 
-# Every second one on each of the two hosts.
-@pytest.mark.parametrize(
-    "phase",
-    [
-        pytest.param(phase, marks=pytest.mark.on_newest if place % 2 else pytest.mark.on_oldest)
-        for place, phase in enumerate(WHILE_TRAINING)
-    ],
-)
+@pytest.mark.parametrize("phase", WHILE_TRAINING)
 def test_stopped_in_any_phase_a_short_training_is_saved_and_ends_as_if_it_had_not_been(
     phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, torch.Tensor]
 ) -> None:
