@@ -489,11 +489,11 @@ class GaussianFrames:
         place = torch.arange(frames)
         self.covariance = rho ** (place[:, None] - place[None, :]).abs().float()
         self.inner_model, self.model_patcher, self.cfg, self.shown = model.model, model, 1.0, {}
+        self.conds = {"positive": [{"uuid": "one"}]}
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: dict, seed: int | None = None) -> Tensor:
-        options = {"uuid": "one"}
-        frames = model_options["transformer_options"][OPTION]
-        return frames.denoise(self.denoised, self.inner_model, [[options]], x, sigma, model_options)[0]
+        frames, conds = model_options["transformer_options"][OPTION], list(self.conds.values())
+        return frames.denoise(self.denoised, self.inner_model, conds, x, sigma, model_options)[0]
 
     def denoised(self, model: object, conds: list, x: Tensor, sigma: Tensor, options: dict) -> list[Tensor]:
         frames, places = options["transformer_options"][OPTION], options["transformer_options"]["context_window"]
