@@ -69,5 +69,8 @@ def test_text_to_video_leaves_a_playable_file_with_its_graph(
         assert float(stream.average_rate) == fps
         assert pictures[0].shape == (height, width, 3)
         assert pictures[0].std() > 0
-        assert json.loads(container.metadata["prompt"]) == prompt
+        found = json.loads(container.metadata["prompt"])
+        for node in found.values():
+            node.pop("is_changed", None)  # ComfyUI notes there what loaders say of their files
+        assert found == prompt
         assert "workflow" in container.metadata
