@@ -13,7 +13,7 @@ from ..checkpoint import load, save
 from ..file_names import why_no_name
 from ..motion_lora import load_motion_lora, with_motion_lora
 from ..motion_module_file import load_motion_module
-from ..whole_file import made_folder, writing
+from ..whole_file import made_folder, state_of_file, writing
 from .hosted import hosted, hosted_motion_module
 
 FOLDER = "magicvideo"
@@ -53,10 +53,7 @@ def file_state(kind: str, name: str) -> str:
     The host keeps what a node gave for as long as its inputs are the same, and a name stays while training goes on.
     """
     path = folder_paths.get_full_path(kind, name)
-    if path is None:
-        return ""
-    found = Path(path).stat()
-    return f"{found.st_mtime_ns} {found.st_size}"
+    return "" if path is None else str(state_of_file(Path(path)))
 
 
 def motion_module_names() -> list[str]:

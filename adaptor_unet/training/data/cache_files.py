@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...whole_file import check_content, content_name, written_whole
+from ...whole_file import check_content, content_name, state_of_file, written_whole
 from .clip_files import ClipFileError, folders, in_order
 
 BYTES_AT_ONCE = 2**20
@@ -125,9 +125,7 @@ class ContentHashes:
     def _of_file(self, path: Path) -> str:
         name = str(path.absolute())
         try:
-            state = path.stat()
-            # The last one tells of a change that keeps size and time, as a copy with its old times does.
-            seen = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+            seen = [*state_of_file(path)]
             known = self._known.get(name)
             if not isinstance(known, list) or known[:-1] != seen or type(known[-1]) is not str:
                 known = self._known[name] = [*seen, read_hash(path)]
@@ -143,7 +141,7 @@ def folder_state(folder: Path) -> str:
     Raises OSError when it cannot be looked at.
     """
     found = [path for inner in folders(folder, set()) for path in in_order(inner) if path.is_file()]
-    return hash_of(*(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in found))
+    return hash_of(*(f"{path} {state_of_file(path)}" for path in found))
 
 
 def read_hash(path: Path) -> str:

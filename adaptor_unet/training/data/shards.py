@@ -156,13 +156,12 @@ class ShardClips(JoinedClips):
     def __init__(self, index: Path) -> None:
         index = Path(index)
         index = index / INDEX if os.path.isdir(index) else index
-        paths, self.groups = read_index(index)
+        told, paths, self.groups = read_index(index)
+        rows = told["shardlist"]
         self.empty_text = read_empty_text(index.parent / EMPTY_TEXT)
         self.tables = lru_cache(TABLES_KEPT)(read_table)
         channels = self.empty_text.shape[1]
         super().__init__([Shard(*shard, channels, self.tables) for shard in zip(paths, self.groups, strict=True)])
-        told = json.loads(index.read_text(encoding="utf-8"))
-        rows = told["shardlist"]
         self.sources, self.settings = read_sources(index, rows), read_settings(index, told)
         # An index of other tools may not tell contents; all shards would have to be read for them.
         contents = [str(row.get("content") or path.stat().st_size) for row, path in zip(rows, paths, strict=True)]
@@ -182,10 +181,11 @@ def read_empty_text(path: Path) -> Tensor:
         raise ValueError(f"{path} is damaged ({error!r}). Write the shards anew.") from error
 
 
-def read_index(index: Path) -> tuple[tuple[Path, ...], tuple[int, ...]]:
-    """The shards' paths and how many items each has."""
+def read_index(index: Path) -> tuple[dict[str, Any], tuple[Path, ...], tuple[int, ...]]:
+    """All that an index tells, the shards' paths and how many items each has."""
     try:
-        rows = json.loads(index.read_text(encoding="utf-8"))["shardlist"]
+        told = json.loads(index.read_text(encoding="utf-8"))
+        rows = told["shardlist"]
         shards = tuple(index.parent / str(row["url"]) for row in rows)
         groups = tuple(row["nsamples"] for row in rows)
     except UNREADABLE as error:
@@ -203,7 +203,7 @@ def read_index(index: Path) -> tuple[tuple[Path, ...], tuple[int, ...]]:
                 f"{shard} is damaged or holds something else than clips: {index.name} says that there are {count:.3g}, "
                 "which find no room in it."
             )
-    return shards, groups
+    return told, shards, groups
 
 
 def read_sources(index: Path, rows: list[dict[str, Any]]) -> tuple[SourceClip, ...]:
