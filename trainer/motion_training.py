@@ -140,7 +140,7 @@ class MotionTraining:
         if resume and not resumed:
             logger.info("Nothing to resume in %s: a new run begins.", output.folder)
         if not settings.learning_rate and accelerator.is_main_process:
-            logger.info("learning_rate 0 chooses %g here (clips: %d).", self.rate, clips.clip_count)
+            logger.info("learning_rate 0 chooses %g here (clips: %d).", self.run.rate, clips.clip_count)
         self.watchers = tuple(watchers(self.run.state.step))
         self.run.watcher = Watchers(self.watchers)
 
@@ -152,11 +152,6 @@ class MotionTraining:
         """What the optimiser changes, on that device."""
         self.network.to(device, torch.float32)
         return Trainables(self.network, self.denoiser.unet, self.settings)
-
-    @property
-    def rate(self) -> float:
-        """The highest learning rate: the one asked for, or the one that is chosen for so many clips."""
-        return self.trainables.rate(self.clips.clip_count)
 
     def train(self) -> bool:
         """Trains to the last step; False when a watcher stopped it before.  Either way all is saved."""
@@ -197,7 +192,7 @@ class MotionTraining:
     def write(self, told: dict[str, str], step: int, final: bool) -> None:
         """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
         rate = {FPS: f"{self.usual_fps:g}"}
-        common = common_keys(self.settings, step, self.network.config.base, self.rate)
+        common = common_keys(self.settings, step, self.network.config.base, self.run.rate)
         save(self.network, self.output.adaptor, told | rate | common, overwrite=True)
         if isinstance(self.trainables.base, BaseLora):
             tensors = self.trainables.base.for_loaders()

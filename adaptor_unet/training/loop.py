@@ -84,7 +84,8 @@ class TrainingRun:
         self.examples = Examples(
             self.clips, settings, self.shares, len(self.denoiser.sigmas), self.trainables.shared_noise
         )
-        self.optimiser = self.trainables.optimiser(self.trainables.rate(self.clips.clip_count))
+        self.rate = self.trainables.rate(self.clips.clip_count)  # the highest one
+        self.optimiser = self.trainables.optimiser(self.rate)
         self.averages = MovingAverage(self.trainables.parameters, settings.ema, settings.offload_averages)
         run_identity = identity_of(settings, self.trainables.identity, self.clips, self.shares) | self.run_identity
         self.state = RunState(self.trainables.parameters, self.averages, self.optimiser, run_identity)
