@@ -72,6 +72,7 @@ SAMPLERS = [
 ]
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_frames_to_come_change_nothing(moving: ModelPatcher, sample: Sampler, sampler: str) -> None:
     noise = noise_for(5)
@@ -81,6 +82,7 @@ def test_frames_to_come_change_nothing(moving: ModelPatcher, sample: Sampler, sa
         assert torch.equal(short, long[:frames]), frames
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize(
     ("sampler", "chunk"),
     [
@@ -377,6 +379,7 @@ def test_a_motion_of_a_part_of_sampling_sees_the_frames_before(
     assert relative(two[1:], one[1:]) > CLOSE
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("way", [cross_frame, last_frames, features, latents, untrained])
 def test_other_effects_take_the_finished_frames_for_reference(moving: ModelPatcher, sample: Sampler, way: Way) -> None:
     both, noise = way(moving), noise_for(4)

@@ -35,6 +35,7 @@ def split_conditionings(monkeypatch: pytest.MonkeyPatch, model: ModelPatcher) ->
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30)
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize(
     ("frames", "sampler", "cfg"),
     [
@@ -56,6 +57,7 @@ def test_chunks_of_any_size_equal_the_whole_batch(
         assert relative(sample(with_causal_windows(bound, chunk), frames, cfg, sampler=sampler), whole) <= CLOSE, chunk
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("way", [moved, cross_frame, last_frames, features])
 def test_without_the_past_chunks_would_differ(
     adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch, way: Way

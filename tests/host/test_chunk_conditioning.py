@@ -27,6 +27,7 @@ def pictures(*shape: int, seed: int = 4) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("prompts", [1, 3, FRAMES, FRAMES + 2])
 @pytest.mark.parametrize("frames_per_clip", [0, 5])
 def test_a_prompt_a_frame_reaches_its_frame_in_every_chunk(

@@ -52,6 +52,7 @@ RULES = {
 }
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("rule", list(RULES))
 @pytest.mark.parametrize(("where", "blocks"), [("all", BLOCKS), ("middle and decoder", BLOCKS[2:])])
 def test_frames_read_the_tokens_of_the_chosen_frames_at_the_chosen_places(

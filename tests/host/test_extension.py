@@ -47,6 +47,7 @@ SAMPLERS = [
 ]
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_given_frames_come_out_bit_for_bit_and_new_ones_are_made(
@@ -104,6 +105,7 @@ def test_several_clips_are_extended_each_by_itself(model: ModelPatcher, sample: 
         assert relative(out["samples"][7 * clip : 7 * clip + 7], single) <= 1e-4
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
 def test_4_frames_to_12_in_one_go_or_in_two_begin_alike(

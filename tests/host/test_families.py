@@ -62,6 +62,7 @@ def test_a_model_is_known_by_its_family(model: ModelPatcher, family: str) -> Non
     assert family_of(model) == family.split(" for ")[0]
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("way", [moved, untrained])
 def test_strength_zero_is_the_image_model_and_strength_one_is_not(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way
@@ -76,6 +77,7 @@ def test_an_untrained_adaptor_changes_nothing(model: ModelPatcher, sample: Sampl
     assert torch.equal(sample(bind(model, fresh_adaptor(model)), FRAMES), sample(model, FRAMES))
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("way", [moved, *UNTRAINED])
 def test_later_noise_leaves_earlier_frames_bit_for_bit(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way
@@ -87,6 +89,7 @@ def test_later_noise_leaves_earlier_frames_bit_for_bit(
     assert not torch.equal(before[3:], after[3:])
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("way", [moved, features])
 def test_chunks_equal_the_whole(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way) -> None:
     bound = way(model, adaptor)

@@ -193,6 +193,7 @@ def test_a_latent_noise_mask_keeps_what_it_covers(model: ModelPatcher, adaptor: 
 WINDOWS = ["standard_static", "standard_uniform", "looped_uniform", "batched"]
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("schedule", WINDOWS)
 @pytest.mark.parametrize("order", ["windows last", "windows first"])
 def test_the_stock_context_windows_run_with_every_frame_in_its_place(

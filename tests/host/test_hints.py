@@ -87,6 +87,7 @@ def test_a_controlled_clip_in_chunks_equals_the_whole(kind: str, sample: Sampler
     assert relative(whole, sample(model, 8, **first_again)) > 3 * CLOSE, "which hint it is should show"
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("order", ["windows last", "windows first"])
 @pytest.mark.parametrize("overlap", [0, 1])
 def test_the_stock_windows_get_the_hints_of_their_frames(
@@ -139,6 +140,7 @@ def test_without_this_pack_the_stock_windows_all_get_the_first_hints(sample: Sam
     assert frames_seen(seen, 12) == [numbers(0, 4)] * 3
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize(
     ("hints", "expected"),
@@ -168,6 +170,7 @@ def test_twice_as_many_hints_as_frames_are_not_shared_out_to_both_parts(sample: 
     assert frames_seen(seen, 4) == [numbers(0, 4)]
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("windowed", [False, True])
 @pytest.mark.parametrize(("hints", "second_clip"), [(6, numbers(0, 6)), (4, [0, 1, 2, 3, 3, 3]), (12, numbers(6, 12))])
 def test_hints_for_one_clip_are_for_every_clip(

@@ -17,6 +17,7 @@ from magicvideo.adaptor_unet.host.motion_effect import bind
 each_way = pytest.mark.parametrize("way", [moved, untrained])
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("frames", [1, 2, 5, 6, 7, 13])
 def test_an_untrained_adaptor_leaves_a_batch_of_any_length_bit_for_bit(
     model: ModelPatcher, sample: Sampler, frames: int
@@ -25,6 +26,7 @@ def test_an_untrained_adaptor_leaves_a_batch_of_any_length_bit_for_bit(
     assert torch.equal(sample(untrained, frames), sample(model, frames))
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("rank", [0, 8])
 @pytest.mark.parametrize("init", ["spatial", "random"])
 def test_an_untrained_adaptor_of_any_kind_changes_nothing(
@@ -119,6 +121,7 @@ class OutOfMemoryError(RuntimeError):
     pass
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("failure", [OutOfMemoryError, comfy.model_management.InterruptProcessingException])
 @pytest.mark.parametrize(("where", "way"), [("callback", moved), ("unet", moved), ("unet", untrained)])
 def test_a_stop_in_the_middle_leaves_everything_as_in_a_fresh_process(

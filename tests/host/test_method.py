@@ -22,6 +22,7 @@ def relative(x: torch.Tensor, y: torch.Tensor) -> float:
     return float((x - y).abs().max() / y.abs().max())
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("cfg", [1.0, 7.0])
 @pytest.mark.parametrize("changed_from", [1, 3, 5, 7])
 def test_later_noise_leaves_earlier_frames_bit_for_bit(

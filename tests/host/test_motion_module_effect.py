@@ -63,6 +63,7 @@ class StoppedError(Exception):
     pass
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("variant", ["v1", "v2"])
 @pytest.mark.parametrize("fails", [False, True], ids=["to its end", "interrupted"])
 def test_it_shows_and_leaves_the_base_clean(
@@ -144,6 +145,7 @@ def test_two_motion_modules_on_one_model(model: ModelPatcher, sample: Sampler) -
     assert sample(again, 4).isfinite().all()
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("other", [moved, cross_frame, features, latents])
 def test_it_acts_beside_the_packs_other_effects_in_either_order(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, other: object

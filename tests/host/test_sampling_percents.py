@@ -27,6 +27,7 @@ def with_other_sampling(model: ModelPatcher) -> ModelPatcher:
     return changed
 
 
+@pytest.mark.take_turns
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_node_for_model_sampling_may_stand_before_or_behind(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, kind: str

@@ -77,6 +77,7 @@ def training(
     )
 
 
+@pytest.mark.take_turns
 @pytest.mark.usefixtures("either_layers")
 @pytest.mark.parametrize("precision", ["whole", "halves"])
 def test_the_private_unet_computes_what_the_bound_model_computes(precision: str) -> None:
