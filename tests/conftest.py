@@ -23,7 +23,7 @@ def turn_of(item: pytest.Function) -> str:
     marks = list(item.iter_markers("parametrize"))
     given = {name for mark in marks for name in ([mark.args[0]] if isinstance(mark.args[0], str) else mark.args[0])}
     # pytest numbers a test's cases through, and beside that the values of each fixture.
-    number = next(place for name, place in item.callspec.indices.items() if name in given)
+    number = next((place for name, place in item.callspec.indices.items() if name in given), 0)
     lengths = [len(mark.args[1]) for mark in marks]
     of_marks = np.unravel_index(number % math.prod(lengths), lengths)
     of_fixtures = [place for name, place in item.callspec.indices.items() if name not in given]
