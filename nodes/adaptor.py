@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.checkpoint import trained_fps
 from ..adaptor_unet.host.binding import with_effect
+from ..adaptor_unet.host.causal_sampling import MOST_HISTORY_NOISE
 from ..adaptor_unet.host.folders import FOLDER, adaptor_names, file_state, load_adaptor, save_adaptor
 from ..adaptor_unet.host.hosted import fresh_adaptor
 from ..adaptor_unet.host.motion_effect import Motion
@@ -117,7 +118,7 @@ class NewAdaptor(io.ComfyNode):
                 io.Combo.Input(
                     "attention_at",
                     options=list(get_args(AttentionAt)),
-                    default="every_block",
+                    default="first_block",
                     optional=True,
                     tooltip="Where a spatial transformer has several blocks, as in SDXL: temporal attention in every "
                     "one, or in the first, for a much smaller file. For SD1.5 and SD2 both are the same.",
@@ -189,6 +190,17 @@ class ApplyMagicVideo(io.ComfyNode):
                     tooltip="Guidance (cfg) of all frames but a clip's first, in the order frame by frame; 0: the "
                     "sampler's. They follow finished frames and need less: lower it where things move too far. At 1 "
                     "the negative prompt isn't asked, which takes about half the time.",
+                ),
+                io.Float.Input(
+                    "history_noise",
+                    default=0.0,
+                    min=0.0,
+                    max=MOST_HISTORY_NOISE,
+                    step=0.05,
+                    optional=True,
+                    tooltip="History guidance, in the order frame by frame: the negative side sees finished frames "
+                    "under this much noise (sigma), so that guidance leads to what follows from them. Steps get more "
+                    "even, and things go less far: try 0.5. 0: both sides see them alike.",
                 ),
             ],
             outputs=[

@@ -31,6 +31,7 @@ INPUTS = {
         "order",
         "chunk",
         "later_cfg",
+        "history_noise",
     ],
     "MagicVideo_CausalWindows": ["model", "chunk_frames", "offload_past"],
     "MagicVideo_ExpandLatent": ["latent", "frames", "frames_per_clip", "keep_given", "ping_pong"],

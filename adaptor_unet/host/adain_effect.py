@@ -18,8 +18,8 @@ from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for
 from .call_part import CallPart, Options, block_of
-from .causal_sampling import finished_frames
 from .effect import Effect
+from .finished_frames import finished_frames
 from .frame_cache import ONCE, CallCache
 from .held_self_attention import HeldSelfAttention
 from .layout import clip_layout

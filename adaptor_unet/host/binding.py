@@ -18,10 +18,11 @@ from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
 from .call_part import Options
-from .causal_sampling import causal_sampling, finished_frames, with_kept_frames
+from .causal_sampling import causal_sampling, with_kept_frames
 from .causal_windows import CausalWindows, windows_of, with_frame_record
 from .compiled_call import CompiledCalls, uncompiled
 from .effect import Effect
+from .finished_frames import finished_frames
 from .frame_cache import ONCE, MadeOnce
 from .hints import own_hints
 from .layout import check_batch, tell_of_one_frame, window_places

@@ -12,14 +12,12 @@ Axes: n frames of the batch, f frames of a chunk (of all clips), c h w of a late
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor
 from comfy.samplers import CFGGuider
 from einops import rearrange, reduce
@@ -27,24 +25,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..adaptor import CONTEXT_NOISE
-from ..frame_layout import FrameLayout, indices
+from ..frame_layout import indices
 from .call_part import Options
-from .causal_windows import Chunk, chunk_options, denoise_chunk, rows_for, windows_of
-from .frame_cache import OPTION, FrameCache
+from .causal_windows import Chunk, chunk_options, rows_for, windows_of
+from .finished_frames import FinishedFrames
 from .hook_schedules import HookSchedules
 from .versions import full_mask
 
 if TYPE_CHECKING:
     from .effect import Effect
 
-Conditionings = list[list[dict[str, Any]] | None]
-Denoise = Callable[[BaseModel, Conditionings, Tensor, Tensor, Options], list[Tensor]]
-# A conditioning that is limited to a part of sampling is part of what a finished frame is seen with all the same.
-LIMITS = ("timestep_start", "timestep_end")
-
-
-# Of the noise on finished frames: far from the seeds that people give, whose noise the frames begin with.
-CONTEXT_SEED = 0x6D61676963
+# Under this much noise nothing of a frame is left to see.
+MOST_HISTORY_NOISE = 20.0
 
 
 @dataclass(frozen=True)
@@ -52,18 +44,23 @@ class SamplingOrder:
     """``chunk`` frames of each clip at a time.
 
     ``context_noise``: sigma at which finished frames are shown.  ``later_cfg``: guidance of frames that have finished
-    ones before them; 0 for the sampler's own.
+    ones before them; 0 for the sampler's own.  ``history_noise``: sigma at which the negative side is shown finished
+    frames, so that guidance leads to what follows from them (history guidance, Song et al. 2025); 0 for context_noise.
     """
 
     chunk: int = 1
     context_noise: float = CONTEXT_NOISE
     later_cfg: float = 0.0
+    history_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise ValueError(f"chunk of Apply MagicVideo must be 1 or more, found {self.chunk}.")
         if not (math.isfinite(self.later_cfg) and self.later_cfg >= 0):
             raise ValueError(f"later_cfg of Apply MagicVideo must be 0 or more, found {self.later_cfg}.")
+        if not 0 <= self.history_noise <= MOST_HISTORY_NOISE:
+            most, found = MOST_HISTORY_NOISE, self.history_noise
+            raise ValueError(f"history_noise of Apply MagicVideo must lie in 0 to {most:g}, found {found}.")
 
     def chunks(self, frames: int, clip: int) -> Iterator[Chunk]:
         """Of a batch of ``frames`` with clips of ``clip``: the same frames of all clips, side by side."""
@@ -71,81 +68,6 @@ class SamplingOrder:
             end = min(start + self.chunk, clip)
             places = [first + place for first in range(0, frames, clip) for place in range(start, end)]
             yield Chunk(places, frames)
-
-
-class FinishedFrames(FrameCache):
-    """The frames of one sampling: which are finished, and what the network keeps of them for each conditioning.
-
-    ``latents`` are those of all frames as the model sees them, ``n c h w``, right where they are finished; ``chunks``
-    are the finished ones in order, ``present`` the one in the making.
-    """
-
-    def __init__(
-        self, latents: Tensor, clip: int, sigma: Tensor, hooks: HookSchedules, device: torch.device | None = None
-    ) -> None:
-        super().__init__(device)
-        self.keeps = False
-        self.latents, self.clip, self.context_sigma, self.hooks = latents, clip, sigma, hooks
-        self.chunks: list[Chunk] = []
-        self.present: Chunk | None = None
-        self.seen: Counter[tuple[object, int]] = Counter()  # chunks, by conditioning
-
-    def finish(self, chunk: Chunk, latents: Tensor) -> None:
-        """Takes in the frames of a chunk, ``f c h w``; the network is shown them when the next call needs it."""
-        chunk.put(self.latents, latents)
-        self.chunks.append(chunk)
-
-    def first_frames(self, layout: FrameLayout) -> Tensor | None:
-        """For each row of a call, the finished first frame of its clip, ``n c h w``; None while it is in the making."""
-        if not self.chunks:
-            return None
-        clips = range(layout.clip_of[0], layout.clip_of[0] + layout.batch)
-        rows = tuple(clip * self.clip for clip in clips for _ in range(layout.frames))
-        return self.latents[indices(rows, self.latents.device)]
-
-    def denoise(
-        self, denoise: Denoise, model: BaseModel, conds: Conditionings, x_in: Tensor, timestep: Tensor, options: Options
-    ) -> list[Tensor]:
-        """One denoising call for the present chunk, after these conditionings have seen all finished frames."""
-        names = {(entry["uuid"], side) for side, entries in enumerate(conds) for entry in entries or ()}
-        for number in range(min((self.seen[name] for name in names), default=0), len(self.chunks)):
-            unseen = {name for name in names if self.seen[name] <= number}
-            chosen = [
-                entries and [entry for entry in entries if (entry["uuid"], side) in unseen]
-                for side, entries in enumerate(conds)
-            ]
-            self._show(denoise, model, chosen, self.chunks[number], options)
-            self.seen.update(unseen)
-        return denoise_chunk(denoise, model, conds, x_in, timestep, self.present, options, self)
-
-    def clear(self) -> None:
-        super().clear()
-        self.chunks.clear()
-        self.seen.clear()
-
-    def _show(self, denoise: Denoise, model: BaseModel, conds: Conditionings, chunk: Chunk, options: Options) -> None:
-        """Lets the network keep what it makes of a finished chunk."""
-        unlimited = [
-            entries and [{name: x for name, x in entry.items() if name not in LIMITS} for entry in entries]
-            for entries in conds
-        ]
-        latents = chunk.get_tensor(self.latents)
-        sigma = self.context_sigma.expand(len(latents))
-        x = model.model_sampling.noise_scaling(sigma, self._noise(chunk, latents), latents)
-        self.keeps = True
-        try:
-            with self.hooks.at_the_end(model, options):
-                denoise_chunk(denoise, model, unlimited, x, sigma, chunk, options, self)
-        finally:
-            self.keeps = False
-
-    def _noise(self, chunk: Chunk, like: Tensor) -> Tensor:
-        """f c h w: a frame's follows from its place in the clip alone, so that an extended clip has the same."""
-        rows = [
-            torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(CONTEXT_SEED + place % self.clip))
-            for place in chunk.index_list
-        ]
-        return torch.stack(rows).to(like)
 
 
 @dataclass(frozen=True)
@@ -180,10 +102,12 @@ class CausalSampling:
         kept = kept_frames(denoise_mask, len(noise))
         if any(kept) and float(sigmas[0]) >= float(base.model_sampling.sigma_max) * (1 - 1e-5):
             latent_image = emptied(latent_image, denoise_mask)
-        sigma = sigmas.new_tensor(max(self.order.context_noise, float(base.model_sampling.sigma_min)))
+        least, order = float(base.model_sampling.sigma_min), self.order
+        sigma = sigmas.new_tensor(max(order.context_noise, least))
+        negative_sigma = sigmas.new_tensor(max(order.history_noise, least)) if order.history_noise else sigma
         device = torch.device("cpu") if self.offload else None
         hooks = HookSchedules(guider.conds.values(), sigmas)
-        finished = FinishedFrames(latent_image.clone(), self.clip, sigma, hooks, device)
+        finished = FinishedFrames(latent_image.clone(), self.clip, sigma, negative_sigma, hooks, device)
         chunks = list(self.order.chunks(len(noise), self.clip))
         given = [ends_clean and all(kept[place] for place in chunk.index_list) for chunk in chunks]
         samples = latent_image.clone()
@@ -263,8 +187,8 @@ def causal_sampling(effects: Sequence["Effect"], frames: int, model_options: Opt
             "windows out, or set order of Apply MagicVideo to together."
         )
     chunk = min([order.chunk for order in orders] + ([windows.chunk_frames] if windows else []))
-    context_noise, later_cfg = (max(getattr(order, x) for order in orders) for x in ("context_noise", "later_cfg"))
-    order = SamplingOrder(chunk, context_noise, later_cfg)
+    highest = {x: max(getattr(order, x) for order in orders) for x in ("context_noise", "later_cfg", "history_noise")}
+    order = SamplingOrder(chunk, **highest)
     return CausalSampling(order, lengths.pop(), windows is not None and windows.offload)
 
 
@@ -313,12 +237,6 @@ def kept_frames(denoise_mask: Tensor | None, frames: int) -> list[bool]:
         return [False] * frames
     most = reduce(denoise_mask, "n ... -> n", "max").tolist()
     return [most[place % len(most)] == 0 for place in range(frames)]
-
-
-def finished_frames(transformer_options: Options) -> FinishedFrames | None:
-    """The finished frames that a call knows of; None where frames are sampled together."""
-    found = transformer_options.get(OPTION)
-    return found if isinstance(found, FinishedFrames) else None
 
 
 class Progress:

@@ -42,8 +42,8 @@ class Motion(Effect):
 
     fps: frames a second, one for all clips of a call or one for each (in training), which may then be NOT_TOLD.
     ``patcher`` is the host's hold on the adaptor, None in training.  ``order``: whether frames are sampled together or
-    one after the other, ``chunk`` at a time; ``auto`` does what the adaptor was trained for.  ``later_cfg``: guidance
-    of the frames that then have finished ones before them, 0 for the sampler's.
+    one after the other, ``chunk`` at a time; ``auto`` does what the adaptor was trained for.  ``later_cfg`` and
+    ``history_noise``: of the frames that then have finished ones before them, as in SamplingOrder.
     """
 
     node: ClassVar[str] = "Apply MagicVideo"
@@ -55,12 +55,13 @@ class Motion(Effect):
     order: Order = "auto"
     chunk: int = 1
     later_cfg: float = 0.0
+    history_noise: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.order not in get_args(Order):
             raise ValueError(f"order of {self.node} must be one of {', '.join(get_args(Order))}; found {self.order!r}.")
-        SamplingOrder(self.chunk, later_cfg=self.later_cfg)  # checks the two
+        SamplingOrder(self.chunk, later_cfg=self.later_cfg, history_noise=self.history_noise)  # checks them
         told = [rate for rate in self.rates if rate != NOT_TOLD or self.fps == NOT_TOLD]
         if not all(math.isfinite(rate) and rate > 0 for rate in told):
             raise ValueError(f"fps of Apply MagicVideo must be a finite number above 0, found {self.fps}.")
@@ -96,7 +97,7 @@ class Motion(Effect):
         trained_so = config.frame_noise_levels != "one_a_clip"
         if self.strength == 0 or self.order == "together" or (self.order == "auto" and not trained_so):
             return None
-        return SamplingOrder(self.chunk, config.context_noise, self.later_cfg)
+        return SamplingOrder(self.chunk, config.context_noise, self.later_cfg, self.history_noise)
 
     @property
     def shared_noise(self) -> float:

@@ -34,6 +34,11 @@ def with_negative_sides(model_options: Options, conds: list[list[dict[str, Any]]
     return {**model_options, "transformer_options": {**options, SIDES: sides}}
 
 
+def negative_sides(model_options: Options) -> frozenset[int]:
+    """The places of negative conditionings in the list of a denoising call with these options."""
+    return model_options.get("transformer_options", {}).get(SIDES, frozenset())
+
+
 def negative_in_call(transformer_options: Options) -> tuple[bool, ...]:
     """Of each conditioning of a UNet call, in the order of its rows, whether it is negative."""
     sides = transformer_options.get(SIDES, ())

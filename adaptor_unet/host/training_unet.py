@@ -30,9 +30,11 @@ from ..frame_noise import clip_noise
 from ..motion_module import MotionModule
 from ..temporal_network import Network
 from .base_model import beside_latents, check_trainable, unet_of, unet_weights
+from .call_part import Options
 from .caption_tensor import LATENT_PIXELS, CaptionTensor
-from .causal_sampling import CausalSampling, Conditionings, Options, SamplingOrder, finished_frames
+from .causal_sampling import CausalSampling, SamplingOrder
 from .effect import Effect
+from .finished_frames import Conditionings, finished_frames
 from .frame_cache import CallCache, no_cache
 from .motion_effect import Motion, Order
 from .motion_module_effect import MotionModuleEffect, norms_of, sites_of

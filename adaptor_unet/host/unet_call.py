@@ -9,8 +9,8 @@ from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 
 from ..frame_layout import FrameLayout
 from .call_part import CallPart, Options
-from .causal_sampling import finished_frames
 from .effect import Effect
+from .finished_frames import finished_frames
 from .frame_cache import EFFECTS, ONCE, CallCache
 from .layout import clip_layout
 from .noise_levels import NoiseLevels, sigma_where_it_counts

@@ -52,7 +52,7 @@ class NewAdaptorSettings:
     init: Init = setting("spatial", "Temporal attention starts from the model's own self-attention, or at random.")
     parts: tuple[str, ...] = setting(PARTS, "The parts of the adaptor.", choices=PARTS)
     attention_at: AttentionAt = setting(
-        "every_block",
+        "first_block",
         "Of a spatial transformer with several blocks, as SDXL has, temporal attention in every one or in the first.",
     )
     shared_noise: float = setting(

@@ -256,6 +256,7 @@ def main() -> None:
     )
     parser.add_argument("--cfg", type=float, default=CFG, help="guidance")
     parser.add_argument("--later-cfg", type=float, default=0.0, help="of frames that follow finished ones; 0 as --cfg")
+    parser.add_argument("--history-noise", type=float, default=0.0, help="of history guidance; 0 for none")
     parser.add_argument("--real", action="store_true", help="judge real clips through the autoencoder instead")
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
@@ -276,7 +277,8 @@ def main() -> None:
     asked = asked_clips(couples(sprites), options.count, options.fps, options.first_seed)
     asked = [replace(clip, still=options.still) for clip in asked]
     lengths, clips = Lengths(options.frames, options.extend_to), []
-    order = {"order": options.order, "chunk": options.at_once, "later_cfg": options.later_cfg}
+    order = {"order": options.order, "chunk": options.at_once}
+    order |= {"later_cfg": options.later_cfg, "history_noise": options.history_noise}
     maker = model_maker(image_model, options.adaptor, options.chunk, **order)
     made = sampled(asked, stock, maker, lengths, options.beside, options.cfg)
     for clip in real(asked, stock, Painter(sprites), options.frames) if options.real else made:

@@ -27,7 +27,8 @@ from ways import Way, cross_frame, features, last_frames, latents, sharp_model, 
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
 from magicvideo.adaptor_unet.host.binding import KEY, with_causal_windows
-from magicvideo.adaptor_unet.host.causal_sampling import CausalSampling, FinishedFrames, SamplingOrder
+from magicvideo.adaptor_unet.host.causal_sampling import CausalSampling, SamplingOrder
+from magicvideo.adaptor_unet.host.finished_frames import FinishedFrames
 from magicvideo.adaptor_unet.host.frame_cache import OPTION
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind

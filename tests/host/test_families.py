@@ -197,12 +197,12 @@ def test_attention_may_stand_in_the_first_block_of_each_transformer_alone(
     assert relative(sample(with_causal_windows(bind(model, few), 2), FRAMES), alone) <= CLOSE
 
 
-def test_the_node_puts_attention_where_it_is_asked_to_and_everywhere_by_default() -> None:
+def test_the_node_puts_attention_where_it_is_asked_to_and_into_first_blocks_by_default() -> None:
     kind, changes = FAMILIES["SDXL"]
     model = build_model(kind, **changes | {"model_channels": 64})  # its heads have 64 channels
     settings = {"frames": 4, "rank": 2, "init": "random", "seed": 0}
-    made = [NewAdaptor.execute(model, **settings, **chosen).args[0] for chosen in ({}, {"attention_at": "first_block"})]
-    assert [len(one.model.config.transformers) for one in made] == [8, 4]
+    made = [NewAdaptor.execute(model, **settings, **chosen).args[0] for chosen in ({}, {"attention_at": "every_block"})]
+    assert [len(one.model.config.transformers) for one in made] == [4, 8]
 
 
 def test_a_caption_without_its_vector_is_refused_where_the_model_wants_one() -> None:

@@ -127,7 +127,7 @@ def test_a_motion_lora_is_trained_at_one_level_a_clip_and_without_stills() -> No
         {"rotary": True},
         {"parts": ["frame"]},
         {"init": "random"},
-        {"attention_at": "first_block"},
+        {"attention_at": "every_block"},
         {"fps_guidance": True},
     ],
 )
