@@ -63,7 +63,7 @@ SETTINGS = TrainingSettings(
     sample_every=0,
 )
 # Settings that the command line may change.
-OPTIONS = ("high_noise_share", "frame_noise_levels", "fps_guidance", "caption_dropout")
+OPTIONS = ("high_noise_share", "frame_noise_levels", "context_timesteps", "fps_guidance", "caption_dropout")
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,7 @@ def main() -> int:
     parser.add_argument("--shared-noise", type=float, help="of the adaptor from now on; without it, as it is")
     parser.add_argument("--high-noise-share", type=float, default=SETTINGS.high_noise_share)
     parser.add_argument("--frame-noise-levels", choices=get_args(FrameNoiseLevels), default=SETTINGS.frame_noise_levels)
+    parser.add_argument("--context-timesteps", type=int, default=SETTINGS.context_timesteps)
     parser.add_argument("--fps-guidance", action="store_true", help="clips without a caption have no frame rate either")
     parser.add_argument("--caption-dropout", type=float, default=SETTINGS.caption_dropout)
     parser.add_argument("--name", default="tuned")
