@@ -12,7 +12,7 @@ from ..adaptor_unet.host.folders import FOLDER, adaptor_names, file_state, load_
 from ..adaptor_unet.host.hosted import fresh_adaptor
 from ..adaptor_unet.host.motion_effect import Motion
 from ..adaptor_unet.host.versions import schema
-from ..adaptor_unet.sites import AttentionAt
+from ..adaptor_unet.sites import ATTENTION_AT, AttentionAt
 from .inputs import ADAPTORS, CATEGORY, Adaptor, end_percent, frames_per_clip, scaling_strength, seed, start_percent
 
 
@@ -118,7 +118,7 @@ class NewAdaptor(io.ComfyNode):
                 io.Combo.Input(
                     "attention_at",
                     options=list(get_args(AttentionAt)),
-                    default="first_block",
+                    default=ATTENTION_AT,
                     optional=True,
                     tooltip="Where a spatial transformer has several blocks, as in SDXL: temporal attention in every "
                     "one, or in the first, for a much smaller file. For SD1.5 and SD2 both are the same.",
@@ -128,8 +128,10 @@ class NewAdaptor(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: ModelPatcher, **settings: object) -> io.NodeOutput:
-        return io.NodeOutput(fresh_adaptor(model, **settings))
+    def execute(
+        cls, model: ModelPatcher, attention_at: AttentionAt = ATTENTION_AT, **settings: object
+    ) -> io.NodeOutput:
+        return io.NodeOutput(fresh_adaptor(model, attention_at=attention_at, **settings))
 
 
 class ApplyMagicVideo(io.ComfyNode):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..adaptor import PARTS, FrameNoiseLevels
 from ..initialisation import Init
-from ..sites import AttentionAt
+from ..sites import ATTENTION_AT, AttentionAt
 from .data.data_settings import DataSettings
 from .setting_fields import (
     MOST_CLIPS,
@@ -52,7 +52,7 @@ class NewAdaptorSettings:
     init: Init = setting("spatial", "Temporal attention starts from the model's own self-attention, or at random.")
     parts: tuple[str, ...] = setting(PARTS, "The parts of the adaptor.", choices=PARTS)
     attention_at: AttentionAt = setting(
-        "first_block",
+        ATTENTION_AT,
         "Of a spatial transformer with several blocks, as SDXL has, temporal attention in every one or in the first.",
     )
     shared_noise: float = setting(
