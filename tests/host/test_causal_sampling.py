@@ -20,10 +20,10 @@ from comfy_extras.nodes_custom_sampler import (
     SamplerCustomAdvanced,
 )
 from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
-from small_host import SIZE, Sampler, conditioning, trained
+from small_host import SIZE, Sampler, conditioning, noise_for
 from stock_windows import NO_ANCHOR, with_windows
 from torch import Tensor
-from ways import Way, cross_frame, features, last_frames, latents, sharp_model, untrained
+from ways import Way, cross_frame, far_looking, features, last_frames, latents, sharp_model, untrained
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
 from magicvideo.adaptor_unet.host.binding import KEY, with_causal_windows
@@ -46,16 +46,12 @@ def model() -> ModelPatcher:
 @pytest.fixture
 def adaptor(model: ModelPatcher) -> ModelPatcher:
     """Looks back far and acts strongly."""
-    return trained(fresh_adaptor(model, frames=6), size=1.0)
+    return far_looking(model)
 
 
 @pytest.fixture
 def moving(model: ModelPatcher, adaptor: ModelPatcher) -> ModelPatcher:
     return bind(model, adaptor, order="frame by frame")
-
-
-def noise_for(frames: int, seed: int = 0) -> Tensor:
-    return torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 def keeping(frames: int, kept: int) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_host import SIZE, Sampler, conditioning, trained
+from small_host import SIZE, Sampler, conditioning, noise_for, trained
 from stock_windows import NO_ANCHOR, with_windows
-from ways import Way, cross_frame, features, last_frames, latents, moved, sharp_model, untrained
+from ways import Way, cross_frame, far_looking, features, last_frames, latents, moved, sharp_model, untrained
 
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.causal_windows import CausalWindows
@@ -27,7 +27,7 @@ CLOSE = 1e-4
 @pytest.fixture
 def adaptor(model: ModelPatcher) -> ModelPatcher:
     """Looks back far and acts strongly, so that a chunk without its past would show."""
-    return trained(fresh_adaptor(model, frames=6), size=1.0)
+    return far_looking(model)
 
 
 def split_conditionings(monkeypatch: pytest.MonkeyPatch, model: ModelPatcher) -> None:
@@ -246,7 +246,7 @@ def test_earlier_frames_do_not_know_how_long_the_clip_gets(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
 ) -> None:
     bound = with_causal_windows(bind(model, adaptor), 4)
-    noise = torch.randn(14, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    noise = noise_for(14)
     assert torch.equal(sample(bound, 8, noise=noise[:8]), sample(bound, 14, noise=noise)[:8])
 
 

@@ -4,12 +4,12 @@ import comfy.conds
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from small_host import Sampler, build_model, conditioning, trained
+from small_host import Sampler, build_model, conditioning
 from torch import Tensor
+from ways import far_looking
 
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.causal_windows import chunk_conditioning
-from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 
@@ -19,7 +19,7 @@ FRAMES = 10
 
 def both(sample: Sampler, model: ModelPatcher, frames_per_clip: int = 0, **options: object) -> tuple[Tensor, Tensor]:
     """The clip whole, and in chunks of 4 and a rest."""
-    bound = bind(model, trained(fresh_adaptor(model, frames=6), size=1.0), frames_per_clip=frames_per_clip)
+    bound = bind(model, far_looking(model), frames_per_clip=frames_per_clip)
     return sample(bound, FRAMES, **options), sample(with_causal_windows(bound, 4), FRAMES, **options)
 
 

@@ -8,7 +8,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-from small_host import SIZE, TOKENS, Sampler, other_family
+from small_host import TOKENS, Sampler, noise_for, other_family
 from stock_windows import NO_ANCHOR, with_windows
 from torch import Tensor
 from ways import cross_frame, sharp_model, with_cross_frame_attention
@@ -187,7 +187,7 @@ def test_frames_that_the_stock_hypertile_cuts_look_back_tile_by_tile(
 def test_in_the_hosts_own_windows_a_frame_looks_at_its_window(model: ModelPatcher, sample: Sampler) -> None:
     plain, out = (sample(with_windows(m, 4, 0, "batched", **NO_ANCHOR), 8) for m in (model, cross_frame(model)))
     assert torch.equal(out[[0, 4]], plain[[0, 4]]), "the first of a window stands for the clip's first"
-    noise = torch.randn(8, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    noise = noise_for(8)
     alone = sample(cross_frame(model), 4, noise=noise[4:])
     windowed = sample(with_windows(cross_frame(model), 4, 0, "batched", **NO_ANCHOR), 8, noise=noise)
     assert relative(windowed[4:], alone) < 1e-4

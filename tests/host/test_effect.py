@@ -16,7 +16,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from shipped import read
-from small_host import SIZE, Sampler
+from small_host import SIZE, Sampler, noise_for
 from ways import features, moved, sharp_model
 
 import magicvideo.nodes  # noqa: F401 - the page's node is a file of this package
@@ -142,7 +142,7 @@ def test_frame_by_frame_it_sees_the_finished_frames(
     model: ModelPatcher, kind: type[Effect], adaptor: ModelPatcher, sample: Sampler
 ) -> None:
     bound = mixed(bind(model, adaptor, order="frame by frame"), kind)
-    noise = torch.randn(5, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    noise = noise_for(5)
     whole = sample(bound, noise=noise, latent=torch.zeros_like(noise))
     assert torch.equal(sample(bound, noise=noise[:3], latent=torch.zeros(3, 4, SIZE, SIZE)), whole[:3])
     assert relative(whole, sample(bind(model, adaptor, order="frame by frame"), noise=noise, latent=noise * 0)) > 1e-3

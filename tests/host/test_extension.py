@@ -5,8 +5,9 @@ import nodes
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from small_host import SIZE, Sampler, conditioning, trained
+from small_host import SIZE, Sampler, conditioning, noise_for, trained
 from torch import Tensor
+from ways import far_looking
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
@@ -20,15 +21,11 @@ Latent = dict[str, Tensor]
 
 @pytest.fixture
 def moving(model: ModelPatcher) -> ModelPatcher:
-    return bind(model, trained(fresh_adaptor(model, frames=6), size=1.0))
+    return bind(model, far_looking(model))
 
 
 def given(frames: int, seed: int = 4) -> Latent:
     return {"samples": torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))}
-
-
-def noise_for(frames: int) -> Tensor:
-    return torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
 
 def sampled(sample: Sampler, model: ModelPatcher, latent: Latent, **options: object) -> Latent:
@@ -94,7 +91,7 @@ def test_a_still_becomes_a_clip_that_begins_with_it(moving: ModelPatcher, sample
 
 
 def test_several_clips_are_extended_each_by_itself(model: ModelPatcher, sample: Sampler) -> None:
-    adaptor = trained(fresh_adaptor(model, frames=6), size=1.0)
+    adaptor = far_looking(model)
     together, alone = bind(model, adaptor, frames_per_clip=7), bind(model, adaptor)
     clips, noise = given(6), noise_for(14)
     out = sampled(sample, with_causal_windows(together, 4), expand_latent(clips, 7, 3, keep_given=True), noise=noise)

@@ -11,12 +11,12 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from small_host import (
     FAMILIES,
-    SIZE,
     SMALL,
     Sampler,
     build_model,
     conditioning,
     denoised_by_host,
+    noise_for,
     trained,
     with_all_weights,
 )
@@ -54,10 +54,6 @@ def model(family: str) -> ModelPatcher:
     return build_model(kind, **changes)
 
 
-def noise(frames: int = FRAMES, seed: int = 0) -> torch.Tensor:
-    return torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
-
-
 def test_a_model_is_known_by_its_family(model: ModelPatcher, family: str) -> None:
     assert family_of(model) == family.split(" for ")[0]
 
@@ -82,8 +78,8 @@ def test_an_untrained_adaptor_changes_nothing(model: ModelPatcher, sample: Sampl
 def test_later_noise_leaves_earlier_frames_bit_for_bit(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way
 ) -> None:
-    bound, one = way(model, adaptor), noise()
-    other = torch.cat([one[:3], noise(seed=5)[3:]])
+    bound, one = way(model, adaptor), noise_for()
+    other = torch.cat([one[:3], noise_for(seed=5)[3:]])
     before, after = sample(bound, noise=one, frames=FRAMES), sample(bound, noise=other, frames=FRAMES)
     assert torch.equal(before[:3], after[:3])
     assert not torch.equal(before[3:], after[3:])
@@ -100,7 +96,7 @@ def test_frame_by_frame_the_first_frame_is_that_of_any_clip(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
 ) -> None:
     bound = bind(model, adaptor, order="frame by frame")
-    assert torch.equal(sample(bound, 3, noise=noise(3))[0], sample(bound, 1, noise=noise(1))[0])
+    assert torch.equal(sample(bound, 3, noise=noise_for(3))[0], sample(bound, 1, noise=noise_for(1))[0])
 
 
 def test_an_adaptor_comes_back_from_its_file_and_fits(
@@ -112,7 +108,7 @@ def test_an_adaptor_comes_back_from_its_file_and_fits(
 
 
 def test_an_adaptor_can_be_calibrated(model: ModelPatcher, sample: Sampler) -> None:
-    made = calibrated_adaptor(model, {"samples": noise()}, conditioning(1), steps=2)
+    made = calibrated_adaptor(model, {"samples": noise_for()}, conditioning(1), steps=2)
     assert not torch.equal(sample(bind(model, made), FRAMES), sample(model, FRAMES))
 
 
@@ -140,7 +136,7 @@ def test_the_trainer_s_network_computes_what_the_bound_model_computes(
     model: ModelPatcher, adaptor: ModelPatcher
 ) -> None:
     denoiser = TrainingUnet(model, torch.device("cpu"), torch.float32, checkpointing=False)
-    captions, x = [conditioning(1), conditioning(2)], noise(2 * FRAMES)
+    captions, x = [conditioning(1), conditioning(2)], noise_for(2 * FRAMES)
     kept = denoiser.captions.stacked(
         [denoiser.captions.joined(text[0][0][0], text[0][1]["pooled_output"][0]) for text in captions]
     )

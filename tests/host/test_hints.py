@@ -10,6 +10,7 @@ import torch
 from comfy.controlnet import ControlBase, ControlNet
 from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, trained
+from ways import far_looking
 
 from magicvideo.adaptor_unet.host import hints
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
@@ -54,7 +55,7 @@ def applied(
 
 
 def moving(model: ModelPatcher, **settings: int) -> ModelPatcher:
-    return bind(model, trained(fresh_adaptor(model, frames=6), size=1.0), **settings)
+    return bind(model, far_looking(model), **settings)
 
 
 def frames_seen(seen: list[list[int]], frames: int) -> list[list[int]]:

@@ -7,13 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from small_host import SIZE, Sampler, conditioning, trained
+from small_host import SIZE, Sampler, conditioning, noise_for
 from torch import Tensor
-from ways import sharp_model
+from ways import far_looking, sharp_model
 
 from magicvideo.adaptor_unet.adaptor import CONTEXT_NOISE
 from magicvideo.adaptor_unet.expand_latent import expand_latent
-from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from measures import relative
 
@@ -29,16 +28,12 @@ def model() -> ModelPatcher:
 @pytest.fixture
 def adaptor(model: ModelPatcher) -> ModelPatcher:
     """Looks back far and acts strongly."""
-    return trained(fresh_adaptor(model, frames=6), size=1.0)
+    return far_looking(model)
 
 
 @pytest.fixture
 def guided(model: ModelPatcher, adaptor: ModelPatcher) -> ModelPatcher:
     return bind(model, adaptor, history_noise=NOISE, **HOW)
-
-
-def noise_for(frames: int, seed: int = 0) -> Tensor:
-    return torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 def test_guidance_leads_from_what_the_negative_side_makes_of_noisier_frames(

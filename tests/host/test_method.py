@@ -6,16 +6,12 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from einops import rearrange
-from small_host import FRAMES, SIZE, Sampler, conditioning, trained
+from small_host import FRAMES, Sampler, conditioning, noise_for, trained
 
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.sites import find_sites
-
-
-def noise(frames: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 def relative(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -30,8 +26,8 @@ def test_later_noise_leaves_earlier_frames_bit_for_bit(
 ) -> None:
     """Inside the trained length and past it."""
     bound = bind(model, trained(fresh_adaptor(model, frames=6)))
-    one = noise(9)
-    other = torch.cat([one[:changed_from], noise(9, seed=5)[changed_from:]])
+    one = noise_for(9)
+    other = torch.cat([one[:changed_from], noise_for(9, seed=5)[changed_from:]])
     before, after = sample(bound, 9, cfg, noise=one), sample(bound, 9, cfg, noise=other)
     assert torch.equal(before[:changed_from], after[:changed_from])
     assert not torch.isclose(before[changed_from:], after[changed_from:]).all(dim=(1, 2, 3)).any()
@@ -39,18 +35,18 @@ def test_later_noise_leaves_earlier_frames_bit_for_bit(
 
 def test_earlier_noise_reaches_later_frames(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
     bound = bind(model, adaptor)
-    one = noise(FRAMES)
-    other = torch.cat([noise(1, seed=5), one[1:]])
+    one = noise_for(FRAMES)
+    other = torch.cat([noise_for(1, seed=5), one[1:]])
     before, after = sample(bound, noise=one), sample(bound, noise=other)
     assert not torch.isclose(before[1:], after[1:]).all(dim=(1, 2, 3)).any()
 
 
 def test_clips_in_one_batch_do_not_mix(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
-    together = sample(bind(model, adaptor, frames_per_clip=4), 12, noise=noise(12))
+    together = sample(bind(model, adaptor, frames_per_clip=4), 12, noise=noise_for(12))
     bound = bind(model, adaptor)
-    apart = torch.cat([sample(bound, 4, noise=clip) for clip in noise(12).split(4)])
+    apart = torch.cat([sample(bound, 4, noise=clip) for clip in noise_for(12).split(4)])
     assert relative(together, apart) < 1e-5
-    assert relative(sample(bound, 12, noise=noise(12)), apart) > 1e-3, "one clip of 12 is another thing"
+    assert relative(sample(bound, 12, noise=noise_for(12)), apart) > 1e-3, "one clip of 12 is another thing"
 
 
 @pytest.mark.parametrize("frames_per_clip", [0, 3])
@@ -137,7 +133,7 @@ def unet_call(bound: object, frames: int) -> torch.Tensor:
     context = conditioning(1)[0][0].repeat(frames, 1, 1)
     with torch.no_grad():
         return bound.model.diffusion_model(
-            noise(frames), torch.full((frames,), 500.0), context=context, transformer_options=options
+            noise_for(frames), torch.full((frames,), 500.0), context=context, transformer_options=options
         )
 
 
@@ -189,7 +185,7 @@ def test_frames_past_the_trained_length_use_the_last_row_and_the_trained_span(
 ) -> None:
     """Under equal noise, frames that see only frames of the last row come out equal; each block looks back by 3."""
     adaptor = trained(fresh_adaptor(model, frames=4))
-    same = noise(1).repeat(36, 1, 1, 1)
+    same = noise_for(1).repeat(36, 1, 1, 1)
     out = sample(bind(model, adaptor), 36, cfg=1.0, steps=1, noise=same)
     torch.testing.assert_close(out[35], out[30], rtol=1e-5, atol=1e-4)
     assert relative(out[0], out[3]) > 1e-4

@@ -9,9 +9,8 @@ import comfy.utils
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from small_host import SIZE, Sampler, build_model, conditioning
+from small_host import Sampler, build_model, conditioning, noise_for
 from stock_windows import NO_ANCHOR, with_windows
-from torch import Tensor
 from ways import cross_frame, features, latents, moved
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
@@ -33,10 +32,6 @@ def applied(model: ModelPatcher, variant: str = "v2", **settings: object) -> Mod
     module = settings.pop("motion_module", None) or motion_module(variant)
     settings = {"noise_schedule": OWN} | settings
     return with_effect(model, MotionModuleEffect.of(model, motion_module=module, **settings))
-
-
-def noise(frames: int, seed: int = 0) -> Tensor:
-    return torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 # What stays as it was
@@ -111,7 +106,7 @@ def test_cond_and_uncond_together_or_apart_and_cfg_1_see_the_same_frames(
 
 @pytest.mark.parametrize("variant", ["v1", "v2"])
 def test_clips_of_a_batch_are_what_they_are_alone(model: ModelPatcher, sample: Sampler, variant: str) -> None:
-    clips = noise(8)
+    clips = noise_for(8)
     both = sample(applied(model, variant, frames_per_clip=4), 8, noise=clips)
     apart = torch.cat([sample(applied(model, variant), 4, noise=clip) for clip in clips.split(4)])
     assert relative(both, apart) <= CLOSE
@@ -162,9 +157,9 @@ def test_kept_frames_come_out_bit_for_bit_and_the_new_ones_see_them(model: Model
     moving = applied(model)
     outs = []
     for seed in (1, 2):
-        still = {"samples": noise(1, seed)}
+        still = {"samples": noise_for(1, seed)}
         clip = expand_latent(still, 5, 1, keep_given=True)
-        options = {"noise": noise(5), "noise_mask": clip["noise_mask"], "latent": clip["samples"]}
+        options = {"noise": noise_for(5), "noise_mask": clip["noise_mask"], "latent": clip["samples"]}
         outs.append(sample(moving, **options, steps=3))
         assert torch.equal(outs[-1][:1], still["samples"])
     assert relative(outs[0][1:], outs[1][1:]) > 1e-3
@@ -190,7 +185,7 @@ def windows(model: ModelPatcher, length: int, **more: object) -> ModelPatcher:
 
 
 def test_a_window_of_the_host_is_the_same_frames_alone(model: ModelPatcher, sample: Sampler) -> None:
-    clip = noise(12)
+    clip = noise_for(12)
     windowed = sample(windows(applied(model, "v2"), 4), 12, noise=clip)
     alone = torch.cat([sample(applied(model, "v2"), 4, noise=part) for part in clip.split(4)])
     assert relative(windowed, alone) <= CLOSE
@@ -322,7 +317,7 @@ def test_settings_that_cannot_work_are_refused(model: ModelPatcher, settings: di
 def test_in_closed_windows_a_clip_is_a_ring_and_in_open_ones_it_is_not(model: ModelPatcher, sample: Sampler) -> None:
     """Windows of 4 that overlap by 2 begin at every second frame of 8, the last over the seam: a turn by 2 changes
     nothing but the place."""
-    drawn = noise(8)
+    drawn = noise_for(8)
     for closed in (True, False):
         ring = with_windows(applied(model), 4, 2, "looped_uniform", closed_loop=closed, **NO_ANCHOR)
         turned = sample(ring, 8, noise=drawn.roll(2, 0)).roll(-2, 0)

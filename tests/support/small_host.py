@@ -142,6 +142,11 @@ Sampler = Callable[..., torch.Tensor]
 FRAMES = 6
 
 
+def noise_for(frames: int = FRAMES, seed: int = 0) -> torch.Tensor:
+    """f 4 h w"""
+    return torch.randn(frames, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
 def sample(
     model: ModelPatcher,
     frames: int = FRAMES,

@@ -9,6 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from magicvideo.adaptor_unet.host.adain_effect import Adain
 from magicvideo.adaptor_unet.host.binding import with_effect
 from magicvideo.adaptor_unet.host.cross_frame_effect import CrossFrameAttention
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
 
 
@@ -20,6 +21,11 @@ def sharp_model(**changes: object) -> ModelPatcher:
             if ".attn1." in name:
                 parameter.mul_(4.0)
     return model
+
+
+def far_looking(model: ModelPatcher) -> ModelPatcher:
+    """An adaptor for it that looks back far and acts strongly, so that a past that is not there would show."""
+    return small_host.trained(fresh_adaptor(model, frames=6), size=1.0)
 
 
 def with_cross_frame_attention(model: ModelPatcher, **settings: object) -> ModelPatcher:
