@@ -251,7 +251,9 @@ class TrainingRun:
         """Error of each clip, ``b``; as stills, each frame is a clip of its own."""
 
         def together(name: str) -> Tensor:
-            return torch.stack([getattr(example, name) for example in examples]).to(self.accelerator.device)
+            tensors = [getattr(example, name) for example in examples]
+            with torch.autocast(self.accelerator.device.type, enabled=False):  # a processor's refuses to stack fp16
+                return torch.stack(tensors).to(self.accelerator.device)
 
         clips = NoisyFrames(together("latents").float(), together("noise").float(), together("timesteps"))
         text, fps = together("text").float(), [example.fps for example in examples]

@@ -44,7 +44,8 @@ def clips(count: int = 2) -> TrainingClips:
 
     def clip(rate: float) -> LatentClip:
         text = torch.randn(77, SMALL["context_dim"], generator=generator)
-        return LatentClip(torch.randn(FRAMES, 4, 8, 8, generator=generator), rate, text, "a clip")
+        latents = torch.randn(FRAMES, 4, 8, 8, generator=generator)
+        return LatentClip(latents.half(), rate, text, "a clip")  # as they are stored
 
     return TrainingClips(
         MemoryClips(tuple(clip(8.0 + place) for place in range(count))),
