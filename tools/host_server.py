@@ -93,7 +93,7 @@ class HostServer:
         command = [sys.executable, "main.py", "--port", str(self.port), "--base-directory", str(self.base)]
         command += ["--output-directory", str(self.output), "--database-url", "sqlite:///:memory:"]
         command += ["--disable-api-nodes", "--preview-method", "none", *self._flags]
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
         # A leftover path could put this pack's folder `nodes` before the host's module of that name.
         environment.pop("PYTHONPATH", None)
         with self.log_path.open("wb") as log:

@@ -4,7 +4,6 @@ A script that is not run is still given the documented words: its own parser mus
 """
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -113,7 +112,6 @@ def refused_by_their_scripts(calls: list[tuple[str, list[str]]]) -> list[list]:
     done = subprocess.run(
         [sys.executable, "-c", PARSE, json.dumps(calls)],
         cwd=ROOT,
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,
