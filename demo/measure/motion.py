@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, pstdev
 from typing import get_args
 
 import numpy as np
@@ -40,6 +40,7 @@ from magicvideo.demo.measure.motion_rule import (
     Way,
     change_of_thing,
     drift,
+    speed,
     turned_back,
     way,
     worst_step,
@@ -107,6 +108,11 @@ class Judged:
     @cached_property
     def drift(self) -> Drift:
         return drift(self.frames)
+
+    @cached_property
+    def speed(self) -> float | None:
+        """Pixels a frame as asked, where the thing is seen whole for long enough."""
+        return speed(self.frames, self.asked.direction)
 
     @property
     def turned_back(self) -> float:
@@ -186,6 +192,8 @@ def figures(clips: list[Judged]) -> dict[str, object]:
     rates = sorted({clip.asked.fps for clip in clips})
     by_rate = {fps: [clip for clip in clips if clip.asked.fps == fps] for fps in rates}
     steps = len(clips[0].frames) - 1
+    speeds = {fps: [steps * c.speed for c in of_rate if c.speed is not None] for fps, of_rate in by_rate.items()}
+    speeds = {fps: found for fps, found in speeds.items() if found}
     added = {}
     if steps >= 2 * FRAMES:
         faded = [clip.drift for clip in clips]
@@ -208,6 +216,12 @@ def figures(clips: list[Judged]) -> dict[str, object]:
         "scatter about the line, pixels": round(fmean(clip.way.scatter for clip in moving), 2) if moving else None,
         "travel by frame rate, pixels": {
             fps: round(fmean(clip.along for clip in of_rate), 1) for fps, of_rate in by_rate.items()
+        },
+        "speed of things that are seen whole, by frame rate, pixels in as many frames": {
+            fps: round(fmean(found), 1) for fps, found in speeds.items()
+        },
+        "its standard deviation from clip to clip, pixels": {
+            fps: round(pstdev(found), 1) for fps, found in speeds.items()
         },
         "turned back, pixels, mean": round(fmean(clip.turned_back for clip in clips), 1),
         "turned back, pixels, most": round(max(clip.turned_back for clip in clips), 1),

@@ -19,6 +19,8 @@ LEAST_DIFFERENCE, LEAST_PIXELS = 40, 20
 SMOOTH, JUMP = 4.0, 8.0
 # A way is right when it goes more than so many pixels as asked, and so many times what it drifts across.
 LEAST_TRAVEL, LEAST_RATIO = 5.0, 2.0
+# Frames that a line is fitted through to tell a speed.
+LEAST_WHOLE = 4
 LEVELS = 4  # of each colour in a histogram
 
 
@@ -73,6 +75,26 @@ def way(frames: np.ndarray) -> Way | None:
     apart = found[numbers] - (line[0] + numbers[:, None] * line[1])
     x, y = line[1] * (len(frames) - 1)
     return Way(float(x), float(y), float(np.sqrt((apart**2).sum(axis=1).mean())))
+
+
+def whole(frames: np.ndarray) -> np.ndarray:
+    """f h w c in 0..255 -> f: whether a frame shows a thing that no edge of the picture cuts off."""
+    shown, seen = thing(frames), np.isfinite(places(frames)[:, 0])
+    border = (shown[:, 0], shown[:, -1], shown[:, :, 0], shown[:, :, -1])
+    return seen & ~np.any([side.any(axis=1) for side in border], axis=0)
+
+
+def speed(frames: np.ndarray, direction: str) -> float | None:
+    """f h w c in 0..255 -> pixels a frame in a direction, by the frames that show the thing whole.
+
+    Of a thing that is cut off only a part has a centroid, so that one that comes in at an edge seems slower than it is.
+    None where fewer than LEAST_WHOLE frames show it whole.
+    """
+    numbers = np.flatnonzero(whole(frames))
+    if len(numbers) < LEAST_WHOLE:
+        return None
+    along = places(frames)[numbers] @ np.array(DIRECTIONS[direction], float)
+    return float(np.polynomial.polynomial.polyfit(numbers, along, 1)[1])
 
 
 def worst_step(frames: np.ndarray) -> float:

@@ -15,7 +15,7 @@ CHECKPOINT = ADAPTOR = "magicvideo_demo.safetensors"
 MOTION = WEIGHTS / "motion.safetensors"
 # How the demo's clips are sampled, wherever they are.  Chosen with seeds that the direction test does not use.
 SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
-STEPS, CFG = 20, 2.5
+STEPS, CFG = 20, 2.0
 
 
 class MissingWeightsError(FileNotFoundError):

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magicvideo.demo.measure.motion_rule import Drift, Way, change_of_thing, drift, places, turned_back, way, worst_step
+from magicvideo.demo.measure.motion_rule import (
+    Drift,
+    Way,
+    change_of_thing,
+    drift,
+    places,
+    speed,
+    turned_back,
+    way,
+    whole,
+    worst_step,
+)
 from magicvideo.demo.world.sprite_painter import Painter
 from magicvideo.demo.world.sprite_scene import FRAMES, SIDE, Scene
 from magicvideo.demo.world.subjects import DIRECTIONS, SUBJECTS
@@ -37,6 +48,16 @@ def test_a_sprite_that_stands_goes_no_way(painter: Painter) -> None:
     found = way(painter.clip(scene(None)))
     assert abs(found.x) < 0.5 and abs(found.y) < 0.5
     assert not any(found.is_right(name) for name in DIRECTIONS)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_sprite_that_comes_in_at_an_edge_is_as_fast_as_it_was_drawn(painter: Painter, direction: str) -> None:
+    dx, dy = DIRECTIONS[direction]
+    frames = painter.clip(scene(direction, 32 - 25 * dx, 32 - 25 * dy))
+    assert not whole(frames)[0] and whole(frames)[-1]
+    assert 15 * speed(frames, direction) == pytest.approx(22.5, abs=0.5)
+    assert way(frames).along(direction) < 21  # a part that is cut off hides some of the way
+    assert speed(frames[:4], direction) is None
 
 
 def test_frames_in_disorder_are_no_way(painter: Painter) -> None:
