@@ -131,7 +131,7 @@ def train_motion(graph: PageGraph) -> str:
     graph.connect(decode, "IMAGE", train, "images")
     for follower in (train, learned):
         graph.connect(apply, "fps", follower, "fps")
-    graph.set(sampler, seed=1)
+    graph.set(sampler, seed=2)
     settings = "rank = 16\nsample_every = 50\nvalidate_every = 50\nsample_steps = 10"
     graph.set(train, name="demo_motion", steps=100, learning_rate=1e-4, settings=settings)
     graph.set(caption, value=PROMPT)
@@ -164,7 +164,7 @@ def sampled_first(graph: PageGraph, frames: int, names: tuple[str, ...]) -> Node
         graph.connect(graph.find("CLIPTextEncode", source), "CONDITIONING", sampler, name)
     graph.connect(latent, "LATENT", sampler, "latent_image")
     graph.set(latent, batch_size=frames)
-    graph.set(sampler, seed=1)
+    graph.set(sampler, seed=2)
     return sampler
 
 
