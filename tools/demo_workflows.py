@@ -24,6 +24,8 @@ from magicvideo.tools.templates import WORKFLOWS, page_form, server_form
 LATER_PROMPT = PROMPT.replace("left", "up")
 # A thing crosses the picture in two seconds, so longer clips need more frames a second to show it on its way.
 EXTENDED_FPS, LONG_FPS = 16.0, 32.0
+# Of a clip that is extended, continued or trained on: with seed 1 the thing is drawn anew halfway.
+FIRST_CLIP_SEED = 2
 TEXTS = {"Prompt: what to show": PROMPT, "Positive": PROMPT, "Prompt: what to show then": LATER_PROMPT}
 WORDS = (
     f"The demo model draws {SIDE}x{SIDE} pixels and knows few words. **Subjects**: {', '.join(SUBJECTS)}. "
@@ -131,7 +133,7 @@ def train_motion(graph: PageGraph) -> str:
     graph.connect(decode, "IMAGE", train, "images")
     for follower in (train, learned):
         graph.connect(apply, "fps", follower, "fps")
-    graph.set(sampler, seed=2)
+    graph.set(sampler, seed=FIRST_CLIP_SEED)
     settings = "rank = 16\nsample_every = 50\nvalidate_every = 50\nsample_steps = 10"
     graph.set(train, name="demo_motion", steps=100, learning_rate=1e-4, settings=settings)
     graph.set(caption, value=PROMPT)
@@ -164,7 +166,7 @@ def sampled_first(graph: PageGraph, frames: int, names: tuple[str, ...]) -> Node
         graph.connect(graph.find("CLIPTextEncode", source), "CONDITIONING", sampler, name)
     graph.connect(latent, "LATENT", sampler, "latent_image")
     graph.set(latent, batch_size=frames)
-    graph.set(sampler, seed=2)
+    graph.set(sampler, seed=FIRST_CLIP_SEED)
     return sampler
 
 

@@ -79,9 +79,9 @@ def way(frames: np.ndarray) -> Way | None:
 
 def whole(frames: np.ndarray) -> np.ndarray:
     """f h w c in 0..255 -> f: whether a frame shows a thing that no edge of the picture cuts off."""
-    shown, seen = thing(frames), np.isfinite(places(frames)[:, 0])
-    border = (shown[:, 0], shown[:, -1], shown[:, :, 0], shown[:, :, -1])
-    return seen & ~np.any([side.any(axis=1) for side in border], axis=0)
+    shown = thing(frames)
+    cut_off = shown[:, [0, -1]].any(axis=(1, 2)) | shown[:, :, [0, -1]].any(axis=(1, 2))
+    return ~cut_off & np.isfinite(places(frames)[:, 0])
 
 
 def speed(frames: np.ndarray, direction: str) -> float | None:
