@@ -64,7 +64,7 @@ def expand_latent(
     if samples.ndim != 4:
         raise ValueError(
             f"Expand Latent to Clip takes image latents, frames by channels by height by width; this one has "
-            f"{samples.ndim} dimensions. Use a latent from VAE Encode or Empty Latent Image with an SD1.5 VAE."
+            f"{samples.ndim} dimensions. Use a latent from VAE Encode or Empty Latent Image."
         )
     if samples.shape[0] % frames_per_clip:
         raise ValueError(

@@ -8,7 +8,6 @@ Axes: f frames, n rows, c channels, h height, w width.
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import latent_preview
@@ -27,7 +26,6 @@ from .adain_effect import Adain, Change
 from .base_model import check_fit, check_latents, config_for, unet_of
 from .binding import KEY, Binding, install, with_effect
 from .hosted import hosted
-from .motion_effect import Motion
 
 PARTS = ("frame", "spatial")
 # Fewer noise levels do not tell what is alike at all of them.
@@ -134,13 +132,9 @@ def calibrated_adaptor(
 
 
 def shown_together(model: ModelPatcher) -> ModelPatcher:
-    """A clone whose motions act on all frames at once: a clip that is there already is made in no order."""
+    """A clone whose effects act on all frames of a clip at once: this one is there already and is made in no order."""
     bound = model.clone()
-    effects = (
-        replace(effect, order="together") if isinstance(effect, Motion) else effect
-        for effect in bound.get_attachment(KEY).effects
-    )
-    install(bound, Binding(tuple(effects)))
+    install(bound, Binding(tuple(effect.together() for effect in bound.get_attachment(KEY).effects)))
     return bound
 
 

@@ -11,7 +11,6 @@ Axes: n frames of the batch, f frames of a chunk (of all clips), c h w of a late
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,9 +34,6 @@ from .versions import full_mask
 if TYPE_CHECKING:
     from .effect import Effect
 
-# Under this much noise nothing of a frame is left to see.
-MOST_HISTORY_NOISE = 20.0
-
 
 @dataclass(frozen=True)
 class SamplingOrder:
@@ -52,15 +48,6 @@ class SamplingOrder:
     context_noise: float = CONTEXT_NOISE
     later_cfg: float = 0.0
     history_noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.chunk < 1:
-            raise ValueError(f"chunk of Apply MagicVideo must be 1 or more, found {self.chunk}.")
-        if not (math.isfinite(self.later_cfg) and self.later_cfg >= 0):
-            raise ValueError(f"later_cfg of Apply MagicVideo must be 0 or more, found {self.later_cfg}.")
-        if not 0 <= self.history_noise <= MOST_HISTORY_NOISE:
-            most, found = MOST_HISTORY_NOISE, self.history_noise
-            raise ValueError(f"history_noise of Apply MagicVideo must lie in 0 to {most:g}, found {found}.")
 
     def chunks(self, frames: int, clip: int) -> Iterator[Chunk]:
         """Of a batch of ``frames`` with clips of ``clip``: the same frames of all clips, side by side."""
@@ -174,22 +161,28 @@ def causal_sampling(effects: Sequence["Effect"], frames: int, model_options: Opt
     orders = [effect.sampling_order for effect in effects if effect.sampling_order]
     if not orders or frames == 1:
         return None
+    remedy = f"set order of {node_that_orders(effects)} to together."
     lengths = {effect.frames_per_clip or frames for effect in effects if effect.strength}
     if len(lengths) > 1:
         raise ValueError(
             f"Frames are sampled one after the other, but the nodes count {', '.join(map(str, sorted(lengths)))} "
-            "frames a clip. Give all the same frames_per_clip, or set order of Apply MagicVideo to together."
+            f"frames a clip. Give all the same frames_per_clip, or {remedy}"
         )
     windows = windows_of(model_options)
     if windows is None and "context_handler" in model_options:
         raise ValueError(
             "Frames are sampled one after the other, which needs no context windows. Take the node for context "
-            "windows out, or set order of Apply MagicVideo to together."
+            f"windows out, or {remedy}"
         )
     chunk = min([order.chunk for order in orders] + ([windows.chunk_frames] if windows else []))
     highest = {x: max(getattr(order, x) for order in orders) for x in ("context_noise", "later_cfg", "history_noise")}
     order = SamplingOrder(chunk, **highest)
     return CausalSampling(order, lengths.pop(), windows is not None and windows.offload)
+
+
+def node_that_orders(effects: Sequence["Effect"]) -> str:
+    """The first node that wants frames sampled one after the other, by its display name; none if there is no such."""
+    return next((effect.node for effect in effects if effect.sampling_order), "")
 
 
 def with_kept_frames(samples: Tensor, given: Tensor, noise_mask: Tensor | None) -> Tensor:

@@ -93,8 +93,15 @@ class Effect:
 
     @property
     def sampling_order(self) -> SamplingOrder | None:
-        """The order of frames that it wants to be sampled in; None where it takes any."""
+        """The order of frames that it wants to be sampled in; None where it takes any.
+
+        Its node then has an input ``order``, and ``together`` is the choice there that gives None.
+        """
         return None
+
+    def together(self: Self) -> Self:
+        """The effect on a clip that is there already, whose frames are sampled in no order."""
+        return self
 
     @property
     def shared_noise(self) -> float:

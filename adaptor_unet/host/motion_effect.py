@@ -34,6 +34,8 @@ Order = Literal["auto", "together", "frame by frame"]
 # Tensors of a block's size that live at once beside the host's own: the block's input, its self-attention, and the
 # temporal output, whose queries, keys and values come and go in pieces.
 HELD_TENSORS = 3
+# Under this much noise nothing of a frame is left to see.
+MOST_HISTORY_NOISE = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +63,19 @@ class Motion(Effect):
         super().__post_init__()
         if self.order not in get_args(Order):
             raise ValueError(f"order of {self.node} must be one of {', '.join(get_args(Order))}; found {self.order!r}.")
-        SamplingOrder(self.chunk, later_cfg=self.later_cfg, history_noise=self.history_noise)  # checks them
+        self._check_sampling_order()
         told = [rate for rate in self.rates if rate != NOT_TOLD or self.fps == NOT_TOLD]
         if not all(math.isfinite(rate) and rate > 0 for rate in told):
-            raise ValueError(f"fps of Apply MagicVideo must be a finite number above 0, found {self.fps}.")
+            raise ValueError(f"fps of {self.node} must be a finite number above 0, found {self.fps}.")
+
+    def _check_sampling_order(self) -> None:
+        if self.chunk < 1:
+            raise ValueError(f"chunk of {self.node} must be 1 or more, found {self.chunk}.")
+        if not (math.isfinite(self.later_cfg) and self.later_cfg >= 0):
+            raise ValueError(f"later_cfg of {self.node} must be 0 or more, found {self.later_cfg}.")
+        if not 0 <= self.history_noise <= MOST_HISTORY_NOISE:
+            most, found = MOST_HISTORY_NOISE, self.history_noise
+            raise ValueError(f"history_noise of {self.node} must lie in 0 to {most:g}, found {found}.")
 
     @classmethod
     def of(cls, model: ModelPatcher, *, adaptor: ModelPatcher, **settings: object) -> "Motion":
@@ -98,6 +109,10 @@ class Motion(Effect):
         if self.strength == 0 or self.order == "together" or (self.order == "auto" and not trained_so):
             return None
         return SamplingOrder(self.chunk, config.context_noise, self.later_cfg, self.history_noise)
+
+    def together(self) -> "Motion":
+        """With all frames of a clip at once."""
+        return replace(self, order="together")
 
     @property
     def shared_noise(self) -> float:

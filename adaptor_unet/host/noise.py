@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 # From this noise level on, latents are little more than noise: it has ten times the variance of a picture, and more.
 MOSTLY_NOISE = 3.0
 ADDED_BEFORE = (
-    "%s: the adaptor was trained with noise that frames share, but noise was added before the sampler. Give the node "
-    "that adds it Frame Noise with kind mixed and share %s."
+    "%s needs noise that frames share, but noise was added before the sampler. Give the node that adds it Frame Noise "
+    "with kind mixed and share %s."
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from comfy.patcher_extension import WrappersMP
 
 from .call_part import Options
-from .causal_sampling import causal_sampling
+from .causal_sampling import causal_sampling, node_that_orders
 from .causal_windows import CausalWindows, windows_of
 from .effect import Effect
 
@@ -24,11 +24,12 @@ def refuse_step_state(effects: Sequence[Effect], frames: int, model_options: Opt
     """Raises ValueError for what cannot stand beside the order in which frames go through the UNet."""
     windows = windows_of(model_options)
     if causal_sampling(effects, frames, model_options):
-        refuse_frame_by_frame(model_options)
+        node = node_that_orders(effects)
+        refuse_frame_by_frame(model_options, node)
         for effect in two_way(effects):
             raise ValueError(
                 f"{effect.node} lets each frame see those after it, but frames are sampled one after the other. Set "
-                "order of Apply MagicVideo to together, or take one of the two out."
+                f"order of {node} to together, or take one of the two out."
             )
     elif windows is not None and frames > windows.chunk_frames:
         refuse_in_chunks(model_options, frames)
@@ -67,13 +68,12 @@ def refuse_in_chunks(model_options: Options, frames: int) -> None:
         )
 
 
-def refuse_frame_by_frame(model_options: Options) -> None:
-    """Raises ValueError where a node cannot be sampled with frames one after the other."""
+def refuse_frame_by_frame(model_options: Options, node: str) -> None:
+    """Raises ValueError for what cannot stand where frames are sampled one after the other, as ``node`` wants them."""
     for name in step_caches(model_options, IN_SAMPLING):
         raise ValueError(
             f"{name} keeps what the model gave at one step for the next, but frames are sampled one after the other, "
-            "so that a frame would get what is of the frame before. Take it out, or set order of Apply MagicVideo to "
-            "together."
+            f"so that a frame would get what is of the frame before. Take it out, or set order of {node} to together."
         )
 
 
