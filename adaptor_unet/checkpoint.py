@@ -9,15 +9,14 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .adaptor import AdaptorConfig, VideoAdaptor
-from .file_kind import MOTION_MODULE, Wanted, kind_of_bytes, kind_of_keys
+from .file_kind import MOTION_MODULE, Wanted, kind_of_keys
+from .tensor_file import MOST_HEADER_BYTES, OpenFile, opened_safetensors, read_tensors, start_of
 from .whole_file import save_tensors
 
 FORMAT, VERSION = "adaptor", "1"
-MOST_HEADER_BYTES = 4 * 2**20
 # Where a file says at which frame rate its adaptor was trained, and what is taken where it says nothing.
 FPS, UNTOLD_FPS = "magicvideo.fps", 8.0
 # ModelSpec's names of the families.
@@ -26,7 +25,6 @@ ARCHITECTURES = {
     "SD2": "stable-diffusion-v2",
     "SDXL": "stable-diffusion-xl-v1-base",
 }
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class AdaptorFileError(ValueError):
@@ -64,12 +62,6 @@ def save(adaptor: VideoAdaptor, path: Path, metadata: dict[str, str] | None = No
     told = adaptor.metadata | (metadata or {}) | file_metadata(adaptor.config)
     save_tensors(path, adaptor.state_dict(), told, os.replace if overwrite else move_to_new, check)
     return path
-
-
-def start_of(path: Path) -> bytes:
-    """The first nine bytes of a safetensors file: the header's length, little-endian, and the header's first byte."""
-    with path.open("rb") as file:
-        return file.read(9)
 
 
 def move_to_new(written: Path, path: Path) -> None:
@@ -119,21 +111,16 @@ def trained_fps(adaptor: VideoAdaptor) -> float:
     return rate
 
 
-def load(path: Path, operations: type | ModuleType = nn) -> VideoAdaptor:
+def load(path: Path) -> VideoAdaptor:
     """The adaptor in ``path``, on the CPU, in the file's dtype.
 
     Raises AdaptorFileError before any tensor is used when the file is damaged, of another kind, of another version, or
     holds other tensors than its settings say.  Allocates no more than the file's size.
     """
-    try:
-        check_header(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            config = read_config(path, metadata, file.keys())
-            tensors = read_tensors(path, file, VideoAdaptor(config, device="meta").state_dict())
-    except (SafetensorError, OSError) as error:
-        raise refusal(path, f"cannot be read as safetensors ({error})") from error
-    return with_tensors(config, tensors, metadata, operations)
+    with opened_safetensors(path, ADAPTOR) as file:
+        config = read_config(file)
+        tensors = read_tensors(file, VideoAdaptor(config, device="meta").state_dict(), ADAPTOR)
+    return with_tensors(config, tensors, dict(file.metadata))
 
 
 def with_tensors(
@@ -152,62 +139,23 @@ def fp32_copy(adaptor: VideoAdaptor) -> VideoAdaptor:
     return with_tensors(adaptor.config, tensors, dict(adaptor.metadata))
 
 
-def check_header(path: Path, wanted: Wanted = ADAPTOR) -> None:
-    """Refuses what cannot be a safetensors file by its size and its first bytes."""
-    wanted.check_there(path)
-    size, start = path.stat().st_size, start_of(path)
-    length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else None
-    if length is not None and start[8:] == b"{" and 8 + length > size:
-        raise wanted.refusal(path, f"is cut short or damaged: its header wants {length} bytes, the file has {size}")
-    if length is None or start[8:] != b"{":
-        raise wanted.refusal(path, f"is {kind_of_bytes(path) or 'no safetensors file'}")
-    if length > MOST_HEADER_BYTES:
-        raise wanted.refusal(path, f"has a header of {length} bytes, far more than {wanted.short} needs")
+def read_config(file: OpenFile) -> AdaptorConfig:
+    """The settings in the metadata of an adaptor file.
 
-
-def read_config(path: Path, metadata: dict[str, str], keys: list[str]) -> AdaptorConfig:
-    """The settings in the metadata of an adaptor file; ``keys`` are its tensors' names, which tell what else it may be.
-
-    Raises AdaptorFileError for a file of another kind or version, and for settings that cannot be read.
+    Raises AdaptorFileError for a file of another kind, which its tensors' names tell, or of another version, and for
+    settings that cannot be read.
     """
-    if metadata.get("magicvideo.format") != FORMAT:
-        kind = kind_of_keys(keys)
+    if file.metadata.get("magicvideo.format") != FORMAT:
+        kind = kind_of_keys(file.shapes)
         wanted = replace(ADAPTOR, remedy="Use the node Load Motion Module.") if kind == MOTION_MODULE else ADAPTOR
-        raise wanted.refusal(path, f"seems to be {kind}")
-    version = metadata.get("magicvideo.version")
+        raise wanted.refusal(file.path, f"seems to be {kind}")
+    version = file.metadata.get("magicvideo.version")
     if version != VERSION:
         raise AdaptorFileError(
-            f"{path.name} has adaptor version {version!r:.20}; this pack reads version {VERSION!r}. Update the pack."
+            f"{file.path.name} has adaptor version {version!r:.20}; this pack reads version {VERSION!r}. "
+            "Update the pack."
         )
     try:
-        return AdaptorConfig.from_json(metadata.get("magicvideo.config", ""))
+        return AdaptorConfig.from_json(file.metadata.get("magicvideo.config", ""))
     except (ValueError, TypeError, RecursionError) as error:
-        raise refusal(path, f"has settings that cannot be read ({error})") from error
-
-
-def read_tensors(path: Path, file: safe_open, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors of the file by name, copied, so that it may change or vanish afterwards.
-
-    ``expected`` has a tensor of the right shape for each.  Raises AdaptorFileError unless names, shapes and dtypes are
-    right and all values finite.
-    """
-    keys = set(file.keys())
-    if keys != set(expected):
-        missing, extra = sorted(set(expected) - keys), sorted(keys - set(expected))
-        raise refusal(path, f"lacks {len(missing)} tensors {missing[:1]} and has {len(extra)} unknown ones {extra[:1]}")
-    for name, like in expected.items():
-        shape = file.get_slice(name).get_shape()
-        if shape != list(like.shape):
-            raise refusal(path, f"has shape {shape} for {name}, where its settings say {list(like.shape)}")
-    tensors = {}
-    for name in expected:
-        tensor = file.get_tensor(name)
-        if tensor.dtype not in FLOATS or not tensor.isfinite().all():
-            raise refusal(path, f"has values in {name} that are not finite numbers of 32 or 16 bits")
-        tensors[name] = tensor.clone()
-    return tensors
-
-
-def refusal(path: Path, found: str) -> ValueError:
-    """The error that names the file, what was found in it, and what to do."""
-    return ADAPTOR.refusal(path, found)
+        raise ADAPTOR.refusal(file.path, f"has settings that cannot be read ({error})") from error

@@ -9,21 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .file_kind import Wanted, kind_of_keys
-from .motion_module import Layers, MotionModule, with_tensors
-from .motion_module_file import (
-    BLOCK,
-    IMAGE_LORA,
-    SITE,
-    MotionFileError,
-    Unpickle,
-    is_lora,
-    opened,
-    own_name,
-    plain_tensor,
-)
+from .motion_module import MotionModule, with_tensors
+from .motion_module_file import BLOCK, IMAGE_LORA, SITE, MotionFileError, Unpickle, is_lora, opened, own_name
+from .tensor_file import plain_tensor
 
 MOTION_LORA = Wanted(
     "a MotionLoRA",
@@ -119,7 +110,7 @@ def check_fit(lora: MotionLora, module: MotionModule) -> None:
             )
 
 
-def with_motion_lora(module: MotionModule, lora: MotionLora, strength: float, operations: Layers = nn) -> MotionModule:
+def with_motion_lora(module: MotionModule, lora: MotionLora, strength: float) -> MotionModule:
     """A module with the changes added, which shares all other tensors; the one that came in stays as it is.
 
     Raises MotionFileError when the two do not fit.
@@ -127,4 +118,4 @@ def with_motion_lora(module: MotionModule, lora: MotionLora, strength: float, op
     check_fit(lora, module)
     weights = module.state_dict()
     changed = {name: change.added_to(weights[name], strength) for name, change in lora.changes.items()}
-    return with_tensors(module.config, {**weights, **changed}, operations)
+    return with_tensors(module.config, {**weights, **changed})

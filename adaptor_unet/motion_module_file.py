@@ -11,21 +11,18 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .checkpoint import FLOATS, check_header
 from .file_kind import Wanted, kind_of_bytes, kind_of_keys
-from .motion_module import Layers, MotionModule, MotionModuleConfig, with_tensors
+from .motion_module import MotionModule, MotionModuleConfig, with_tensors
+from .tensor_file import OpenFile, Shape, opened_safetensors, read_tensors
 
 # Reads a pickled file as plain tensors and runs nothing of it; the host's own, or torch's.
 Unpickle = Callable[[Path], object]
-Shape = tuple[int, ...]
 
 
 class MotionFileError(ValueError):
@@ -82,15 +79,6 @@ UNREADABLE = (
 )
 
 
-@dataclass(frozen=True)
-class OpenFile:
-    """A file that is open for reading: the shapes of its tensors by name, and how to read one."""
-
-    path: Path
-    shapes: Mapping[str, Shape]
-    read: Callable[[str], Tensor]
-
-
 @contextmanager
 def opened(path: Path, unpickle: Unpickle, wanted: Wanted) -> Iterator[OpenFile]:
     """The tensors of a safetensors file or of a pickled one.
@@ -99,16 +87,15 @@ def opened(path: Path, unpickle: Unpickle, wanted: Wanted) -> Iterator[OpenFile]
     """
     wanted.check_there(path)
     try:
-        if kind_of_bytes(path) in PICKLES and path.suffix.lower() not in (".safetensors", ".sft"):
-            tensors = unpickled(path, unpickle, wanted)
-            yield OpenFile(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__)
-            return
-        check_header(path, wanted)
-        with safe_open(path, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            yield OpenFile(path, shapes, file.get_tensor)
-    except (SafetensorError, OSError) as error:
+        is_pickled = path.suffix.lower() not in (".safetensors", ".sft") and kind_of_bytes(path) in PICKLES
+    except OSError as error:
         raise wanted.refusal(path, f"cannot be read ({error})") from error
+    if is_pickled:
+        tensors = unpickled(path, unpickle, wanted)
+        yield OpenFile(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__)
+        return
+    with opened_safetensors(path, wanted) as file:
+        yield file
 
 
 def unpickled(path: Path, unpickle: Unpickle, wanted: Wanted) -> dict[str, Tensor]:
@@ -143,7 +130,7 @@ def check_archive(path: Path, wanted: Wanted) -> None:
         raise wanted.refusal(path, "is a compressed archive, which PyTorch does not write")
 
 
-def load_motion_module(path: Path, unpickle: Unpickle, operations: Layers = nn) -> MotionModule:
+def load_motion_module(path: Path, unpickle: Unpickle) -> MotionModule:
     """The motion module in ``path``, on the CPU, in the file's dtype.
 
     Raises MotionFileError before any tensor is used when the file is damaged, of another kind, or not whole.
@@ -152,8 +139,9 @@ def load_motion_module(path: Path, unpickle: Unpickle, operations: Layers = nn) 
         refuse_other_kinds(path, file.shapes)
         names = own_names(path, file.shapes)
         config = read_config(path, names, file.shapes)
-        tensors = read_tensors(file, names, MotionModule(config, device="meta").state_dict())
-    return with_tensors(config, tensors, operations)
+        theirs = {ours: name for name, ours in names.items() if not ours.endswith(POSITIONS)}
+        tensors = read_tensors(file, MotionModule(config, device="meta").state_dict(), MOTION_MODULE, theirs)
+    return with_tensors(config, tensors)
 
 
 def refuse_other_kinds(path: Path, shapes: Mapping[str, Shape]) -> None:
@@ -238,28 +226,3 @@ def kind_of(mid: bool, length: int | None) -> str:
     if mid:
         return "AnimateDiff v2" if length else "AnimateLCM"
     return "AnimateDiff v1" if length == POSITIONS_OF_V1 else "AnimateDiff v3"
-
-
-def read_tensors(file: OpenFile, names: Mapping[str, str], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The module's tensors under our names, copied, so that the file may change or vanish afterwards."""
-    theirs = {ours: name for name, ours in names.items() if not ours.endswith(POSITIONS)}
-    if theirs.keys() != expected.keys():
-        missing, extra = sorted(expected.keys() - theirs.keys()), sorted(theirs.keys() - expected.keys())
-        raise MOTION_MODULE.refusal(
-            file.path, f"lacks {len(missing)} tensors {missing[:1]} and has {len(extra)} unknown ones {extra[:1]}"
-        )
-    for name, like in expected.items():
-        shape = file.shapes[theirs[name]]
-        if shape != tuple(like.shape):
-            raise MOTION_MODULE.refusal(
-                file.path, f"has shape {list(shape)} for {theirs[name]}, where {list(like.shape)} was expected"
-            )
-    return {name: plain_tensor(file, theirs[name], MOTION_MODULE) for name in expected}
-
-
-def plain_tensor(file: OpenFile, name: str, wanted: Wanted) -> Tensor:
-    """A copy of one tensor of a file.  Raises the error of ``wanted`` unless it holds finite numbers of its own."""
-    tensor = file.read(name)
-    if tensor.dtype not in FLOATS or tensor.untyped_storage().nbytes() < tensor.nbytes or not tensor.isfinite().all():
-        raise wanted.refusal(file.path, f"has values in {name} that are not finite numbers of 32 or 16 bits")
-    return tensor.clone(memory_format=torch.contiguous_format)

@@ -9,10 +9,11 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ..adaptor import VideoAdaptor
-from ..checkpoint import FLOATS, with_tensors
+from ..checkpoint import with_tensors
 from ..initialisation import Init, new_adaptor
 from ..motion_module import MotionModule
 from ..motion_module import with_tensors as motion_module_of
+from ..tensor_file import FLOATS
 from .base_model import config_for, unet_weights
 from .binding import KEY
 from .versions import is_copy, patcher_class
