@@ -1,7 +1,7 @@
-"""What acts during one call of the UNet: hooks behind its modules, and the host's own patches around attention."""
+"""What acts during one call of the UNet: hooks on its modules, and the host's own patches around attention."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 Options = dict[str, Any]  # the host's transformer options
 Block = tuple[str, int, int]  # a transformer as the host counts it: side of the UNet, block, number in it
+PreHook = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 
@@ -16,11 +17,12 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 class CallPart:
     """What acts during one call of the UNet.  Made for one call and dropped after it.
 
-    ``hooks`` act behind modules of the UNet, by name.  ``first`` and ``last`` are the host's attention patches, by the
-    host's names, before and behind those of other nodes.  ``self_attention`` takes the place of a block's own, where no
-    other node has replaced it.
+    ``pre_hooks`` act before modules of the UNet, by name, and ``hooks`` behind them.  ``first`` and ``last`` are the
+    host's attention patches, by the host's names, before and behind those of other nodes.  ``self_attention`` takes the
+    place of a block's own, where no other node has replaced it.
     """
 
+    pre_hooks: dict[str, PreHook] = field(default_factory=dict)
     hooks: dict[str, Hook] = field(default_factory=dict)
     first: dict[str, Callable] = field(default_factory=dict)
     last: dict[str, Callable] = field(default_factory=dict)
@@ -29,14 +31,12 @@ class CallPart:
     @contextmanager
     def hooked(self, unet: nn.Module) -> Iterator[None]:
         """The hooks are on the UNet for as long as the context lasts."""
-        handles = []
-        try:
+        with ExitStack() as stack:
+            for name, pre_hook in self.pre_hooks.items():
+                stack.callback(unet.get_submodule(name).register_forward_pre_hook(pre_hook).remove)
             for name, hook in self.hooks.items():
-                handles.append(unet.get_submodule(name).register_forward_hook(hook))
+                stack.callback(unet.get_submodule(name).register_forward_hook(hook).remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def patched(self, transformer_options: Options) -> Options:
         """The options with the patches added; the caller's dicts and lists stay as they are."""

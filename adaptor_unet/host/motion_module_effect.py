@@ -4,8 +4,7 @@ Axes: b clips or conditionings of one call, f frames of each, c channels, h heig
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal, get_args
@@ -106,7 +105,7 @@ class MotionModuleEffect(Effect):
                 transformers = cache.once(("transformers", id(effect)), effect.module.transformers)
                 parts.append(CallPart(hooks=effect.hooks(layout, transformers)))
         over = [(effect, layout) for effect, layout in acting if effect.norms_over_frames and layout.frames > 1]
-        return parts + [NormsOverFrames(norms=effect.norms, frames=layout.frames) for effect, layout in over[:1]]
+        return parts + [norms_over_frames(effect.norms, layout.frames) for effect, layout in over[:1]]
 
     def hooks(self, layout: FrameLayout, transformers: dict[str, nn.Module]) -> dict[str, partial]:
         """Behind each site, its temporal transformer."""
@@ -163,29 +162,18 @@ class MotionModuleEffect(Effect):
         return numbers * unet_of(model).model_channels * ACTIVATION_BYTES
 
 
-@dataclass(frozen=True)
-class NormsOverFrames(CallPart):
-    """Group norms, by name, that take all frames of a clip together: what goes in and comes out changes its shape."""
+def norms_over_frames(norms: Sequence[str], frames: int) -> CallPart:
+    """Group norms, by name, take all ``frames`` of a clip together: what goes in and comes out changes its shape."""
 
-    norms: tuple[str, ...] = ()
-    frames: int = 1
-
-    @contextmanager
-    def hooked(self, unet: nn.Module) -> Iterator[None]:
-        """The norms are so for as long as the context lasts."""
-        with ExitStack() as stack:
-            for norm in map(unet.get_submodule, self.norms):
-                stack.callback(norm.register_forward_pre_hook(self.beside).remove)
-                stack.callback(norm.register_forward_hook(self.apart).remove)
-            yield
-
-    def beside(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    def joined(norm: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         """(b f) c h w -> b c (f h) w"""
-        return frames_beside(inputs[0], self.frames)
+        return frames_beside(inputs[0], frames)
 
-    def apart(self, norm: nn.Module, inputs: tuple[Tensor, ...], x: Tensor) -> Tensor:
+    def apart(norm: nn.Module, inputs: tuple[Tensor, ...], x: Tensor) -> Tensor:
         """b c (f h) w -> (b f) c h w"""
-        return frames_apart(x, self.frames)
+        return frames_apart(x, frames)
+
+    return CallPart(pre_hooks=dict.fromkeys(norms, joined), hooks=dict.fromkeys(norms, apart))
 
 
 def norms_of(unet: nn.Module) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ import diffusers_reference as reference
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.host.frame_cache import no_cache
 from magicvideo.adaptor_unet.host.hosted import hosted_motion_module
-from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect, NormsOverFrames
+from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect, norms_over_frames
 from magicvideo.adaptor_unet.motion_lora import load_motion_lora, with_motion_lora
 from magicvideo.adaptor_unet.motion_module import MotionModule
 from magicvideo.tools.make_random_checkpoint import random_motion_lora, random_motion_module
@@ -70,7 +70,7 @@ def ours(
                 stack.enter_context(part.hooked(unet))
             if over_frames:
                 names = tuple(f"{name}.norm" for name in patcher.model.places())
-                stack.enter_context(NormsOverFrames(norms=names, frames=frames).hooked(patcher.model))
+                stack.enter_context(norms_over_frames(names, frames).hooked(patcher.model))
         context = repeat(text, "b n d -> (b f) n d", f=frames)
         return unet(x, torch.full((len(x),), TIMESTEP), context=context, transformer_options={})
 
