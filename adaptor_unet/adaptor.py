@@ -98,12 +98,12 @@ class AdaptorConfig:
         """Names of all sites."""
         return frozenset(site.name for site in self.sites)
 
-    @property
+    @cached_property
     def convolutions(self) -> tuple[Site, ...]:
         """The sites behind 3x3 convolutions, where S and B of the part ``frame`` act."""
         return tuple(site for site in self.sites if site.kind == "convolution")
 
-    @property
+    @cached_property
     def transformers(self) -> tuple[Site, ...]:
         """The sites in transformer blocks, where the parts ``spatial`` and ``temporal`` act."""
         return tuple(site for site in self.sites if site.kind == "transformer")

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from torch import nn
@@ -34,7 +35,7 @@ class Site:
         if type(self.channels) is not int or not 0 < self.channels <= 65_536:
             raise ValueError(f"{self.name}: channels must be a positive whole number, found {self.channels!r}")
 
-    @property
+    @cached_property
     def block(self) -> tuple[str, int, int]:
         """Place of a transformer as the host counts it: side, block of that side, transformer of that block."""
         parts = self.name.split(".")

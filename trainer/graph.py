@@ -23,8 +23,9 @@ from ..adaptor_unet.file_names import why_no_name
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.folders import clips_folder as allowed_folder
 from ..adaptor_unet.host.folders import training_folders, with_motion_lora_of
-from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped, say_on_node
+from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ..adaptor_unet.host.hosted import adaptor_for, hosted
+from ..adaptor_unet.host.page_words import say_on_node
 from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
 from ..adaptor_unet.host.training_unet import make_room, training_device
 from ..adaptor_unet.training.data.cache_files import contents, folder_state, read_metadata, read_tensor

@@ -17,13 +17,11 @@ from ..frame_adaptor import apply_change, scale_and_shift
 from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for
-from .call_part import CallPart, Options, block_of
-from .effect import Effect
+from .call_part import CallPart, HeldSelfAttention, Options, block_of
+from .effect import Effect, sigma_where_it_counts
 from .finished_frames import finished_frames
 from .frame_cache import ONCE, CallCache
-from .held_self_attention import HeldSelfAttention
-from .layout import clip_layout
-from .noise_levels import sigma_where_it_counts
+from .unet_call import clip_layout
 
 Change = tuple[Tensor, Tensor]
 

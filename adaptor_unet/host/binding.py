@@ -23,15 +23,22 @@ from .causal_windows import CausalWindows, windows_of, with_frame_record
 from .compiled_call import CompiledCalls, uncompiled
 from .effect import Effect
 from .finished_frames import finished_frames
-from .frame_cache import ONCE, MadeOnce
+from .frame_cache import ONCE, MadeOnce, cache_of_call
 from .hints import own_hints
-from .layout import check_batch, tell_of_one_frame, window_places
 from .memory import planned_shape
-from .moving_preview import sample_together
 from .negative_sides import NEGATIVES, negative_conditionings, with_negative_sides
 from .noise import noise_as_trained
+from .preview import sample_together
 from .step_state import refuse_step_state
-from .unet_call import acting_in_call, with_effects_of_call
+from .unet_call import (
+    COMPILED,
+    acting_in_call,
+    check_batch,
+    parts_of,
+    tell_of_one_frame,
+    window_places,
+    with_effects_of_call,
+)
 from .versions import STOCK_WINDOW_WRAPPERS
 
 logger = logging.getLogger(__name__)
@@ -199,7 +206,10 @@ class Binding:
     ) -> Tensor:
         """One call of the UNet, ``(b f) c h w -> (b f) c h w``, with all that acts at its noise level."""
         acting = acting_in_call(self.effects, x.shape[0], transformer_options)
-        parts, call = self.compiled.of_call(acting, transformer_options, executor.class_obj)
+        if acting and transformer_options.get(COMPILED) is not None:
+            parts, call = self.compiled.of_call(acting, transformer_options, executor.class_obj)
+        else:
+            parts, call = parts_of(acting, cache_of_call(transformer_options)), WrapperExecutor.__call__
         with ExitStack() as stack:
             for part in parts:
                 stack.enter_context(part.hooked(executor.class_obj))

@@ -62,3 +62,24 @@ def block_of(options: Options) -> Block:
 def is_replaced(block: Block, replaced: dict) -> bool:
     """Whether another node's self-attention stands there: by its transformer, or by its block for all of them."""
     return block in replaced or block[:2] in replaced
+
+
+class HeldSelfAttention:
+    """A block's self-attention output, ``n p c``, held for what is added behind its cross-attention.
+
+    The host adds self-attention to the features before it comes to the text, so a patch behind cross-attention does not
+    see it; with the text's output it is what the paper calls S-Attn.
+    """
+
+    def __init__(self) -> None:
+        self.out: Tensor | None = None
+
+    def hold(self, out: Tensor, options: Options) -> Tensor:
+        """The host's ``attn1_output_patch``."""
+        self.out = out
+        return out
+
+    def take(self, like: Tensor) -> Tensor:
+        """What was held, in the dtype and on the device of ``like``; once."""
+        held, self.out = self.out, None
+        return held.to(like)

@@ -21,7 +21,6 @@ from comfy.patcher_extension import WrapperExecutor
 from comfy.samplers import CFGGuider
 from einops import rearrange, reduce
 from torch import Tensor
-from tqdm import tqdm
 
 from ..adaptor import CONTEXT_NOISE
 from ..frame_layout import indices
@@ -29,6 +28,7 @@ from .call_part import Options
 from .causal_windows import Chunk, chunk_options, rows_for, windows_of
 from .finished_frames import FinishedFrames
 from .hook_schedules import HookSchedules
+from .preview import Progress
 from .versions import full_mask
 
 if TYPE_CHECKING:
@@ -230,41 +230,3 @@ def kept_frames(denoise_mask: Tensor | None, frames: int) -> list[bool]:
         return [False] * frames
     most = reduce(denoise_mask, "n ... -> n", "max").tolist()
     return [most[place % len(most)] == 0 for place in range(frames)]
-
-
-class Progress:
-    """Tells the host's callback of one sampling over all chunks, and a person at the terminal of the time left.
-
-    The host's own preview shows the first frame of what it is given: here that is the one in the making.  The last call
-    has all frames in their order, for whoever keeps them.  ``denoised`` is what the model last took the chunk for.
-    """
-
-    def __init__(self, callback: Callable | None, latents: Tensor, steps: int, chunks: int, quiet: bool) -> None:
-        self.callback, self.steps, self.total = callback, steps, steps * chunks
-        self.batch = latents.clone(), latents.clone()  # what frames are taken for, and as they are
-        self.begun = -1
-        self.chunk: Chunk | None = None
-        self.denoised: Tensor | None = None
-        self.bar = tqdm(total=self.total, disable=quiet)
-
-    def begin(self, chunk: Chunk) -> None:
-        self.begun, self.chunk, self.denoised = self.begun + 1, chunk, None
-
-    def step(self, step: int, denoised: Tensor, x: Tensor, total: int) -> None:
-        """The sampler's callback, for one chunk."""
-        self.denoised = denoised
-        done = self.begun * self.steps + min(step, self.steps - 1)  # some samplers make steps as they see fit
-        self.bar.update(done + 1 - self.bar.n)
-        if self.callback is None:
-            return
-        for rows, own in zip(self.batch, (denoised, x), strict=True):
-            self.chunk.put(rows, own)
-        first = self.chunk.index_list[0] if done + 1 < self.total else 0
-        self.callback(done, *(rows.roll(-first, 0) for rows in self.batch), self.total)
-
-    def end(self, samples: Tensor) -> None:
-        """A chunk is what it came out as."""
-        self.chunk.put(self.batch[1], samples)
-
-    def close(self) -> None:
-        self.bar.close()

@@ -40,10 +40,7 @@ class CompiledCalls:
         self.told: set[str] = set()
 
     def of_call(self, acting: Sequence[Acting], options: Options, unet: nn.Module) -> tuple[Sequence[CallPart], Call]:
-        """What acts in a call of the UNet, and what to call in place of the executor."""
-        settings = options.get(COMPILED)
-        if not acting or settings is None:
-            return parts_of(acting, cache_of_call(options)), WrapperExecutor.__call__
+        """What acts in a call of a compiled UNet, and what to call in place of the executor."""
         key = (negative_in_call(options), *((id(effect), layout) for effect, layout in acting))
         why_not = self.why_not(acting, options, unet) or (self.calls[key].why_not if key in self.calls else "")
         if why_not:
@@ -51,7 +48,7 @@ class CompiledCalls:
             return parts_of(acting, cache_of_call(options)), WrapperExecutor.__call__
         if key not in self.calls:
             self.tell("The model is compiled, so what acts on it is compiled with it: the second step takes a while.")
-            self.calls[key] = CompiledCall(acting, settings)
+            self.calls[key] = CompiledCall(acting, options[COMPILED])
         return self.calls[key].parts, partial(self.run, key)
 
     def run(self, key: Hashable, executor: WrapperExecutor, *args: object, **kwargs: object) -> Tensor:

@@ -6,20 +6,31 @@ one is told in ``docs/add_an_effect.md``.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import ModelSamplingDiscrete
+from torch import Tensor
 
 from ..frame_layout import FrameLayout
 from .call_part import CallPart, Options
 from .causal_sampling import SamplingOrder
 from .frame_cache import CallCache
-from .noise_levels import NoiseLevels
 
 Self = TypeVar("Self", bound="Effect")
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """A part of sampling, the noise levels sigma ``start`` down to ``end``, both included; all by default."""
+
+    start: float = math.inf
+    end: float = 0.0
+
+    def __contains__(self, sigma: float) -> bool:
+        return self.end <= sigma <= self.start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,3 +126,13 @@ class Effect:
     def cache_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
         """Bytes of all that it keeps of the frames before, when a clip of so many frames comes in chunks."""
         return 0
+
+
+def sigma_where_it_counts(sigmas: Tensor | None, levels: Iterable[NoiseLevels]) -> float | None:
+    """The noise level of a call; None if the host does not say, and where effects act at all of them.
+
+    A GPU waits while it is read, so only if need be.
+    """
+    if sigmas is None or all(own == NoiseLevels() for own in levels):
+        return None
+    return float(sigmas.flatten()[0])

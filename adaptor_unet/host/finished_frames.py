@@ -103,12 +103,12 @@ class FinishedFrames(FrameCache):
         latents = chunk.get_tensor(self.latents)
         sigma = sigma.expand(len(latents))
         x = model.model_sampling.noise_scaling(sigma, self._noise(chunk, latents), latents)
-        self.keeps = True
+        self.keeps = self.shows_finished = True
         try:
             with self.hooks.at_the_end(model, options):
                 denoise_chunk(denoise, model, unlimited, x, sigma, chunk, options, self)
         finally:
-            self.keeps = False
+            self.keeps = self.shows_finished = False
 
     def _noise(self, chunk: Chunk, like: Tensor) -> Tensor:
         """f c h w: a frame's follows from its place in the clip alone, so that an extended clip has the same."""

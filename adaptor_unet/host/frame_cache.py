@@ -80,14 +80,15 @@ no_cache = CallCache()
 class FrameCache:
     """What effects keep of earlier frames, by owner, site, conditioning and clip.
 
-    ``device`` is where it waits, None for in place.  ``keeps`` is whether frames of the present call are kept.  What
-    waits in main memory is brought back while the site before is computed: sites are asked for in one order.  Calls on
-    several cards, with conditionings of their own, may ask at once.
+    ``device`` is where it waits, None for in place.  ``keeps`` is whether frames of the present call are kept.
+    ``shows_finished`` is whether the call only shows finished frames: all effects act in it, at whichever noise level.
+    What waits in main memory is brought back while the site before is computed: sites are asked for in one order.
+    Calls on several cards, with conditionings of their own, may ask at once.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device
-        self.keeps = True
+        self.keeps, self.shows_finished = True, False
         self._sigmas: Tensor | None = None
         self._sigma = 0.0
         # As the host's own copies of weights: a switch of its command line turns both off.

@@ -4,9 +4,10 @@ import time
 
 import comfy.model_management
 import comfy.utils
-from comfy_execution.utils import get_executing_context
 from PIL import Image
 from torch import Tensor
+
+from .page_words import say_on_node
 
 # Longest side of a preview: words in it can still be read.
 PREVIEW = 960
@@ -63,16 +64,6 @@ class GraphWatch:
         if self.stopped_by is not None:
             raise self.stopped_by
         raise_if_stopped()
-
-
-def say_on_node(words: str) -> None:
-    """Shows words on the node that is executed, as long as it is; does nothing outside of a graph."""
-    context = get_executing_context()
-    if context is None:
-        return
-    from server import PromptServer  # the host's own, which runs where a node is executed
-
-    PromptServer.instance.send_progress_text(words, context.node_id)
 
 
 def raise_if_stopped() -> None:

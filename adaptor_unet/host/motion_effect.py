@@ -21,11 +21,10 @@ from ..frame_layout import FrameLayout, indices
 from ..temporal_attention import KvCache
 from .base_model import check_fit, unet_of
 from .binding import with_effect
-from .call_part import CallPart, Options, block_of
+from .call_part import CallPart, HeldSelfAttention, Options, block_of
 from .causal_sampling import SamplingOrder
 from .effect import Effect
 from .frame_cache import CallCache
-from .held_self_attention import HeldSelfAttention
 from .hosted import load_with, on_card_of
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
 from .negative_sides import negative_in_call

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..frame_noise import Kind, check_noise, frame_noise, is_shared, shared_with_first
 from .effect import Effect
-from .layout import check_batch
+from .unet_call import check_batch
 
 logger = logging.getLogger(__name__)
 

@@ -16,3 +16,13 @@ def tell_page(node: str, words: str) -> None:
 
     server = PromptServer.instance
     server.send_sync(MESSAGE, {"node": node, "words": words}, server.client_id)
+
+
+def say_on_node(words: str) -> None:
+    """Shows words on the node that is executed, as long as it is; does nothing outside of a graph."""
+    context = get_executing_context()
+    if context is None:
+        return
+    from server import PromptServer  # as above
+
+    PromptServer.instance.send_progress_text(words, context.node_id)

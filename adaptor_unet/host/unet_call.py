@@ -1,4 +1,7 @@
-"""What acts in one call of the UNet: which effects, at its noise level, with the tensors of its card."""
+"""One call of the UNet: which frames of which clips it holds, and which effects act in it, with which tensors.
+
+The frames are counted anew at each call, and remembered nowhere.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -9,11 +12,10 @@ from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 
 from ..frame_layout import FrameLayout
 from .call_part import CallPart, Options
-from .effect import Effect
-from .finished_frames import finished_frames
-from .frame_cache import EFFECTS, ONCE, CallCache
-from .layout import clip_layout
-from .noise_levels import NoiseLevels, sigma_where_it_counts
+from .effect import Effect, NoiseLevels, sigma_where_it_counts
+from .frame_cache import EFFECTS, ONCE, OPTION, CallCache
+from .page_words import tell_page
+from .versions import window_frames
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,41 @@ LEVELS = "magicvideo_levels"
 # Where they hold the settings for torch.compile; none if the model is not compiled.
 COMPILED = "magicvideo_compiled"
 Acting = tuple[Effect, FrameLayout]
+
+ONE_FRAME = (
+    "the latent batch holds one frame, so the result is one picture. For a clip, set batch_size of Empty Latent Image "
+    "to the number of frames, such as 16."
+)
+
+
+def window_places(transformer_options: Options) -> list[int] | None:
+    """Which frames of the latent batch a call holds, in the order of its rows; None for all of them.
+
+    A window of the host that cuts the picture, not the frames, holds all of them.
+    """
+    window = transformer_options.get("context_window")
+    return None if window is None or window.dim != 0 else window_frames(window)
+
+
+def clip_layout(rows: int, transformer_options: Options, frames_per_clip: int = 0) -> FrameLayout:
+    """Layout of a batch of ``rows`` latents.
+
+    The host joins conditionings along the batch and says how many in ``cond_or_uncond``; each has all frames of the
+    window, or of the whole latent batch when there is no window.  ``frames_per_clip`` 0 makes the whole batch one clip.
+    Clips of which the call holds the same frames stand side by side in the batch.
+    """
+    conditionings = len(transformer_options.get("cond_or_uncond") or [0])
+    frames = rows // conditionings
+    window = window_places(transformer_options)
+    places = list(range(frames)) if window is None else window
+    length = frames_per_clip or max(places) + 1
+    clips = tuple(place // length for place in places)
+    positions = tuple(place % length for place in places)
+    beside = len(set(clips))
+    each = frames // beside
+    if window is None or (frames == beside * each and positions == positions[:each] * beside):
+        return FrameLayout(conditionings * beside, positions[:each], clips[:each])
+    return FrameLayout(conditionings, positions, clips)
 
 
 def with_effects_of_call(effects: Sequence[Effect], model: BaseModel, transformer_options: Options) -> Options:
@@ -40,8 +77,8 @@ def with_effects_of_call(effects: Sequence[Effect], model: BaseModel, transforme
 
 def acting_in_call(effects: Sequence[Effect], rows: int, transformer_options: Options) -> list[Acting]:
     """The effects that act in a call of so many rows, by their place, each with the frames as it counts clips."""
-    finished = finished_frames(transformer_options)
-    shown = finished is not None and finished.keeps  # finished frames are seen as all effects make them
+    cache = transformer_options.get(OPTION)
+    shown = cache is not None and cache.shows_finished  # finished frames are seen as all effects make them
     effects = transformer_options.get(EFFECTS, effects)
     levels = transformer_options.get(LEVELS) or [NoiseLevels()] * len(effects)
     sigma = sigma_where_it_counts(transformer_options.get("sigmas"), levels)
@@ -61,3 +98,20 @@ def parts_of(acting: Sequence[Acting], cache: CallCache) -> list[CallPart]:
     for kind, of_kind in groupby(acting, key=lambda one: type(one[0])):
         parts += kind.parts(list(of_kind), cache)
     return parts
+
+
+def tell_of_one_frame(frames: int, node: str) -> None:
+    """Says what to set when the latent batch is one latent, which is a clip of one frame and rarely what is wanted."""
+    if frames == 1:
+        logger.warning("%s: %s", node, ONE_FRAME)
+        tell_page(node, ONE_FRAME)
+
+
+def check_batch(frames: int, frames_per_clip: int, node: str) -> None:
+    """Raises ValueError when the latent batch does not hold whole clips as ``node`` counts them."""
+    if frames_per_clip and frames % frames_per_clip:
+        raise ValueError(
+            f"frames_per_clip of {node} is {frames_per_clip}, but the latent batch holds {frames} frames, "
+            f"which is no whole number of clips. Use a batch of {frames_per_clip}, {2 * frames_per_clip}, ... "
+            "or set frames_per_clip to 0 to make the whole batch one clip."
+        )

@@ -9,7 +9,7 @@ from torch import Tensor
 from magicvideo.adaptor_unet.checkpoint import FPS
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
-from magicvideo.adaptor_unet.host.moving_preview import MovingPreview
+from magicvideo.adaptor_unet.host.preview import MovingPreview
 from magicvideo.nodes.adaptor import ApplyMagicVideo
 
 FRAMES, STEPS = 4, 4
