@@ -94,7 +94,7 @@ class AdaptorConfig:
         return site.channels // self.head_channels if self.head_channels else self.heads
 
     @cached_property
-    def places(self) -> frozenset[str]:
+    def site_names(self) -> frozenset[str]:
         """Names of all sites."""
         return frozenset(site.name for site in self.sites)
 

@@ -36,12 +36,13 @@ def calibrate(adaptor: VideoAdaptor, levels: dict[str, Sequence[Change]]) -> Non
         raise ValueError("This adaptor has no S and B to be calibrated. Leave it out to get a new one that has.")
     for part, sites in (("frame", config.convolutions), ("spatial", config.transformers)):
         for name in [site.name for site in sites] if part in config.parts else ():
-            gain, shift = (shrunk_mean(torch.stack(x)) for x in zip(*levels[name], strict=True))
-            if len(gain) < config.frames:
+            scale_delta, shift = (shrunk_mean(torch.stack(x)) for x in zip(*levels[name], strict=True))
+            given = len(scale_delta)
+            if given < config.frames:
                 raise ValueError(
-                    f"The adaptor has {config.frames} frames, but the reference clip only {len(gain)}. Use a clip of "
-                    f"{config.frames} frames or more, or an adaptor of {len(gain)}."
+                    f"The adaptor has {config.frames} frames, but the reference clip only {given}. Use a clip of "
+                    f"{config.frames} frames or more, or an adaptor of {given}."
                 )
             pair = getattr(adaptor, part)[name]
-            pair.scale.copy_(1 + gain[: config.frames])
+            pair.scale.copy_(1 + scale_delta[: config.frames])
             pair.shift.copy_(shift[: config.frames])

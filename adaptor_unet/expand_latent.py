@@ -12,28 +12,29 @@ from torch import Tensor
 
 
 def shown(given: int, frames: int, ping_pong: bool = False) -> list[int]:
-    """Which of the given frames each of the clip is: the last again and again, or backwards, forwards and so on.
+    """Which of the given frames each frame of the longer clip shows, counted from 0.
 
-    Back and forth, ``2 given - 2`` frames are a loop: the next one would be the first.
+    Behind the given ones the last again and again; with ``ping_pong`` they go backwards, forwards and so on.  Back and
+    forth, ``2 given - 2`` frames are a loop: the next one would be the first.
     """
     if not ping_pong or given == 1:
-        return [min(place, given - 1) for place in range(frames)]
+        return [min(frame, given - 1) for frame in range(frames)]
     way = 2 * given - 2
-    return [min(place % way, way - place % way) for place in range(frames)]
+    return [min(frame % way, way - frame % way) for frame in range(frames)]
 
 
-def lengthen(x: Tensor, given: int, places: Sequence[int]) -> Tensor:
-    """(b given) ... -> (b f) ..., clip after clip: frame by frame the one of that place."""
+def lengthen(x: Tensor, given: int, sources: Sequence[int]) -> Tensor:
+    """(b given) ... -> (b f) ..., clip after clip; ``sources``: which of the given frames each of the f shows."""
     clips = rearrange(x, "(b f) ... -> b f ...", f=given)
-    return rearrange(clips[:, list(places)], "b f ... -> (b f) ...")
+    return rearrange(clips[:, list(sources)], "b f ... -> (b f) ...")
 
 
-def noise_places(places: list[int], given: int, frames: int) -> list[int]:
+def longer_batch_index(batch_index: list[int], given: int, frames: int) -> list[int]:
     """Batch indices of the longer clips: given frames keep theirs, each new one gets the next that nobody has."""
-    used = set(places)
+    used = set(batch_index)
     longer = []
-    for start in range(0, len(places), given):
-        clip = places[start : start + given]
+    for start in range(0, len(batch_index), given):
+        clip = batch_index[start : start + given]
         for _ in range(frames - given):
             following = clip[-1] + 1
             while following in used:
@@ -45,7 +46,7 @@ def noise_places(places: list[int], given: int, frames: int) -> list[int]:
 
 
 def keeping_mask(clips: int, given: int, frames: int, height: int, width: int) -> Tensor:
-    """0 where a frame was given and stays, 1 where a new one is to be made, ``(b f) 1 h w``."""
+    """A noise mask, ``(b f) 1 h w``: 0 where a frame was given and stays, 1 where a new one is to be made."""
     new = (torch.arange(frames) >= given).float()
     return repeat(new, "f -> (b f) 1 h w", b=clips, h=height, w=width)
 
@@ -53,7 +54,7 @@ def keeping_mask(clips: int, given: int, frames: int, height: int, width: int) -
 def expand_latent(
     latent: dict[str, Any], frames: int, frames_per_clip: int = 1, keep_given: bool = False, ping_pong: bool = False
 ) -> dict[str, Any]:
-    """A ComfyUI latent of ``frames`` frames a clip, from one of ``frames_per_clip``.
+    """A ComfyUI latent of ``frames`` frames a clip, from one of ``frames_per_clip``; the latent itself stays.
 
     A noise mask of one entry a frame is lengthened too; ``keep_given`` puts one in its place that keeps the given
     frames and frees the new ones.  Batch indices (which noise each frame gets) go on so that every frame has its own.
@@ -73,14 +74,14 @@ def expand_latent(
         )
     if frames < frames_per_clip:
         raise ValueError(f"The clips have {frames_per_clip} frames already, more than the {frames} asked for.")
-    places = shown(frames_per_clip, frames, ping_pong)
-    out = latent | {"samples": lengthen(samples, frames_per_clip, places)}
+    sources = shown(frames_per_clip, frames, ping_pong)
+    out = latent | {"samples": lengthen(samples, frames_per_clip, sources)}
     mask = latent.get("noise_mask")
     if keep_given:
         clips = samples.shape[0] // frames_per_clip
         out["noise_mask"] = keeping_mask(clips, frames_per_clip, frames, *samples.shape[2:])
     elif mask is not None and mask.shape[0] == samples.shape[0] and samples.shape[0] > 1:
-        out["noise_mask"] = lengthen(mask, frames_per_clip, places)
+        out["noise_mask"] = lengthen(mask, frames_per_clip, sources)
     if "batch_index" in latent:
-        out["batch_index"] = noise_places(list(latent["batch_index"]), frames_per_clip, frames)
+        out["batch_index"] = longer_batch_index(list(latent["batch_index"]), frames_per_clip, frames)
     return out

@@ -37,13 +37,14 @@ def scale_and_shift(z: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def apply_change(
-    z: Tensor, gain: Tensor, shift: Tensor, beside: Tensor | None = None, scale: Tensor | None = None
+    z: Tensor, scale_delta: Tensor, shift: Tensor, residual: Tensor | None = None, scale: Tensor | None = None
 ) -> Tensor:
-    """``z + gain (z + beside) + shift``, z's shape: with ``gain = S - 1`` and ``shift = B``, ``S z + B``.
+    """``z + scale_delta (z + residual) + shift``, z's shape: with ``S - 1`` and ``B`` and no residual, ``S z + B``.
 
-    ``beside`` is what the caller's sum holds beside z: scaled along, not added again.  ``scale``: 1 + gain, if known.
+    ``residual`` is what the caller adds to the result: scaled along here, not added.  ``scale``: 1 + scale_delta, if it
+    is there already.
     """
-    out = scale_and_shift(z, 1 + gain if scale is None else scale, shift)
-    if beside is None:
+    out = scale_and_shift(z, 1 + scale_delta if scale is None else scale, shift)
+    if residual is None:
         return out
-    return torch.addcmul(out, beside, gain, out=None if torch.is_grad_enabled() else out).to(z.dtype)
+    return torch.addcmul(out, residual, scale_delta, out=None if torch.is_grad_enabled() else out).to(z.dtype)

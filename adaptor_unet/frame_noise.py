@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 # Whose noise a frame shares: that of the clip's first frame, or that of the frame before.
-Kind = Literal["mixed", "progressive"]
+NoiseKind = Literal["mixed", "progressive"]
 # Unrelated noise, n ..., of the frames at n places of the batch.
 OwnNoise = Callable[[Sequence[int]], Tensor]
 
 
 def check_noise(share: float, kind: str, frames_per_clip: int) -> None:
     """Raises ValueError for settings of the node Frame Noise that cannot work."""
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind of Frame Noise must be {' or '.join(get_args(Kind))}, found {kind!r}.")
+    if kind not in get_args(NoiseKind):
+        raise ValueError(f"kind of Frame Noise must be {' or '.join(get_args(NoiseKind))}, found {kind!r}.")
     if not 0 <= share <= 1:
         raise ValueError(f"share of Frame Noise must lie in 0 to 1, found {share}.")
     if frames_per_clip < 0:
@@ -61,7 +61,9 @@ def check_shared_noise(share: object) -> None:
         raise ValueError(f"shared_noise is a share and must lie in 0 to 1, found {share!r}")
 
 
-def frame_noise(own: OwnNoise, places: Sequence[int], share: float, kind: Kind, frames_per_clip: int = 0) -> Tensor:
+def frame_noise(
+    own: OwnNoise, places: Sequence[int], share: float, kind: NoiseKind, frames_per_clip: int = 0
+) -> Tensor:
     """n ...: the noise of the frames at these places of the batch; ``own`` gives unrelated noise of any places.
 
     ``x_i = sqrt(r) x_j + sqrt(1 - r) e_i`` for r = share, where x_j is the noise of the clip's first frame (mixed) or

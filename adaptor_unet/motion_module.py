@@ -21,7 +21,7 @@ from .temporal_attention import MOST_ROWS, attend
 
 Layers = type | ModuleType  # where linear layers and norms come from: torch's or the host's
 Device = torch.device | str | None
-Kind = Literal["AnimateDiff v1", "AnimateDiff v2", "AnimateDiff v3", "AnimateLCM"]
+ModuleKind = Literal["AnimateDiff v1", "AnimateDiff v2", "AnimateDiff v3", "AnimateLCM"]
 GROUPS, GROUP_EPS = 32, 1e-6
 # Tokens, which are positions times frames, that go through a transformer at once: their wide inner layers then need
 # little memory, and on a processor they stay in its cache.
@@ -36,7 +36,7 @@ class MotionModuleConfig:
     decoder has one more.  mid: whether one is in the middle block.  positions: most frames that see each other.
     """
 
-    kind: Kind
+    kind: ModuleKind
     widths: tuple[int, ...] = (320, 640, 1280, 1280)
     depth: int = 2
     mid: bool = False
@@ -44,8 +44,8 @@ class MotionModuleConfig:
     heads: int = 8
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, found {self.kind!r}")
+        if self.kind not in get_args(ModuleKind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(ModuleKind))}, found {self.kind!r}")
         if not self.widths or not all(0 < width <= 16_384 and width % GROUPS == 0 for width in self.widths):
             raise ValueError(f"widths must be multiples of {GROUPS} up to 16384, found {self.widths}")
         if any(width % self.heads for width in self.widths):
@@ -179,17 +179,17 @@ def position_encoding(frames: int, channels: int) -> Tensor:
     return rearrange(torch.stack([angle.sin(), angle.cos()]), "two f c -> f (c two)")
 
 
-def places_in_call(layout: FrameLayout) -> tuple[int, ...]:
+def positions_in_call(layout: FrameLayout) -> tuple[int, ...]:
     """The position of each of the f rows: its place among those of its clip that the call holds, counted from 0.
 
     So a context window has the positions that the module was trained with, wherever in a clip it lies.
     """
     counted: Counter[int] = Counter()
-    places = []
+    positions = []
     for clip in layout.clip_of:
-        places.append(counted[clip])
+        positions.append(counted[clip])
         counted[clip] += 1
-    return tuple(places)
+    return tuple(positions)
 
 
 # The two below are asked for at every place of a call, and a copy to a device would let it wait for the processor.
@@ -199,7 +199,7 @@ def places_in_call(layout: FrameLayout) -> tuple[int, ...]:
 def encoding_in_call(layout: FrameLayout, channels: int, device: torch.device) -> Tensor:
     """The position encoding of the f rows, f c in fp32."""
     with torch.inference_mode(False):  # kept for later calls
-        return position_encoding(layout.frames, channels)[list(places_in_call(layout))].to(device)
+        return position_encoding(layout.frames, channels)[list(positions_in_call(layout))].to(device)
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-Kind = Literal["convolution", "transformer"]
+SiteKind = Literal["convolution", "transformer"]
 # Which blocks of a spatial transformer are sites: SDXL has up to ten in one, SD1.5 and SD2 one in each.
 AttentionAt = Literal["every_block", "first_block"]
 # Of a new adaptor: in SDXL the first blocks alone add a fifth of the time that all add (docs/using.md).
@@ -25,7 +25,7 @@ class Site:
     """One place of the UNet: the name of its module, which is also the checkpoint key, and its channels."""
 
     name: str
-    kind: Kind
+    kind: SiteKind
     channels: int
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from magicvideo.adaptor_unet.checkpoint import load
-from magicvideo.adaptor_unet.frame_noise import Kind
+from magicvideo.adaptor_unet.frame_noise import NoiseKind
 from magicvideo.adaptor_unet.host.adain_effect import Adain
 from magicvideo.adaptor_unet.host.binding import with_effect
 from magicvideo.adaptor_unet.host.calibrate import calibrated_adaptor
@@ -63,7 +63,7 @@ class Row:
 
     model: Callable[[ModelPatcher, Clip], ModelPatcher] = lambda model, clip: model
     share: float = 0.0
-    kind: Kind = "mixed"
+    kind: NoiseKind = "mixed"
 
 
 def cross_frame(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]:  # noqa: ANN401 - the node's own

@@ -28,7 +28,7 @@ from magicvideo.adaptor_unet.host.hosted import hosted, hosted_motion_module
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from magicvideo.adaptor_unet.initialisation import new_adaptor
-from magicvideo.adaptor_unet.motion_module import Kind, MotionModule, MotionModuleConfig
+from magicvideo.adaptor_unet.motion_module import ModuleKind, MotionModule, MotionModuleConfig
 from magicvideo.benchmarks import peak_memory
 from magicvideo.benchmarks.animatediff_evolved import animatediff_evolved
 from magicvideo.benchmarks.own_process import measured_apart
@@ -51,7 +51,7 @@ def effect(kind: type[Effect], **settings: object) -> Row:
     return lambda base, dtype: with_effect(base, kind.of(base, **settings))
 
 
-def motion_module(kind: Kind, mid: bool) -> Row:
+def motion_module(kind: ModuleKind, mid: bool) -> Row:
     """A public motion module of this kind, with random weights."""
 
     def bound(base: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:

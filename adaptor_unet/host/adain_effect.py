@@ -13,17 +13,16 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..adain import ReferenceStatistics, adain, frame_statistics, reference_of
+from ..calibration import Change
 from ..frame_adaptor import apply_change, scale_and_shift
 from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for
-from .call_part import CallPart, HeldSelfAttention, Options, block_of
+from .call_part import CallPart, HeldSelfAttention, TransformerOptions, block_of
 from .effect import Effect, sigma_where_it_counts
 from .finished_frames import finished_frames
 from .frame_cache import ONCE, CallCache
 from .unet_call import clip_layout
-
-Change = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class Adain(Effect):
     """
 
     node: ClassVar[str] = "Frame AdaIN"
-    place: ClassVar[int] = 2  # it has the last word on what the others make
+    stage: ClassVar[int] = 2  # it has the last word on what the others make
     at: Literal["features", "latent"] = "latent"
     sites: tuple[Site, ...] = field(default=(), repr=False)
     told: Callable[[str, FrameLayout, Change], None] | None = None
@@ -79,8 +78,8 @@ class Adain(Effect):
         layout = clip_layout(len(latents), {"context_window": options.get("context_window")}, self.frames_per_clip)
         first = finished.first_frames(layout) if finished else None
         reference = reference_of(own, layout) if first is None else frame_statistics(first)
-        change = adain(own, reference, self.strength)
-        return scale_and_shift(latents.clone(), *(rearrange(x, "n c -> n c 1 1") for x in change))
+        scale, shift = (rearrange(x, "n c -> n c 1 1") for x in adain(own, reference, self.strength))
+        return scale_and_shift(latents.clone(), scale, shift)
 
 
 class AdainCall:
@@ -104,25 +103,24 @@ class AdainCall:
 
     def behind_convolution(self, name: str, convolution: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
         """n c h w -> n c h w"""
-        return scale_and_shift(z, *(rearrange(x, "n c -> n c 1 1") for x in self.change(name, z)))
+        scale, shift = (rearrange(x, "n c -> n c 1 1") for x in self.scale_and_shift_at(name, z))
+        return scale_and_shift(z, scale, shift)
 
-    def behind_cross_attention(self, out: Tensor, options: Options) -> Tensor:
+    def behind_cross_attention(self, out: Tensor, options: TransformerOptions) -> Tensor:
         """n p c -> n p c: AdaIN of S-Attn and what T-Attn has added to it, self-attention + ``out``.
 
         The block has added the self-attention already, so of that only its change is added here.
         """
-        beside = self.self_attention.take(out)
-        name = self.transformers[block_of(options)]
-        scale, shift = (
-            rearrange(x, "n c -> n 1 c") for x in self.change(name, rearrange(out + beside, "n p c -> n c p"))
-        )
-        return apply_change(out, scale - 1, shift, beside, scale)
+        self_attention, name = self.self_attention.take(out), self.transformers[block_of(options)]
+        z = rearrange(out + self_attention, "n p c -> n c p")
+        scale, shift = (rearrange(x, "n c -> n 1 c") for x in self.scale_and_shift_at(name, z))
+        return apply_change(out, scale - 1, shift, self_attention, scale)
 
-    def change(self, site: str, z: Tensor) -> Change:
+    def scale_and_shift_at(self, site: str, z: Tensor) -> tuple[Tensor, Tensor]:
         """n c ... -> n c twice: the scale and shift that AdaIN applies to the features z of a site."""
         own = frame_statistics(z)
         past = self.cache(site, self.layout, ReferenceStatistics)
-        change = adain(own, reference_of(own, self.layout, past), self.effect.strength)
+        scale, shift = adain(own, reference_of(own, self.layout, past), self.effect.strength)
         if self.effect.told is not None:
-            self.effect.told(site, self.layout, (change[0] - 1, change[1]))
-        return change
+            self.effect.told(site, self.layout, (scale - 1, shift))
+        return scale, shift

@@ -72,7 +72,7 @@ def check_fit(model: ModelPatcher, config: AdaptorConfig) -> None:
         )
 
 
-def beside_latents(model: ModelPatcher, x: Tensor) -> Tensor | None:
+def concatenated_input(model: ModelPatcher, x: Tensor) -> Tensor | None:
     """n c h w -> n k h w: what models for inpainting and editing take beside latents, None for those that take no more.
 
     It is what the host makes where a graph gives no picture: all is to be painted anew, or an empty picture edited.
@@ -83,8 +83,8 @@ def beside_latents(model: ModelPatcher, x: Tensor) -> Tensor | None:
 def check_trainable(model: ModelPatcher) -> None:
     """Raises ValueError when the UNet takes something that the trainer has not."""
     own, latents = unet_of(model).in_channels, model.model.latent_format.latent_channels
-    beside = beside_latents(model, torch.zeros(1, latents, 8, 8))
-    given = latents + (0 if beside is None else beside.shape[1])
+    more = concatenated_input(model, torch.zeros(1, latents, 8, 8))
+    given = latents + (0 if more is None else more.shape[1])
     if own != given:
         raise ValueError(
             f"An adaptor is trained on a model whose UNet takes {given} channels, but this one takes {own}. Train on "

@@ -17,7 +17,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.samplers import CFGGuider, Sampler
 from torch import Tensor
 
-from .call_part import Options
+from .call_part import ModelOptions, SamplerArguments, TransformerOptions
 from .causal_sampling import causal_sampling, with_kept_frames
 from .causal_windows import CausalWindows, windows_of, with_frame_record
 from .compiled_call import CompiledCalls, uncompiled
@@ -65,7 +65,7 @@ class Binding:
         """Calls of a compiled model."""
         return CompiledCalls(self.effects)
 
-    def acts(self, model_options: Options) -> bool:
+    def acts(self, model_options: ModelOptions) -> bool:
         """Whether sampling is the pack's at all; if not, it stays the host's bit for bit."""
         return windows_of(model_options) is not None or any(effect.strength for effect in self.effects)
 
@@ -104,7 +104,7 @@ class Binding:
         executor: WrapperExecutor,
         guider: CFGGuider,
         sigmas: Tensor,
-        extra_args: Options,
+        extra_args: SamplerArguments,
         callback: Callable | None,
         noise: Tensor,
         *args: object,
@@ -147,7 +147,7 @@ class Binding:
         conds: list,
         x_in: Tensor,
         timestep: Tensor,
-        model_options: Options,
+        model_options: ModelOptions,
     ) -> list[Tensor]:
         """One denoising call, or a window's or chunk's share of it."""
         if not self.acts(model_options):
@@ -165,7 +165,7 @@ class Binding:
         conds: list,
         x_in: Tensor,
         timestep: Tensor,
-        model_options: Options,
+        model_options: ModelOptions,
     ) -> list[Tensor]:
         """The host's denoising call with the ControlNet hints of its own frames, and the record of them."""
         options = model_options.get("transformer_options", {})
@@ -184,7 +184,7 @@ class Binding:
         c_concat: Tensor | None,
         c_crossattn: Tensor,
         control: dict | None,
-        transformer_options: Options,
+        transformer_options: TransformerOptions,
         **kwargs: object,
     ) -> Tensor:
         """Tells the UNet's call what acts, at which noise levels: the model around it knows how it is sampled, and on
@@ -201,7 +201,7 @@ class Binding:
         context: Tensor,
         y: Tensor | None,
         control: dict | None,
-        transformer_options: Options,
+        transformer_options: TransformerOptions,
         **kwargs: object,
     ) -> Tensor:
         """One call of the UNet, ``(b f) c h w -> (b f) c h w``, with all that acts at its noise level."""

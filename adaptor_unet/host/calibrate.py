@@ -19,21 +19,22 @@ from einops import repeat
 from torch import Tensor
 
 from ..adaptor import AdaptorConfig, VideoAdaptor
-from ..calibration import calibrate
+from ..calibration import Change, calibrate
 from ..checkpoint import fp32_copy
 from ..frame_layout import FrameLayout
-from .adain_effect import Adain, Change
+from .adain_effect import Adain
 from .base_model import check_fit, check_latents, config_for, unet_of
 from .binding import KEY, Binding, install, with_effect
 from .hosted import hosted
 
-PARTS = ("frame", "spatial")
+# Those that have S and B.
+CALIBRATED_PARTS = ("frame", "spatial")
 # Fewer noise levels do not tell what is alike at all of them.
 FEWEST_LEVELS = 2
 
 
 class Recording:
-    """Gain and shift that AdaIN applied at every site, frame by frame, at one noise level after the other."""
+    """S - 1 and B that AdaIN applied at every site, frame by frame, at one noise level after the other."""
 
     def __init__(self, frames: int) -> None:
         self.frames = frames
@@ -41,15 +42,15 @@ class Recording:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, site: str, layout: FrameLayout, change: Change) -> None:
-        """Takes in gain and shift of one call, n c each; a frame that comes several times counts with their mean."""
+        """Takes in S - 1 and B of one call, n c each; a frame that comes several times counts with their mean."""
         values = torch.stack([*change, torch.ones_like(change[0])]).cpu()
         sums = self.sums.setdefault(site, torch.zeros(3, self.frames, values.shape[-1]))
         sums.index_add_(1, torch.tensor(layout.positions * layout.batch), values)
 
     def end_level(self) -> None:
         """What came since the last time was one noise level."""
-        for site, (gain, shift, count) in self.sums.items():
-            self.levels[site].append((gain / count, shift / count))
+        for site, (scale_delta, shift, count) in self.sums.items():
+            self.levels[site].append((scale_delta / count, shift / count))
         self.sums.clear()
 
 
@@ -110,9 +111,11 @@ def calibrated_adaptor(
     check_clip(clip, steps)
     unet_of(model)
     check_latents(model, clip.shape[1], "Calibrate Adaptor")
-    config = adaptor.model.config if adaptor is not None else config_for(model, frames=len(clip), parts=PARTS)
+    config = (
+        adaptor.model.config if adaptor is not None else config_for(model, frames=len(clip), parts=CALIBRATED_PARTS)
+    )
     check_fit(model, config)
-    made = identity(config) if adaptor is None else fp32_copy(adaptor.model)
+    made = untrained_adaptor(config) if adaptor is None else fp32_copy(adaptor.model)
     recording = Recording(len(clip))
     bound = shown_together(with_effect(model, Adain(at="features", sites=config.sites, told=recording.add)))
     bound.model_options.pop(TORCH_COMPILE_KWARGS, None)  # what is recorded is told by calls that run as they stand
@@ -149,6 +152,6 @@ def check_clip(clip: Tensor, steps: int) -> None:
         raise ValueError(f"steps of Calibrate Adaptor must be {FEWEST_LEVELS} or more, found {steps}.")
 
 
-def identity(config: AdaptorConfig) -> VideoAdaptor:
+def untrained_adaptor(config: AdaptorConfig) -> VideoAdaptor:
     """A frozen adaptor that changes nothing: S is 1, B is 0."""
     return VideoAdaptor(config).requires_grad_(False)

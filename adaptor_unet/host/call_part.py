@@ -7,7 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Options = dict[str, Any]  # the host's transformer options
+# The host's dicts: of one call of the UNet; of a model, which hold the former; and what a sampler is called with.
+TransformerOptions = dict[str, Any]
+ModelOptions = dict[str, Any]
+SamplerArguments = dict[str, Any]
 Block = tuple[str, int, int]  # a transformer as the host counts it: side of the UNet, block, number in it
 PreHook = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
@@ -38,7 +41,7 @@ class CallPart:
                 stack.callback(unet.get_submodule(name).register_forward_hook(hook).remove)
             yield
 
-    def patched(self, transformer_options: Options) -> Options:
+    def patched(self, transformer_options: TransformerOptions) -> TransformerOptions:
         """The options with the patches added; the caller's dicts and lists stay as they are."""
         patches = dict(transformer_options.get("patches", {}))
         for name, patch in self.first.items():
@@ -54,7 +57,7 @@ class CallPart:
         return options
 
 
-def block_of(options: Options) -> Block:
+def block_of(options: TransformerOptions) -> Block:
     """The transformer that a patch is called for: side of the UNet, block, and number in it."""
     return (*options["block"], options.get("block_index", 0))
 
@@ -74,7 +77,7 @@ class HeldSelfAttention:
     def __init__(self) -> None:
         self.out: Tensor | None = None
 
-    def hold(self, out: Tensor, options: Options) -> Tensor:
+    def hold(self, out: Tensor, options: TransformerOptions) -> Tensor:
         """The host's ``attn1_output_patch``."""
         self.out = out
         return out

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..adaptor import CONTEXT_NOISE
 from ..frame_layout import indices
-from .call_part import Options
+from .call_part import ModelOptions, SamplerArguments
 from .causal_windows import Chunk, chunk_options, rows_for, windows_of
 from .finished_frames import FinishedFrames
 from .hook_schedules import HookSchedules
@@ -73,7 +73,7 @@ class CausalSampling:
         executor: WrapperExecutor,
         guider: CFGGuider,
         sigmas: Tensor,
-        extra_args: Options,
+        extra_args: SamplerArguments,
         callback: Callable | None,
         noise: Tensor,
         latent_image: Tensor,
@@ -143,7 +143,7 @@ class CausalSampling:
         later.set_cfg(self.order.later_cfg)
         return later
 
-    def arguments(self, extra_args: Options, chunk: Chunk, finished: FinishedFrames) -> Options:
+    def arguments(self, extra_args: SamplerArguments, chunk: Chunk, finished: FinishedFrames) -> SamplerArguments:
         """The sampler's arguments for a chunk.  Samplers that draw noise of their own draw another for each."""
         options = {name: value for name, value in extra_args["model_options"].items() if name != "context_handler"}
         seed = extra_args.get("seed")
@@ -153,7 +153,7 @@ class CausalSampling:
         return {**extra_args, "model_options": chunk_options(options, chunk, finished), "seed": seed}
 
 
-def causal_sampling(effects: Sequence["Effect"], frames: int, model_options: Options) -> CausalSampling | None:
+def causal_sampling(effects: Sequence["Effect"], frames: int, model_options: ModelOptions) -> CausalSampling | None:
     """How a batch of so many frames is sampled one after the other; None where they are sampled together.
 
     Raises ValueError where it cannot be sampled so: clips of several lengths in a batch, context windows of the host.

@@ -18,7 +18,7 @@ from comfy.model_base import BaseModel
 from torch import Tensor
 
 from ..frame_layout import indices
-from .call_part import Options
+from .call_part import ModelOptions
 from .frame_cache import OPTION, FrameCache
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class CausalWindows(ContextHandlerABC):
             raise ValueError(f"chunk_frames of Causal Windows must be 1 or more, found {self.chunk_frames}.")
 
     def should_use_context(
-        self, model: BaseModel, conds: list, x_in: Tensor, timestep: Tensor, model_options: Options
+        self, model: BaseModel, conds: list, x_in: Tensor, timestep: Tensor, model_options: ModelOptions
     ) -> bool:
         """Only a batch of more frames than a chunk is cut."""
         return x_in.shape[0] > self.chunk_frames
@@ -88,7 +88,7 @@ class CausalWindows(ContextHandlerABC):
         conds: list,
         x_in: Tensor,
         timestep: Tensor,
-        model_options: Options,
+        model_options: ModelOptions,
     ) -> list[Tensor]:
         """One denoising call, ``n c h w`` for each conditioning, as the host would compute it in one piece."""
         whole = [torch.empty_like(x_in) for _ in conds]
@@ -111,7 +111,7 @@ class CausalWindows(ContextHandlerABC):
                 yield Chunk(range(start, min(start + self.chunk_frames, clip_end)), total)
 
 
-def windows_of(model_options: Options) -> CausalWindows | None:
+def windows_of(model_options: ModelOptions) -> CausalWindows | None:
     """The causal windows of a model; None where it has none, or others."""
     handler = model_options.get("context_handler")
     return handler if isinstance(handler, CausalWindows) else None
@@ -124,7 +124,7 @@ def denoise_chunk(
     x: Tensor,
     timestep: Tensor,
     chunk: Chunk,
-    options: Options,
+    options: ModelOptions,
     cache: FrameCache,
 ) -> list[Tensor]:
     """One denoising call for a chunk, ``f c h w`` for each conditioning; x and timestep are the chunk's own rows."""
@@ -139,13 +139,13 @@ def chunk_entries(entries: list[Conditioning] | None, chunk: Chunk) -> list[Cond
     return entries and [chunk_conditioning(entry, chunk.index_list, chunk.total_frames) for entry in entries]
 
 
-def chunk_options(model_options: Options, chunk: Chunk, cache: FrameCache) -> Options:
+def chunk_options(model_options: ModelOptions, chunk: Chunk, cache: FrameCache) -> ModelOptions:
     """The options with the chunk's frames, where the host and other nodes look for them, and with the past."""
     options = {**model_options["transformer_options"], "context_window": chunk, OPTION: cache}
     return with_frame_record({**model_options, "transformer_options": options}, chunk.index_list, chunk.total_frames)
 
 
-def with_frame_record(model_options: Options, places: Sequence[int], total: int) -> Options:
+def with_frame_record(model_options: ModelOptions, places: Sequence[int], total: int) -> ModelOptions:
     """The options with ``ad_params``, the record that image-prompt adapters read: which frames of how many a call
     holds.  Another node's own is left alone."""
     record = {"sub_idxs": list(places), "full_length": total, "context_length": len(places)}

@@ -14,12 +14,13 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FunctionType
+from typing import Any
 
 import torch
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor, nn
 
-from .call_part import CallPart, Options
+from .call_part import CallPart, TransformerOptions
 from .effect import Effect
 from .frame_cache import ONCE, OPTION, CallCache, MadeOnce, cache_of_call
 from .negative_sides import negative_in_call
@@ -29,6 +30,7 @@ from .versions import CARD_OF_CALL
 logger = logging.getLogger(__name__)
 
 Call = Callable[..., Tensor]
+CompileSettings = dict[str, Any]  # the host's for ``torch.compile``
 
 
 class CompiledCalls:
@@ -39,7 +41,9 @@ class CompiledCalls:
         self.calls: dict[Hashable, CompiledCall] = {}
         self.told: set[str] = set()
 
-    def of_call(self, acting: Sequence[Acting], options: Options, unet: nn.Module) -> tuple[Sequence[CallPart], Call]:
+    def of_call(
+        self, acting: Sequence[Acting], options: TransformerOptions, unet: nn.Module
+    ) -> tuple[Sequence[CallPart], Call]:
         """What acts in a call of a compiled UNet, and what to call in place of the executor."""
         key = (negative_in_call(options), *((id(effect), layout) for effect, layout in acting))
         why_not = self.why_not(acting, options, unet) or (self.calls[key].why_not if key in self.calls else "")
@@ -58,7 +62,7 @@ class CompiledCalls:
         self.calls[key] = call
         return out
 
-    def why_not(self, acting: Sequence[Acting], options: Options, unet: nn.Module) -> str:
+    def why_not(self, acting: Sequence[Acting], options: TransformerOptions, unet: nn.Module) -> str:
         """Why a call cannot be compiled, in words, or nothing."""
         if OPTION in options or "context_window" in options:
             return "frames come in parts, and each part would be compiled for itself"
@@ -84,7 +88,7 @@ class CompiledCall:
     then on it goes into the compiled code as tensors like any other.  ``why_not`` says why it could not be compiled.
     """
 
-    def __init__(self, acting: Sequence[Acting], settings: Options) -> None:
+    def __init__(self, acting: Sequence[Acting], settings: CompileSettings) -> None:
         self.made_once, self.why_not = MadeOnce(), ""
         self.parts = parts_of(acting, CallCache(made_once=self.made_once))
         self.run = torch.compile(FunctionType(run.__code__.replace(), globals()), **own_settings(settings))
@@ -112,7 +116,7 @@ def run(executor: WrapperExecutor, args: tuple, kwargs: dict[str, object]) -> Te
     return executor(*args, **kwargs)
 
 
-def own_settings(settings: Options) -> Options:
+def own_settings(settings: CompileSettings) -> CompileSettings:
     """The host's settings for ``torch.compile``, with all that a call depends on looked at, and in one graph."""
     options = {name: x for name, x in (settings.get("options") or {}).items() if name != "guard_filter_fn"}
     return settings | {"options": options or None, "fullgraph": True}

@@ -21,14 +21,14 @@ from ..cross_frame_attention import MOST_QUERIES_GPU, CrossFrameKvCache, LookBac
 from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for, unet_of
-from .call_part import Block, CallPart, Options, is_replaced
+from .call_part import Block, CallPart, ModelOptions, TransformerOptions, is_replaced
 from .effect import Effect
 from .frame_cache import CallCache
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
 
 logger = logging.getLogger(__name__)
 
-SIDES = {"middle and decoder": ("middle", "output"), "all": ("input", "middle", "output")}
+UNET_SIDES = {"middle and decoder": ("middle", "output"), "all": ("input", "middle", "output")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class CrossFrameAttention(Effect):
     """Settings of one Cross-Frame Attention node.  ``sites`` are the transformers where it acts."""
 
     node: ClassVar[str] = "Cross-Frame Attention"
-    place: ClassVar[int] = 1
+    stage: ClassVar[int] = 1
     look_back: LookBack = LookBack()
     sites: tuple[Site, ...] = field(default=(), repr=False)
 
@@ -51,9 +51,9 @@ class CrossFrameAttention(Effect):
         **settings: object,
     ) -> "CrossFrameAttention":
         """Raises ValueError when the model or the settings do not fit."""
-        if where not in SIDES:
-            raise ValueError(f"where of {cls.node} must be one of {', '.join(SIDES)}; found {where!r}.")
-        sites = tuple(site for site in config_for(model).transformers if site.block[0] in SIDES[where])
+        if where not in UNET_SIDES:
+            raise ValueError(f"where of {cls.node} must be one of {', '.join(UNET_SIDES)}; found {where!r}.")
+        sites = tuple(site for site in config_for(model).transformers if site.block[0] in UNET_SIDES[where])
         return super().of(model, look_back=LookBack(look_back, last_frames), sites=sites, **settings)
 
     @classmethod
@@ -66,7 +66,7 @@ class CrossFrameAttention(Effect):
         return [CallPart(self_attention=at)]
 
     def attend(
-        self, layout: FrameLayout, cache_of: CallCache, q: Tensor, k: Tensor, v: Tensor, options: Options
+        self, layout: FrameLayout, cache_of: CallCache, q: Tensor, k: Tensor, v: Tensor, options: TransformerOptions
     ) -> Tensor:
         """n p c -> n p c: self-attention of one block, each frame over its own tokens and those that it looks at."""
 
@@ -78,7 +78,7 @@ class CrossFrameAttention(Effect):
         past = cache_of(layout, CrossFrameKvCache)
         return cross_frame_attention(q, k, v, layout, self.look_back, attention, self.strength, past)
 
-    def before_sampling(self, frames: int, model_options: Options) -> None:
+    def before_sampling(self, frames: int, model_options: ModelOptions) -> None:
         """Names the sites where another node's self-attention stays."""
         theirs = model_options.get("transformer_options", {}).get("patches_replace", {}).get("attn1", {})
         others = [site.name for site in self.sites if self.strength and is_replaced(site.block, theirs)]

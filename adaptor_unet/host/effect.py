@@ -15,7 +15,7 @@ from comfy.model_sampling import ModelSamplingDiscrete
 from torch import Tensor
 
 from ..frame_layout import FrameLayout
-from .call_part import CallPart, Options
+from .call_part import CallPart, ModelOptions
 from .causal_sampling import SamplingOrder
 from .frame_cache import CallCache
 
@@ -37,7 +37,7 @@ class NoiseLevels:
 class Effect:
     """Settings of one node that acts while a model samples; raises ValueError for settings that cannot work.
 
-    ``node`` is the node's display name.  ``place``: effects of a lower place act before those of a higher one, in
+    ``node`` is the node's display name.  ``stage``: effects of a lower stage act before those of a higher one, in
     whichever order their nodes came.  ``strength``: how much of the effect; 0 leaves the image model exactly as it was.
     ``most_strength``: 1 where strength mixes the effect's result with the plain one, so that 0 to 1 is allowed;
     infinite where it scales a change, which may be of any size and sign.  ``frames_per_clip``: length of each clip in
@@ -46,7 +46,7 @@ class Effect:
     """
 
     node: ClassVar[str]
-    place: ClassVar[int]
+    stage: ClassVar[int]
     two_way: ClassVar[bool] = False
     most_strength: ClassVar[float] = 1.0
     strength: float = 1.0
@@ -99,7 +99,7 @@ class Effect:
         """The effect with the tensors that belong to this copy of the model: the host makes one for each card."""
         return self
 
-    def before_sampling(self, frames: int, model_options: Options) -> None:
+    def before_sampling(self, frames: int, model_options: ModelOptions) -> None:
         """Called once before the first step; logs what a person should know, raises ValueError for unusable batches."""
 
     @property

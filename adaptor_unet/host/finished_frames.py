@@ -12,14 +12,14 @@ from comfy.model_base import BaseModel
 from torch import Tensor
 
 from ..frame_layout import FrameLayout, indices
-from .call_part import Options
+from .call_part import ModelOptions, TransformerOptions
 from .causal_windows import Chunk, denoise_chunk
 from .frame_cache import OPTION, FrameCache
 from .hook_schedules import HookSchedules
 from .negative_sides import negative_sides
 
 Conditionings = list[list[dict[str, Any]] | None]
-Denoise = Callable[[BaseModel, Conditionings, Tensor, Tensor, Options], list[Tensor]]
+Denoise = Callable[[BaseModel, Conditionings, Tensor, Tensor, ModelOptions], list[Tensor]]
 # A conditioning that is limited to a part of sampling is part of what a finished frame is seen with all the same.
 LIMITS = ("timestep_start", "timestep_end")
 # Of the noise on finished frames: far from the seeds that people give, whose noise the frames begin with.
@@ -65,7 +65,13 @@ class FinishedFrames(FrameCache):
         return self.latents[indices(rows, self.latents.device)]
 
     def denoise(
-        self, denoise: Denoise, model: BaseModel, conds: Conditionings, x_in: Tensor, timestep: Tensor, options: Options
+        self,
+        denoise: Denoise,
+        model: BaseModel,
+        conds: Conditionings,
+        x_in: Tensor,
+        timestep: Tensor,
+        options: ModelOptions,
     ) -> list[Tensor]:
         """One denoising call for the present chunk, after these conditionings have seen all finished frames."""
         names = {(entry["uuid"], side) for side, entries in enumerate(conds) for entry in entries or ()}
@@ -80,7 +86,9 @@ class FinishedFrames(FrameCache):
             self.seen.update(unseen)
         return denoise_chunk(denoise, model, conds, x_in, timestep, self.present, options, self)
 
-    def _levels(self, names: set[tuple[object, int]], options: Options) -> list[tuple[Tensor, set[tuple[object, int]]]]:
+    def _levels(
+        self, names: set[tuple[object, int]], options: ModelOptions
+    ) -> list[tuple[Tensor, set[tuple[object, int]]]]:
         """The noise levels at which a finished chunk is shown, a call each, and the conditionings that see it there."""
         sigma, negative_sigma = self.sigmas
         apart = negative_sides(options) if negative_sigma is not sigma else frozenset()
@@ -93,7 +101,13 @@ class FinishedFrames(FrameCache):
         self.seen.clear()
 
     def _show(
-        self, denoise: Denoise, model: BaseModel, conds: Conditionings, chunk: Chunk, sigma: Tensor, options: Options
+        self,
+        denoise: Denoise,
+        model: BaseModel,
+        conds: Conditionings,
+        chunk: Chunk,
+        sigma: Tensor,
+        options: ModelOptions,
     ) -> None:
         """Lets the network keep what it makes of a finished chunk at this noise level."""
         unlimited = [
@@ -119,7 +133,7 @@ class FinishedFrames(FrameCache):
         return torch.stack(rows).to(like)
 
 
-def finished_frames(transformer_options: Options) -> FinishedFrames | None:
+def finished_frames(transformer_options: TransformerOptions) -> FinishedFrames | None:
     """The finished frames that a call knows of; None where frames are sampled together."""
     found = transformer_options.get(OPTION)
     return found if isinstance(found, FinishedFrames) else None

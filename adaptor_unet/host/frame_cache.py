@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..frame_layout import MAIN_MEMORY, FrameLayout, KeptFrames
 
-Kind = TypeVar("Kind", bound=KeptFrames)
+Kept = TypeVar("Kept", bound=KeptFrames)
 Made = TypeVar("Made")
-Place = tuple[Hashable, str]  # an effect, and a site of the UNet
+EffectSite = tuple[Hashable, str]  # an effect by its number or id, and a site of the UNet by its name
 # Where the options of a call hold the frames before, what is made once a sampling, and the effects of its card.
 OPTION, ONCE, EFFECTS = "magicvideo_frames", "magicvideo_once", "magicvideo_effects"
 
@@ -48,7 +48,7 @@ class MadeOnce:
             one.clear()
 
 
-def no_frames(owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kind]) -> Sequence[Kind]:
+def no_frames(owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kept]) -> Sequence[Kept]:
     """What a UNet call sees that knows of no frames before."""
     return ()
 
@@ -62,7 +62,7 @@ class CallCache:
     def __init__(self, frames: Callable[..., Sequence[Any]] = no_frames, made_once: MadeOnce | None = None) -> None:
         self.frames, self.made_once = frames, made_once
 
-    def __call__(self, owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kind]) -> Sequence[Kind]:
+    def __call__(self, owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kept]) -> Sequence[Kept]:
         """One entry of ``kind`` for each b of the layout's batch, or none where nothing is kept.
 
         ``owner`` is the effect, by its ``id``.
@@ -95,7 +95,7 @@ class FrameCache:
         self.beside_work = device == MAIN_MEMORY and comfy.model_management.NUM_STREAMS > 0
         self.entries: dict[Hashable, tuple[int, KeptFrames]] = {}
         self.calls: Counter[Hashable] = Counter()
-        self._next: dict[Place, Place] = {}  # what was asked for after a place in a call before
+        self._next: dict[EffectSite, EffectSite] = {}  # what was asked for after it in a call before
 
     def begin_chunk(self, sigmas: Tensor | None = None) -> None:
         """A call follows at these noise levels, n, which are all the same.  Conditionings are counted anew."""
@@ -136,35 +136,35 @@ class FrameCache:
         self,
         turns: tuple[Hashable, ...],
         numbers: dict[int, int],
-        last: deque[Place],
+        last: deque[EffectSite],
         owner: Hashable,
         site: str,
         layout: FrameLayout,
-        kind: Callable[..., Kind],
-    ) -> Sequence[Kind]:
+        kind: Callable[..., Kept],
+    ) -> Sequence[Kept]:
         """Conditioning by conditioning, and the clips of each that stand side by side; ``last``: asked for before."""
-        beside = range(layout.batch // len(turns))
-        whose = [(turn, number) for turn in turns for number in beside]
+        side_by_side = range(layout.batch // len(turns))
+        whose = [(turn, number) for turn in turns for number in side_by_side]
         first_clip, first = layout.clip_of[0], layout.positions[0]
-        place = (numbers.get(owner, owner), site)
-        self._fetch_after(place, last, whose, first_clip)
-        return [self._entry((*place, turn, number), first_clip + number, first, kind) for turn, number in whose]
+        asked = (numbers.get(owner, owner), site)
+        self._fetch_after(asked, last, whose, first_clip)
+        return [self._entry((*asked, turn, number), first_clip + number, first, kind) for turn, number in whose]
 
     def _fetch_after(
-        self, place: Place, last: deque[Place], whose: Sequence[tuple[Hashable, int]], first_clip: int
+        self, asked: EffectSite, last: deque[EffectSite], whose: Sequence[tuple[Hashable, int]], first_clip: int
     ) -> None:
-        """Begins to bring back what will be asked for after this place, which a call before has shown."""
+        """Begins to bring back what will be asked for next, which a call before has shown."""
         for before in last:
-            self._next[before] = place
-        last.append(place)
-        if place not in self._next:
+            self._next[before] = asked
+        last.append(asked)
+        if asked not in self._next:
             return
         for turn, number in whose:
-            clip, entry = self.entries.get((*self._next[place], turn, number), (None, None))
+            clip, entry = self.entries.get((*self._next[asked], turn, number), (None, None))
             if clip == first_clip + number:
                 entry.fetch()
 
-    def _entry(self, key: Hashable, clip: int, first: int, kind: Callable[..., Kind]) -> Kind:
+    def _entry(self, key: Hashable, clip: int, first: int, kind: Callable[..., Kept]) -> Kept:
         """Another clip begins with no past, and the one before is dropped.  Frames that are kept are not kept again."""
         if key not in self.entries or self.entries[key][0] != clip:
             self.entries[key] = (clip, kind(device=self.device, beside_work=self.beside_work))

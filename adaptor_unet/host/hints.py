@@ -14,7 +14,7 @@ from typing import Any
 from comfy.controlnet import ControlBase, T2IAdapter
 from torch import Tensor
 
-from .call_part import Options
+from .call_part import TransformerOptions
 from .causal_windows import rows_for
 from .frame_cache import ONCE, MadeOnce
 from .versions import DEVICE_COPIES
@@ -100,7 +100,11 @@ class RowsOfOneCall:
 
 @contextmanager
 def own_hints(
-    conditionings: Conditionings, places: Sequence[int], clip_lengths: Sequence[int], part: bool, options: Options
+    conditionings: Conditionings,
+    places: Sequence[int],
+    clip_lengths: Sequence[int],
+    part: bool,
+    options: TransformerOptions,
 ) -> Iterator[Conditionings]:
     """The conditionings with control objects that hold the hints of these frames, for one denoising call.
 

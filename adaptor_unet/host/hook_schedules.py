@@ -12,10 +12,10 @@ from comfy.hooks import HookKeyframeGroup
 from comfy.model_base import BaseModel
 from torch import Tensor
 
-from .call_part import Options
+from .call_part import ModelOptions
 
-# What a group of keyframes knows of the way it has gone, for each group.
-Place = list[dict[str, Any]]
+# Of each group of keyframes, what it knows of where in its schedule it is.
+GroupStates = list[dict[str, Any]]
 
 
 class HookSchedules:
@@ -28,38 +28,38 @@ class HookSchedules:
         groups = {id(hook.hook_keyframe): hook.hook_keyframe for hook in hooks}
         # One keyframe is the same from beginning to end.
         self.groups: list[HookKeyframeGroup] = [group for group in groups.values() if len(group.keyframes) > 1]
-        self.start = self._place()
+        self.start = self._states()
         for sigma in sigmas[:-1].tolist() if self.groups else ():
             for group in self.groups:
                 group.prepare_current_keyframe(sigma, {"sample_sigmas": sigmas})
-        self.end = self._place()
-        self._put(self.start)
+        self.end = self._states()
+        self._restore(self.start)
 
-    def begin_again(self, model: BaseModel, options: Options) -> None:
+    def begin_again(self, model: BaseModel, options: ModelOptions) -> None:
         """As at the start of the sampling."""
         self._go_to(self.start, model, options)
 
     @contextmanager
-    def at_the_end(self, model: BaseModel, options: Options) -> Iterator[None]:
+    def at_the_end(self, model: BaseModel, options: ModelOptions) -> Iterator[None]:
         """As in the last step, and then as before."""
-        before = self._place()
+        before = self._states()
         self._go_to(self.end, model, options)
         try:
             yield
         finally:
             self._go_to(before, model, options)
 
-    def _place(self) -> Place:
+    def _states(self) -> GroupStates:
         return [dict(vars(group)) for group in self.groups]
 
-    def _put(self, place: Place) -> None:
-        for group, known in zip(self.groups, place, strict=True):
+    def _restore(self, states: GroupStates) -> None:
+        for group, known in zip(self.groups, states, strict=True):
             vars(group).update(known)
 
-    def _go_to(self, place: Place, model: BaseModel, options: Options) -> None:
+    def _go_to(self, states: GroupStates, model: BaseModel, options: ModelOptions) -> None:
         if not self.groups:
             return
-        self._put(place)
+        self._restore(states)
         # Weights that were patched by another strength; the next call patches them anew.
         for patcher in (model.current_patcher, *options.get("multigpu_clones", {}).values()):
             patcher.clean_hooks()

@@ -21,7 +21,7 @@ from ..frame_layout import FrameLayout, indices
 from ..temporal_attention import KvCache
 from .base_model import check_fit, unet_of
 from .binding import with_effect
-from .call_part import CallPart, HeldSelfAttention, Options, block_of
+from .call_part import CallPart, HeldSelfAttention, TransformerOptions, block_of
 from .causal_sampling import SamplingOrder
 from .effect import Effect
 from .frame_cache import CallCache
@@ -48,7 +48,7 @@ class Motion(Effect):
     """
 
     node: ClassVar[str] = "Apply MagicVideo"
-    place: ClassVar[int] = 0
+    stage: ClassVar[int] = 0
     most_strength: ClassVar[float] = math.inf
     adaptor: VideoAdaptor = field(repr=False)
     patcher: ModelPatcher | None = field(default=None, repr=False, compare=False)
@@ -159,7 +159,7 @@ class MotionCall:
             },
         )
 
-    def add_fps(self, embedding: Tensor, model_channels: int, transformer_options: Options) -> Tensor:
+    def add_fps(self, embedding: Tensor, model_channels: int, transformer_options: TransformerOptions) -> Tensor:
         """n c -> n c"""
         have = [one for one in self.motions if one[0].adaptor.fps is not None]
         if not have:
@@ -168,7 +168,9 @@ class MotionCall:
         key = (self.key, "fps", negative, embedding.dtype, embedding.device)
         return embedding + self.cache.once(key, lambda: sum(fps_embedding(*one, negative, embedding) for one in have))
 
-    def before_attention(self, z: Tensor, k: Tensor, v: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    def before_attention(
+        self, z: Tensor, k: Tensor, v: Tensor, options: TransformerOptions
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Keeps the normalised input z, ``n p c``, which temporal attention reads too."""
         self.input = z
         return z, k, v
@@ -177,7 +179,7 @@ class MotionCall:
         """n c h w -> n c h w"""
         return scale_and_shift(z, *self._change("frame", name, z, "n c -> n c 1 1")[:2])
 
-    def behind_cross_attention(self, out: Tensor, options: Options) -> Tensor:
+    def behind_cross_attention(self, out: Tensor, options: TransformerOptions) -> Tensor:
         """n p c -> n p c: ``S' S-Attn(z) + B' + T-Attn(z)``, where S-Attn = self-attention + out.
 
         The block has added self-attention already, so here it is added ``(S' - 1)`` times.
@@ -187,8 +189,8 @@ class MotionCall:
         if name is None:
             return out
         if self._have("spatial", name):
-            scale, shift, gain = self._change("spatial", name, out, "n c -> n 1 c")
-            out = apply_change(out, gain, shift, self_attention, scale)
+            scale, shift, scale_delta = self._change("spatial", name, out, "n c -> n 1 c")
+            out = apply_change(out, scale_delta, shift, self_attention, scale)
         for motion, layout in self.motions:
             if has(motion, "temporal", name):
                 past = self.cache(id(motion), name, layout, KvCache)
@@ -207,8 +209,8 @@ class MotionCall:
                 if has(motion, part, name):
                     site = getattr(motion.adaptor, part)[name]
                     changes.append(site.change(indices(rows, site.scale.device), motion.strength))
-            gain, shift = (rearrange(sum(x), shape).to(z.device) for x in zip(*changes, strict=True))
-            return 1 + gain, shift, gain
+            scale_delta, shift = (rearrange(sum(x), shape).to(z.device) for x in zip(*changes, strict=True))
+            return 1 + scale_delta, shift, scale_delta
 
         return self.cache.once((self.key, part, name, z.device), change)
 
@@ -216,7 +218,7 @@ class MotionCall:
 def has(motion: Motion, part: str, name: str | None = None) -> bool:
     """Whether a motion's adaptor has this part, and at the site of that name, if one is named."""
     config = motion.adaptor.config
-    return part in config.parts and (name is None or name in config.places)
+    return part in config.parts and (name is None or name in config.site_names)
 
 
 def fps_embedding(motion: Motion, layout: FrameLayout, negative: tuple[bool, ...], like: Tensor) -> Tensor:

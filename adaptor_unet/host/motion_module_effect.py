@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..frame_layout import FrameLayout
 from ..motion_module import MOST_TOKENS, MotionModule, MotionModuleConfig, frames_apart, frames_beside
 from .base_model import family_of, unet_of
-from .call_part import CallPart, Options
+from .call_part import CallPart, ModelOptions
 from .effect import Effect
 from .frame_cache import CallCache
 from .hosted import load_with, on_card_of
@@ -45,7 +45,7 @@ class MotionModuleEffect(Effect):
     """
 
     node: ClassVar[str] = "Apply Motion Module"
-    place: ClassVar[int] = 0
+    stage: ClassVar[int] = 0
     two_way: ClassVar[bool] = True
     most_strength: ClassVar[float] = math.inf
     module: MotionModule = field(repr=False, compare=False)
@@ -128,7 +128,7 @@ class MotionModuleEffect(Effect):
         if self.schedule is not None and self.strength:
             model.add_object_patch(OBJECT, self.schedule)
 
-    def before_sampling(self, frames: int, model_options: Options) -> None:
+    def before_sampling(self, frames: int, model_options: ModelOptions) -> None:
         """No more frames may see each other than the module has positions for."""
         if not self.strength:
             return

@@ -7,12 +7,12 @@ from typing import Any
 
 from comfy.samplers import CFGGuider
 
-from .call_part import Options
+from .call_part import ModelOptions, TransformerOptions
 
 # Where the options of a sampling hold its negative conditionings, each by the names of its parts.
 NEGATIVES = "magicvideo_negatives"
 # Where the options of a denoising call hold their places in its list.
-SIDES = "magicvideo_negative_sides"
+NEGATIVE_SIDES = "magicvideo_negative_sides"
 
 
 def negative_conditionings(guider: CFGGuider) -> frozenset[tuple]:
@@ -25,21 +25,21 @@ def names_of(entries: list[dict[str, Any]]) -> tuple:
     return tuple(entry["uuid"] for entry in entries)
 
 
-def with_negative_sides(model_options: Options, conds: list[list[dict[str, Any]] | None]) -> Options:
+def with_negative_sides(model_options: ModelOptions, conds: list[list[dict[str, Any]] | None]) -> ModelOptions:
     """The options of a denoising call with these conditionings."""
     options = model_options.get("transformer_options", {})
     if not (negatives := options.get(NEGATIVES)):
         return model_options
     sides = frozenset(side for side, entries in enumerate(conds) if entries and names_of(entries) in negatives)
-    return {**model_options, "transformer_options": {**options, SIDES: sides}}
+    return {**model_options, "transformer_options": {**options, NEGATIVE_SIDES: sides}}
 
 
-def negative_sides(model_options: Options) -> frozenset[int]:
+def negative_sides(model_options: ModelOptions) -> frozenset[int]:
     """The places of negative conditionings in the list of a denoising call with these options."""
-    return model_options.get("transformer_options", {}).get(SIDES, frozenset())
+    return model_options.get("transformer_options", {}).get(NEGATIVE_SIDES, frozenset())
 
 
-def negative_in_call(transformer_options: Options) -> tuple[bool, ...]:
+def negative_in_call(transformer_options: TransformerOptions) -> tuple[bool, ...]:
     """Of each conditioning of a UNet call, in the order of its rows, whether it is negative."""
-    sides = transformer_options.get(SIDES, ())
+    sides = transformer_options.get(NEGATIVE_SIDES, ())
     return tuple(side in sides for side in transformer_options.get("cond_or_uncond") or [0])

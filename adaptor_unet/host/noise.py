@@ -8,7 +8,7 @@ from typing import Any
 import comfy.sample
 from torch import Tensor
 
-from ..frame_noise import Kind, check_noise, frame_noise, is_shared, shared_with_first
+from ..frame_noise import NoiseKind, check_noise, frame_noise, is_shared, shared_with_first
 from .effect import Effect
 from .unet_call import check_batch
 
@@ -28,7 +28,7 @@ class FrameNoise:
 
     seed: int
     share: float = 0.9
-    kind: Kind = "progressive"
+    kind: NoiseKind = "progressive"
     frames_per_clip: int = 0
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class FrameNoise:
         return frame_noise(own, range(len(samples)) if places is None else places, *self.settings)
 
     @property
-    def settings(self) -> tuple[float, Kind, int]:
+    def settings(self) -> tuple[float, NoiseKind, int]:
         """What ``check_noise`` and ``frame_noise`` take: share, kind and frames_per_clip."""
         return self.share, self.kind, self.frames_per_clip
 

@@ -15,7 +15,7 @@ from comfy.model_sampling import ModelSamplingDiscrete
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscreteDistilled
 from torch import Tensor
 
-from ..motion_module import Kind
+from ..motion_module import ModuleKind
 
 Schedule = Literal["auto", "the model's own", "AnimateDiff", "AnimateLCM"]
 OBJECT = "model_sampling"  # the host's name for what knows of a model's noise levels
@@ -77,7 +77,7 @@ class HundredSteps(ModelSamplingDiscreteDistilled):
     original_timesteps = 100
 
 
-def sampled_like(model: ModelPatcher, kind: Kind, node: str) -> ModelPatcher:
+def sampled_like(model: ModelPatcher, kind: ModuleKind, node: str) -> ModelPatcher:
     """A clone of the model that is sampled as a motion module of this kind was trained."""
     schedule, clone = schedule_for(model, "auto", kind, node), model.clone()
     if schedule is not None:
@@ -85,7 +85,7 @@ def sampled_like(model: ModelPatcher, kind: Kind, node: str) -> ModelPatcher:
     return clone
 
 
-def schedule_for(model: ModelPatcher, choice: Schedule, kind: Kind, node: str) -> ModelSamplingDiscrete | None:
+def schedule_for(model: ModelPatcher, choice: Schedule, kind: ModuleKind, node: str) -> ModelSamplingDiscrete | None:
     """The model sampling of a motion module of this kind; None where the model's own stays.
 
     What the model predicts stays as it is.  Raises ValueError for models that are not sampled by timesteps.

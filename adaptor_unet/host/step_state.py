@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from comfy.patcher_extension import WrappersMP
 
-from .call_part import Options
+from .call_part import ModelOptions
 from .causal_sampling import causal_sampling, node_that_orders
 from .causal_windows import CausalWindows, windows_of
 from .effect import Effect
@@ -20,7 +20,7 @@ IN_CHUNKS = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFF
 IN_SAMPLING = (*IN_CHUNKS, WrappersMP.PREDICT_NOISE)
 
 
-def refuse_step_state(effects: Sequence[Effect], frames: int, model_options: Options) -> None:
+def refuse_step_state(effects: Sequence[Effect], frames: int, model_options: ModelOptions) -> None:
     """Raises ValueError for what cannot stand beside the order in which frames go through the UNet."""
     windows = windows_of(model_options)
     if causal_sampling(effects, frames, model_options):
@@ -53,7 +53,7 @@ def refuse_cut_clips(effect: Effect, windows: CausalWindows, frames: int) -> Non
         )
 
 
-def refuse_in_chunks(model_options: Options, frames: int) -> None:
+def refuse_in_chunks(model_options: ModelOptions, frames: int) -> None:
     """Raises ValueError where a node cannot stand beside Causal Windows that cut a batch of so many frames."""
     remedy = f"Take it out, or set chunk_frames of Causal Windows to {frames} or more."
     for name in step_caches(model_options, IN_CHUNKS):
@@ -68,7 +68,7 @@ def refuse_in_chunks(model_options: Options, frames: int) -> None:
         )
 
 
-def refuse_frame_by_frame(model_options: Options, node: str) -> None:
+def refuse_frame_by_frame(model_options: ModelOptions, node: str) -> None:
     """Raises ValueError for what cannot stand where frames are sampled one after the other, as ``node`` wants them."""
     for name in step_caches(model_options, IN_SAMPLING):
         raise ValueError(
@@ -77,13 +77,13 @@ def refuse_frame_by_frame(model_options: Options, node: str) -> None:
         )
 
 
-def has_self_attention_guidance(model_options: Options) -> bool:
+def has_self_attention_guidance(model_options: ModelOptions) -> bool:
     """Whether the host's node of that name is on the model."""
     behind_guidance = model_options.get("sampler_post_cfg_function", [])
     return any(qualified_name(function).startswith(SELF_ATTENTION_GUIDANCE) for function in behind_guidance)
 
 
-def step_caches(model_options: Options, kinds: tuple[str, ...]) -> Iterator[str]:
+def step_caches(model_options: ModelOptions, kinds: tuple[str, ...]) -> Iterator[str]:
     """Names of what keeps the model's results from step to step, the host's and other packs': their wrappers' keys, or
     their functions' names, say so."""
     options = model_options.get("transformer_options", {})

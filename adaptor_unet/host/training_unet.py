@@ -29,8 +29,8 @@ from ..frame_layout import FrameLayout
 from ..frame_noise import clip_noise
 from ..motion_module import MotionModule
 from ..temporal_network import Network
-from .base_model import beside_latents, check_trainable, unet_of, unet_weights
-from .call_part import Options
+from .base_model import check_trainable, concatenated_input, unet_of, unet_weights
+from .call_part import ModelOptions, SamplerArguments, TransformerOptions
 from .caption_tensor import LATENT_PIXELS, CaptionTensor
 from .causal_sampling import CausalSampling, SamplingOrder
 from .effect import Effect
@@ -76,7 +76,7 @@ class TrainingUnet:
                 if isinstance(module, FeedForward):
                     module.forward = in_pieces(module.forward, frames_at_once)
         self.captions, self.encode_adm = CaptionTensor.of(model), model.model.encode_adm
-        self._beside_latents = partial(beside_latents, model)
+        self._concatenated_input = partial(concatenated_input, model)
         if checkpointing:
             for module in self.unet.modules():
                 if isinstance(module, (ResBlock, SpatialTransformer)):
@@ -120,16 +120,16 @@ class TrainingUnet:
         self._hooks.close()
         frames = len(x) // len(fps)
         tokens, vector = self.captions.apart(text)
-        options: Options = {**self.options, "cond_or_uncond": [0] * len(fps)}
+        options: TransformerOptions = {**self.options, "cond_or_uncond": [0] * len(fps)}
         if network is not None:
             effect = self._effect(network, fps)
             for part in effect.parts([(effect, layout or FrameLayout.whole(len(fps), frames))], cache):
                 self._hooks.enter_context(part.hooked(self.unet))
                 options = part.patched(options)
-        given, beside = self.model_sampling.calculate_input(sigma, x), self._beside_latents(x)
+        given, more = self.model_sampling.calculate_input(sigma, x), self._concatenated_input(x)
         with self._kept():
             out = self.unet(
-                (given if beside is None else torch.cat([given, beside], dim=1)).to(self.dtype),
+                (given if more is None else torch.cat([given, more], dim=1)).to(self.dtype),
                 self.model_sampling.timestep(sigma).float(),
                 context=repeat(tokens, "b n d -> (b f) n d", f=frames).to(self.dtype),
                 y=self._beside_timestep(vector, x, frames),
@@ -280,7 +280,7 @@ class TrainingGuider:
         self.rates = (settings.fps, NOT_TOLD if untold else settings.fps)
         self.conds = {side: [{"uuid": side}] for side in ("wanted", "empty")}
 
-    def __call__(self, x: Tensor, sigma: Tensor, model_options: Options, seed: int | None = None) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, model_options: ModelOptions, seed: int | None = None) -> Tensor:
         """f c h w -> f c h w, one noise level a frame"""
         finished = finished_frames(model_options["transformer_options"])
         conds = list(self.conds.values())
@@ -288,7 +288,7 @@ class TrainingGuider:
         return empty + self.settings.cfg * (wanted - empty)
 
     def both(
-        self, denoiser: TrainingUnet, conds: Conditionings, x: Tensor, sigma: Tensor, model_options: Options
+        self, denoiser: TrainingUnet, conds: Conditionings, x: Tensor, sigma: Tensor, model_options: ModelOptions
     ) -> list[Tensor]:
         """f c h w for the wanted text and for the empty one."""
         self.next_pass()
@@ -303,7 +303,7 @@ class TrainingGuider:
 def euler(
     guider: TrainingGuider,
     sigmas: Tensor,
-    extra_args: Options,
+    extra_args: SamplerArguments,
     callback: None,
     noise: Tensor,
     start: Tensor,
@@ -340,8 +340,10 @@ def sample_latents(
     chunks = len(noise) if order else 1
     passes, total = count(1), settings.steps * chunks + chunks - 1  # each chunk but the last is shown once, finished
     guider = TrainingGuider(denoiser, network, texts, settings, lambda: progress(next(passes), total))
-    options: Options = {"model_options": {"transformer_options": {}}}
+    arguments: SamplerArguments = {"model_options": {"transformer_options": {}}}
     try:
-        return sampling.sample(euler, guider, sigmas, options, None, noise, torch.zeros_like(noise), disable_pbar=True)
+        return sampling.sample(
+            euler, guider, sigmas, arguments, None, noise, torch.zeros_like(noise), disable_pbar=True
+        )
     finally:
         denoiser.close()

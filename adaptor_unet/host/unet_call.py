@@ -11,7 +11,7 @@ from comfy.model_base import BaseModel
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 
 from ..frame_layout import FrameLayout
-from .call_part import CallPart, Options
+from .call_part import CallPart, TransformerOptions
 from .effect import Effect, NoiseLevels, sigma_where_it_counts
 from .frame_cache import EFFECTS, ONCE, OPTION, CallCache
 from .page_words import tell_page
@@ -31,7 +31,7 @@ ONE_FRAME = (
 )
 
 
-def window_places(transformer_options: Options) -> list[int] | None:
+def window_places(transformer_options: TransformerOptions) -> list[int] | None:
     """Which frames of the latent batch a call holds, in the order of its rows; None for all of them.
 
     A window of the host that cuts the picture, not the frames, holds all of them.
@@ -40,7 +40,7 @@ def window_places(transformer_options: Options) -> list[int] | None:
     return None if window is None or window.dim != 0 else window_frames(window)
 
 
-def clip_layout(rows: int, transformer_options: Options, frames_per_clip: int = 0) -> FrameLayout:
+def clip_layout(rows: int, transformer_options: TransformerOptions, frames_per_clip: int = 0) -> FrameLayout:
     """Layout of a batch of ``rows`` latents.
 
     The host joins conditionings along the batch and says how many in ``cond_or_uncond``; each has all frames of the
@@ -54,14 +54,16 @@ def clip_layout(rows: int, transformer_options: Options, frames_per_clip: int = 
     length = frames_per_clip or max(places) + 1
     clips = tuple(place // length for place in places)
     positions = tuple(place % length for place in places)
-    beside = len(set(clips))
-    each = frames // beside
-    if window is None or (frames == beside * each and positions == positions[:each] * beside):
-        return FrameLayout(conditionings * beside, positions[:each], clips[:each])
+    side_by_side = len(set(clips))
+    each = frames // side_by_side
+    if window is None or (frames == side_by_side * each and positions == positions[:each] * side_by_side):
+        return FrameLayout(conditionings * side_by_side, positions[:each], clips[:each])
     return FrameLayout(conditionings, positions, clips)
 
 
-def with_effects_of_call(effects: Sequence[Effect], model: BaseModel, transformer_options: Options) -> Options:
+def with_effects_of_call(
+    effects: Sequence[Effect], model: BaseModel, transformer_options: TransformerOptions
+) -> TransformerOptions:
     """The options with what the model around the UNet knows: how it is sampled, on which card, and how it is compiled.
 
     Asked once a sampling, because reading a noise level lets a card wait.
@@ -75,8 +77,8 @@ def with_effects_of_call(effects: Sequence[Effect], model: BaseModel, transforme
     return {**transformer_options, EFFECTS: own, LEVELS: levels, **compiled}
 
 
-def acting_in_call(effects: Sequence[Effect], rows: int, transformer_options: Options) -> list[Acting]:
-    """The effects that act in a call of so many rows, by their place, each with the frames as it counts clips."""
+def acting_in_call(effects: Sequence[Effect], rows: int, transformer_options: TransformerOptions) -> list[Acting]:
+    """The effects that act in a call of so many rows, by their stage, each with the frames as it counts clips."""
     cache = transformer_options.get(OPTION)
     shown = cache is not None and cache.shows_finished  # finished frames are seen as all effects make them
     effects = transformer_options.get(EFFECTS, effects)
@@ -84,7 +86,7 @@ def acting_in_call(effects: Sequence[Effect], rows: int, transformer_options: Op
     sigma = sigma_where_it_counts(transformer_options.get("sigmas"), levels)
     acting = [
         (effect, clip_layout(rows, transformer_options, effect.frames_per_clip))
-        for effect, own in sorted(zip(effects, levels, strict=True), key=lambda one: (one[0].place, one[0].node))
+        for effect, own in sorted(zip(effects, levels, strict=True), key=lambda one: (one[0].stage, one[0].node))
         if effect.acts_at(sigma, own) or (shown and effect.strength)
     ]
     if acting:
@@ -93,7 +95,7 @@ def acting_in_call(effects: Sequence[Effect], rows: int, transformer_options: Op
 
 
 def parts_of(acting: Sequence[Acting], cache: CallCache) -> list[CallPart]:
-    """What they do in a call: effects of one class together, classes by their place."""
+    """What they do in a call: effects of one class together, classes by their stage."""
     parts: list[CallPart] = []
     for kind, of_kind in groupby(acting, key=lambda one: type(one[0])):
         parts += kind.parts(list(of_kind), cache)

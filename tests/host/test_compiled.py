@@ -119,7 +119,7 @@ class Louder(Effect):
     """Nothing but a hook, which torch does not look at."""
 
     node: ClassVar[str] = "Louder"
-    place: ClassVar[int] = 5
+    stage: ClassVar[int] = 5
     most_strength: ClassVar[float] = math.inf
 
     @classmethod

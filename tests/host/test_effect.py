@@ -107,7 +107,7 @@ def test_it_acts_in_its_place_whichever_order_the_nodes_stand_in(
 
     @dataclass(frozen=True, kw_only=True)
     class Earlier(kind):
-        place: ClassVar[int] = -1
+        stage: ClassVar[int] = -1
 
     behind, before = (sample(bound, 4) for bound in (mixed(features(model), kind), features(mixed(model, kind))))
     assert torch.equal(behind, before)

@@ -194,8 +194,8 @@ def test_a_new_adaptor_changes_nothing(small_config: AdaptorConfig) -> None:
     adaptor, rows = VideoAdaptor(small_config), torch.arange(4)
     for site in small_config.convolutions:
         z = torch.randn(4, site.channels, 3, 3)
-        gain, shift = (rearrange(x, "n c -> n c 1 1") for x in adaptor.frame[site.name].change(rows))
-        assert torch.equal(apply_change(z.clone(), gain, shift), z)
+        scale_delta, shift = (rearrange(x, "n c -> n c 1 1") for x in adaptor.frame[site.name].change(rows))
+        assert torch.equal(apply_change(z.clone(), scale_delta, shift), z)
     for site in small_config.transformers:
         z = torch.randn(4, 9, site.channels)
         assert all(change.count_nonzero() == 0 for change in adaptor.spatial[site.name].change(rows))

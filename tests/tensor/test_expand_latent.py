@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magicvideo.adaptor_unet.expand_latent import expand_latent, lengthen, noise_places, shown
+from magicvideo.adaptor_unet.expand_latent import expand_latent, lengthen, longer_batch_index, shown
 
 
 def frames_of(*numbers: int) -> Tensor:
@@ -107,7 +107,7 @@ def test_given_frames_keep_their_noise_and_new_ones_get_the_next_free() -> None:
 @pytest.mark.parametrize("given", [1, 2, 4])
 @pytest.mark.parametrize("frames", [4, 5, 17])
 def test_every_frame_has_noise_of_its_own(places: list[int], given: int, frames: int) -> None:
-    longer = noise_places(list(places), given, frames)
+    longer = longer_batch_index(list(places), given, frames)
     assert len(longer) == len(set(longer)) == len(places) // given * frames
     kept = [longer[clip * frames + i] for clip in range(len(places) // given) for i in range(given)]
     assert kept == places

@@ -32,10 +32,10 @@ def acting(adaptor: FrameAdaptor, z: Tensor, rows: Tensor, strength: float = 1.0
 
 
 def draw(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A feature map of 6 frames and 5 channels, a gain and a shift for it, and what stands beside it."""
-    z, beside = torch.randn(2, 6, 5, 4, 3, dtype=dtype)
-    gain, shift = torch.randn(2, 6, 5, 1, 1, dtype=dtype)
-    return z, gain, shift, beside
+    """A feature map of 6 frames and 5 channels, a scale_delta and a shift for it, and a residual."""
+    z, residual = torch.randn(2, 6, 5, 4, 3, dtype=dtype)
+    scale_delta, shift = torch.randn(2, 6, 5, 1, 1, dtype=dtype)
+    return z, scale_delta, shift, residual
 
 
 def test_each_frame_is_scaled_and_shifted_by_its_own_row(by_hand: FrameAdaptor) -> None:
@@ -68,8 +68,8 @@ def test_an_untrained_adaptor_is_the_identity_bit_for_bit(dtype: torch.dtype) ->
 
 
 def test_the_change_is_the_difference_from_the_identity(by_hand: FrameAdaptor) -> None:
-    gain, shift = by_hand.change(torch.tensor([1, 0]))
-    assert gain.tolist() == [[2.0], [1.0]] and shift.tolist() == [[20.0], [10.0]]
+    scale_delta, shift = by_hand.change(torch.tensor([1, 0]))
+    assert scale_delta.tolist() == [[2.0], [1.0]] and shift.tolist() == [[20.0], [10.0]]
 
 
 @pytest.mark.parametrize("strength", [-1.0, 0.5, 2.0])
@@ -84,43 +84,43 @@ def test_strength_zero_is_the_identity_bit_for_bit(randomised: Callable[[nn.Modu
     assert torch.equal(acting(randomised(FrameAdaptor(4, 8)), z.clone(), torch.arange(4), 0.0), z)
 
 
-def test_what_stands_beside_is_scaled_with_z_but_not_added() -> None:
-    """The second set acts on z + beside, while the caller adds beside itself: z + gain (z + beside) + shift."""
-    out = apply_change(numbers(3), numbers(2), numbers(100), beside=numbers(5))
+def test_a_residual_is_scaled_with_z_but_not_added() -> None:
+    """The second set acts on z + residual, which the caller adds itself: z + scale_delta (z + residual) + shift."""
+    out = apply_change(numbers(3), numbers(2), numbers(100), residual=numbers(5))
     assert torch.equal(out, numbers(3 + 2 * (3 + 5) + 100))
 
 
 @torch.no_grad()
 def test_the_second_set_on_a_sum_equals_the_formula_on_the_sum() -> None:
-    z, gain, shift, beside = draw()
-    expected = (1 + gain) * (z + beside) + shift
-    torch.testing.assert_close(apply_change(z, gain, shift, beside) + beside, expected)
+    z, scale_delta, shift, residual = draw()
+    expected = (1 + scale_delta) * (z + residual) + shift
+    torch.testing.assert_close(apply_change(z, scale_delta, shift, residual) + residual, expected)
 
 
-@pytest.mark.parametrize("with_beside", [False, True])
+@pytest.mark.parametrize("with_residual", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_with_and_without_gradients_give_the_same_bits(with_beside: bool, dtype: torch.dtype) -> None:
-    z, gain, shift, beside = draw(dtype)
-    beside = beside if with_beside else None
+def test_with_and_without_gradients_give_the_same_bits(with_residual: bool, dtype: torch.dtype) -> None:
+    z, scale_delta, shift, residual = draw(dtype)
+    residual = residual if with_residual else None
     with torch.enable_grad():
-        expected = apply_change(z.clone(), gain, shift, beside)
+        expected = apply_change(z.clone(), scale_delta, shift, residual)
     with torch.no_grad():
-        assert torch.equal(apply_change(z.clone(), gain, shift, beside), expected)
+        assert torch.equal(apply_change(z.clone(), scale_delta, shift, residual), expected)
     with torch.inference_mode():
-        assert torch.equal(apply_change(z.clone(), gain, shift, beside), expected)
+        assert torch.equal(apply_change(z.clone(), scale_delta, shift, residual), expected)
 
 
-@pytest.mark.parametrize("with_beside", [False, True])
-def test_z_is_written_in_place_only_without_gradients(with_beside: bool) -> None:
-    z, gain, shift, beside = draw()
-    kept = [x.clone() for x in (z, gain, shift, beside)]
-    beside_or_none = beside if with_beside else None
-    apply_change(z, gain, shift, beside_or_none)
-    assert all(torch.equal(x, before) for x, before in zip((z, gain, shift, beside), kept, strict=True))
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_z_is_written_in_place_only_without_gradients(with_residual: bool) -> None:
+    z, scale_delta, shift, residual = draw()
+    kept = [x.clone() for x in (z, scale_delta, shift, residual)]
+    residual_or_none = residual if with_residual else None
+    apply_change(z, scale_delta, shift, residual_or_none)
+    assert all(torch.equal(x, before) for x, before in zip((z, scale_delta, shift, residual), kept, strict=True))
     with torch.no_grad():
-        assert apply_change(z, gain, shift, beside_or_none).data_ptr() == z.data_ptr()
+        assert apply_change(z, scale_delta, shift, residual_or_none).data_ptr() == z.data_ptr()
     assert not torch.equal(z, kept[0])
-    assert all(torch.equal(x, before) for x, before in zip((gain, shift, beside), kept[1:], strict=True))
+    assert all(torch.equal(x, before) for x, before in zip((scale_delta, shift, residual), kept[1:], strict=True))
 
 
 def test_gradients_reach_scale_shift_and_features() -> None:
@@ -147,10 +147,10 @@ def test_a_small_change_survives_in_half_precision() -> None:
     """S = 1.0001 is 1 in bfloat16; S - 1 is not 0."""
     adaptor = FrameAdaptor(1, 1).requires_grad_(False)
     adaptor.scale.fill_(1.0001)
-    gain, _ = adaptor.change(torch.tensor([0]))
-    assert gain.to(torch.bfloat16).item() == pytest.approx(1e-4, rel=1e-2)
+    scale_delta, _ = adaptor.change(torch.tensor([0]))
+    assert scale_delta.to(torch.bfloat16).item() == pytest.approx(1e-4, rel=1e-2)
 
 
 def test_two_adaptors_add_up_in_their_changes(by_hand: FrameAdaptor) -> None:
-    gain, shift = (2 * rearrange(x, "n c -> n c 1 1") for x in by_hand.change(torch.tensor([0, 1])))
-    assert torch.equal(apply_change(numbers(1, 1), gain, shift), numbers(1 + 2 * 1 + 20, 1 + 2 * 2 + 40))
+    scale_delta, shift = (2 * rearrange(x, "n c -> n c 1 1") for x in by_hand.change(torch.tensor([0, 1])))
+    assert torch.equal(apply_change(numbers(1, 1), scale_delta, shift), numbers(1 + 2 * 1 + 20, 1 + 2 * 2 + 40))

@@ -15,8 +15,8 @@ from magicvideo.adaptor_unet.motion_module import (
     TemporalTransformer,
     frames_apart,
     frames_beside,
-    places_in_call,
     position_encoding,
+    positions_in_call,
 )
 
 C, HEADS = 32, 8
@@ -103,7 +103,7 @@ def test_clips_and_conditionings_of_a_batch_do_not_mix(transformer: TemporalTran
 def test_clips_in_one_window_do_not_see_each_other_and_each_counts_from_0(transformer: TemporalTransformer) -> None:
     x = torch.randn(5, C, 2, 2)
     layout = FrameLayout(1, (2, 3, 4, 0, 1), (0, 0, 0, 1, 1))
-    assert places_in_call(layout) == (0, 1, 2, 0, 1)
+    assert positions_in_call(layout) == (0, 1, 2, 0, 1)
     apart = torch.cat([transformer(x[:3], FrameLayout.whole(1, 3)), transformer(x[3:], FrameLayout.whole(1, 2))])
     torch.testing.assert_close(transformer(x, layout), apart, **CLOSE)
 
