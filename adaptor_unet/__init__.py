@@ -1,1 +1,1 @@
-"""The tensors of MagicVideo: torch and einops only, no host.  ``host`` and ``training`` build on this folder."""
+"""The tensors of MagicVideo and their files, without ComfyUI.  ``host`` and ``training`` build on this folder."""

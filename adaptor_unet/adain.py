@@ -24,14 +24,14 @@ NEAR, LEAST = 2.0, 1e-3
 
 
 class FrameStatistics(NamedTuple):
-    """Mean and standard deviation of each channel, ``n c`` in fp32."""
+    """Mean and standard deviation of each channel of each frame, ``n c`` in fp32."""
 
     mean: Tensor
     deviation: Tensor
 
 
 def frame_statistics(z: Tensor) -> FrameStatistics:
-    """n c ... -> n c"""
+    """Mean and standard deviation over all positions, n c ... -> n c in fp32."""
     variance, mean = torch.var_mean(z.float(), dim=tuple(range(2, z.ndim)), correction=0)
     return FrameStatistics(mean, variance.sqrt())
 

@@ -28,7 +28,10 @@ MOST_QUERIES_GPU = 65_536
 
 @dataclass(frozen=True)
 class LookBack:
-    """The first frame, that and the one before, or the ``last`` frames before; checks itself, raises ValueError."""
+    """Which earlier frames a frame looks at: the clip's first, that and the one before, or the ``last`` ones before.
+
+    Raises ValueError for settings that cannot work.
+    """
 
     rule: Rule = "first and previous"
     last: int = 2
@@ -44,7 +47,10 @@ class LookBack:
         return len(self.chosen(range(earlier)))
 
     def chosen(self, positions: Sequence[int]) -> list[int]:
-        """Those of these positions that a frame behind all of them looks at: indices, in the order of the clip."""
+        """Which of the frames at these positions are looked at by a frame behind all of them.
+
+        Given as indices into ``positions``, in the order of the clip.
+        """
         order = sorted(range(len(positions)), key=positions.__getitem__)
         if self.rule == "last":
             return order[-self.last :]

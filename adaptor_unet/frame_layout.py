@@ -36,7 +36,10 @@ class KeptFrames:
     away: dict[Hashable, Offloaded] = field(default_factory=dict)
 
     def put_away(self, name: Hashable, x: Tensor) -> Tensor | Offloaded:
-        """As ``own_copy``, for what is large and read by ``brought`` alone; takes the place of what had the name."""
+        """A copy to be kept, as ``own_copy`` makes one, for a large tensor that only ``brought`` reads.
+
+        Where copies may run beside a card's work, it is noted under ``name``, in place of what had that name before.
+        """
         streams = streams_of(x.device) if self.beside_work and self.device == MAIN_MEMORY else None
         if streams is None:
             return self.own_copy(x)
@@ -44,7 +47,7 @@ class KeptFrames:
         return self.away[name]
 
     def brought(self, kept: Tensor | Offloaded, device: torch.device) -> Tensor:
-        """What was put away, on this device: where it came from, or another card."""
+        """What ``put_away`` gave, as a tensor on this device."""
         return (kept.take() if isinstance(kept, Offloaded) else kept).to(device, non_blocking=True)
 
     def fetch(self) -> None:
@@ -65,8 +68,8 @@ class KeptFrames:
 class FrameLayout:
     """Rows ``(b f) ...`` of one UNet call, in which every clip under every conditioning holds the same ``f`` frames.
 
-    ``batch`` is b.  ``positions`` are places in the clip, counted from 0, in the order of the f rows; ``clip_of``
-    numbers the clip of each row and differs among them only where a context window of the host covers several clips.
+    ``batch`` is b.  ``positions`` count from the clip's first frame, 0, in the order of the f rows; ``clip_of`` numbers
+    the clip of each row and differs among them only where a context window of the host covers several clips.
 
     ``finished``: so many of the f rows, from the first on, are frames that are there already, nearly without noise.
     Each row after them is a frame in the making: it sees the finished frames before it and itself, and no other in the
@@ -80,12 +83,12 @@ class FrameLayout:
 
     @classmethod
     def whole(cls, batch: int, frames: int) -> "FrameLayout":
-        """Each of the batch is one clip from its first frame on."""
+        """The layout of ``batch`` clips, each of so many frames and there from its first frame on."""
         return cls(batch, tuple(range(frames)), (0,) * frames)
 
     @classmethod
     def given_finished(cls, batch: int, frames: int) -> "FrameLayout":
-        """Each of the batch is one clip twice: finished, then in the making.
+        """The layout of ``batch`` clips of so many frames, with each clip there twice: finished, then in the making.
 
         So all its frames are trained in one call, each as it is sampled frame after frame.
         """
@@ -121,14 +124,14 @@ class FrameLayout:
 
 @lru_cache(maxsize=256)
 def indices(rows: tuple, device: torch.device | None) -> Tensor:
-    """Whole numbers to index with, in the shape of the nested tuples."""
+    """Whole numbers to index with, in the shape of the nested tuples, on the device; made once and kept."""
     with torch.inference_mode(False):  # kept for later calls, which may want gradients
         return torch.tensor(rows, dtype=torch.long).to(device)
 
 
 @lru_cache(maxsize=64)
 def directed_mask(layout: FrameLayout, span: int, past: tuple[int, ...], device: torch.device | None) -> Tensor | None:
-    """As ``FrameLayout.directed_mask``."""
+    """What ``FrameLayout.directed_mask`` gives, kept for later calls."""
     with torch.inference_mode(False):
         plain = tuple(range(layout.positions[0], layout.positions[0] + layout.frames))
         if not past and layout.positions == plain and layout.frames <= span and len(set(layout.clip_of)) == 1:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Streams(NamedTuple):
-    """Those of a card's copies to main memory and back."""
+    """The two streams of a card in which tensors are copied to main memory and back."""
 
     out: torch.cuda.Stream
     back: torch.cuda.Stream
@@ -25,7 +25,7 @@ class Streams(NamedTuple):
 
 @lru_cache(maxsize=16)
 def streams_of(device: torch.device) -> Streams | None:
-    """None for devices whose copies are made one after the other with their work."""
+    """The streams of a card; None for devices that copy and compute one after the other."""
     if device.type != "cuda":
         return None
     return Streams(torch.cuda.Stream(device), torch.cuda.Stream(device))
@@ -57,7 +57,7 @@ class Offloaded:
         self.coming = here, back.record_event()
 
     def take(self) -> Tensor:
-        """It, on the card; it goes on waiting in main memory too."""
+        """The tensor on the card.  Its copy in main memory stays, for the next time."""
         self.fetch()
         (here, arrived), self.coming = self.coming, None
         torch.cuda.current_stream(self.device).wait_event(arrived)

@@ -72,7 +72,7 @@ class KvCache(KeptFrames):
         return seen
 
     def end_call(self, positions: tuple[int, ...], span: int) -> None:
-        """After all pieces of a call with frames at these positions."""
+        """Notes which frames are kept now; to be called behind all pieces of a call, with its frames' positions."""
         if self.keeps:
             seen = self.positions + positions
             self.positions = seen[max(0, len(seen) - span + 1) :]

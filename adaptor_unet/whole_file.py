@@ -92,7 +92,7 @@ def written_whole(path: Path, move: Callable[[Path, Path], object] = os.replace)
 
 
 def removed(partial: Path) -> None:
-    """What is half written goes; when even that is refused, the error that led here says why."""
+    """Removes what is half written, if it is there; logs it when that is refused, and raises nothing."""
     if not os.path.lexists(partial):
         return
     try:

@@ -7,9 +7,10 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.checkpoint import trained_fps
 from ..adaptor_unet.host.binding import with_effect
+from ..adaptor_unet.host.causal_sampling import MOST_HISTORY_NOISE
 from ..adaptor_unet.host.folders import FOLDER, adaptor_names, file_state, load_adaptor, save_adaptor
 from ..adaptor_unet.host.hosted import fresh_adaptor
-from ..adaptor_unet.host.motion_effect import MOST_HISTORY_NOISE, Motion
+from ..adaptor_unet.host.motion_effect import Motion
 from ..adaptor_unet.host.versions import schema
 from ..adaptor_unet.sites import ATTENTION_AT, AttentionAt
 from .inputs import ADAPTORS, CATEGORY, Adaptor, end_percent, frames_per_clip, scaling_strength, seed, start_percent

@@ -19,10 +19,10 @@ from ..frame_layout import FrameLayout
 from ..sites import Site
 from .base_model import config_for
 from .call_part import CallPart, HeldSelfAttention, TransformerOptions, block_of
-from .effect import Effect, sigma_where_it_counts
+from .effect import Effect
 from .finished_frames import finished_frames
 from .frame_cache import ONCE, CallCache
-from .unet_call import clip_layout
+from .unet_call import clip_layout, sigma_where_it_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Adain(Effect):
 
     @classmethod
     def of(cls, model: ModelPatcher, *, at: str = "latent", **settings: object) -> "Adain":
-        """Raises ValueError when the model or the settings do not fit."""
+        """The effect for this model, at its sites or on its latents.  Raises ValueError when it does not fit."""
         sites = config_for(model).sites
         return super().of(model, at=at, sites=sites if at == "features" else (), **settings)
 
@@ -102,7 +102,7 @@ class AdainCall:
         )
 
     def behind_convolution(self, name: str, convolution: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
-        """n c h w -> n c h w"""
+        """AdaIN of the features behind the convolution of that name, n c h w -> n c h w."""
         scale, shift = (rearrange(x, "n c -> n c 1 1") for x in self.scale_and_shift_at(name, z))
         return scale_and_shift(z, scale, shift)
 
@@ -117,7 +117,7 @@ class AdainCall:
         return apply_change(out, scale - 1, shift, self_attention, scale)
 
     def scale_and_shift_at(self, site: str, z: Tensor) -> tuple[Tensor, Tensor]:
-        """n c ... -> n c twice: the scale and shift that AdaIN applies to the features z of a site."""
+        """The scale and shift that AdaIN applies to the features z of a site: n c ... -> n c each."""
         own = frame_statistics(z)
         past = self.cache(site, self.layout, ReferenceStatistics)
         scale, shift = adain(own, reference_of(own, self.layout, past), self.effect.strength)

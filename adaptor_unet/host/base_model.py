@@ -73,9 +73,10 @@ def check_fit(model: ModelPatcher, config: AdaptorConfig) -> None:
 
 
 def concatenated_input(model: ModelPatcher, x: Tensor) -> Tensor | None:
-    """n c h w -> n k h w: what models for inpainting and editing take beside latents, None for those that take no more.
+    """n c h w -> n k h w: the channels that models for inpainting and editing take behind those of the latents ``x``.
 
-    It is what the host makes where a graph gives no picture: all is to be painted anew, or an empty picture edited.
+    None for models that take no more.  They are what the host makes where a graph gives no picture: all is to be
+    painted anew, or an empty picture edited.
     """
     return model.model.concat_cond(noise=x, latent_image=torch.zeros_like(x), device=x.device)
 

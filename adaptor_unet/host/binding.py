@@ -57,12 +57,12 @@ class Binding:
 
     @property
     def clip_lengths(self) -> tuple[int, ...]:
-        """Lengths of the clips in a batch; none where the whole batch is one."""
+        """Each ``frames_per_clip`` of the effects, in frames; none where the whole batch is one clip."""
         return tuple(sorted({effect.frames_per_clip for effect in self.effects} - {0}))
 
     @cached_property
     def compiled(self) -> CompiledCalls:
-        """Calls of a compiled model."""
+        """The functions that run in place of the UNet's call where ``torch.compile`` is set on the model."""
         return CompiledCalls(self.effects)
 
     def acts(self, model_options: ModelOptions) -> bool:
@@ -82,8 +82,8 @@ class Binding:
     ) -> Tensor:
         """Refuses a latent batch that does not hold whole clips, before the first step; gives kept frames back exactly.
 
-        The frames share noise where the adaptor was trained so: of several adaptors, as for the one that shares most.
-        Where noise is to be left, kept frames have theirs too.
+        ``f c h w``; arguments as the host's.  Frames share noise where an effect wants it: of several, as the one that
+        shares most.  Where noise is to be left in the end, kept frames have theirs too.  Raises ValueError.
         """
         model_options = executor.class_obj.model_options
         refuse_step_state(self.effects, len(noise), model_options)

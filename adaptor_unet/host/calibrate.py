@@ -48,7 +48,7 @@ class Recording:
         sums.index_add_(1, torch.tensor(layout.positions * layout.batch), values)
 
     def end_level(self) -> None:
-        """What came since the last time was one noise level."""
+        """Says that a noise level is done; what comes from now on is of the next."""
         for site, (scale_delta, shift, count) in self.sums.items():
             self.levels[site].append((scale_delta / count, shift / count))
         self.sums.clear()
@@ -135,7 +135,7 @@ def calibrated_adaptor(
 
 
 def shown_together(model: ModelPatcher) -> ModelPatcher:
-    """A clone whose effects act on all frames of a clip at once: this one is there already and is made in no order."""
+    """A clone whose effects act on all frames of a clip together, because the clip is there already."""
     bound = model.clone()
     install(bound, Binding(tuple(effect.together() for effect in bound.get_attachment(KEY).effects)))
     return bound

@@ -34,7 +34,7 @@ class CaptionTensor:
 
     @classmethod
     def of(cls, model: ModelPatcher) -> "CaptionTensor":
-        """That of the model's family.  Raises ValueError for a model that is none of Stable Diffusion."""
+        """How captions lie for this model.  Raises ValueError for a model that is none of Stable Diffusion."""
         unet, settings = unet_of(model), model.model.model_config.unet_config
         summed = unet.num_classes is not None and model.model.model_config.noise_aug_config is None
         return cls(settings["context_dim"], settings["adm_in_channels"] - SIZE_CHANNELS if summed else 0)

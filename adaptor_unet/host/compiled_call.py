@@ -44,7 +44,7 @@ class CompiledCalls:
     def of_call(
         self, acting: Sequence[Acting], options: TransformerOptions, unet: nn.Module
     ) -> tuple[Sequence[CallPart], Call]:
-        """What acts in a call of a compiled UNet, and what to call in place of the executor."""
+        """What acts in a call of a compiled UNet, and the function to call with the executor and its arguments."""
         key = (negative_in_call(options), *((id(effect), layout) for effect, layout in acting))
         why_not = self.why_not(acting, options, unet) or (self.calls[key].why_not if key in self.calls else "")
         if why_not:
@@ -63,7 +63,7 @@ class CompiledCalls:
         return out
 
     def why_not(self, acting: Sequence[Acting], options: TransformerOptions, unet: nn.Module) -> str:
-        """Why a call cannot be compiled, in words, or nothing."""
+        """Why a call cannot be compiled, in words; empty where it can."""
         if OPTION in options or "context_window" in options:
             return "frames come in parts, and each part would be compiled for itself"
         if CARD_OF_CALL in options:  # torch's stance, which is one for all threads, must stay as it is
@@ -94,9 +94,13 @@ class CompiledCall:
         self.run = torch.compile(FunctionType(run.__code__.replace(), globals()), **own_settings(settings))
 
     def __call__(self, executor: WrapperExecutor, *args: object, **kwargs: object) -> Tensor:
-        """As the executor."""
+        """Calls the UNet with the executor's arguments, and gives its result.
+
+        At the first step of a sampling it runs as it stands, and so does a call that torch cannot compile.
+        """
         once: MadeOnce = args[-1][ONCE]
         if not once.holds(self.made_once):
+            once.add(self.made_once)
             self.made_once.clear()
             return executor(*args, **kwargs)
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # which takes seconds
@@ -134,7 +138,7 @@ class EagerStance:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The stance is so for as long as the context lasts, at least."""
+        """Nothing compiled runs in this process for as long as the context lasts."""
         with self.lock:
             if self.inside == 0:
                 self.stance.enter_context(torch.compiler.set_stance("force_eager"))

@@ -89,10 +89,10 @@ def parts_of(value: object) -> dict[str, object] | None:
 
 
 def is_plain(value: object) -> bool:
-    """Whether its words say all of it."""
+    """Whether the ``repr`` of a value says all of it."""
     return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(is_plain, value)))
 
 
 def plain_settings(value: object) -> dict[str, object]:
-    """Those of an object's attributes that are plain values, by name."""
+    """The attributes of an object that are plain values, by name."""
     return {name: held for name, held in sorted(vars(value).items()) if isinstance(held, PLAIN)}

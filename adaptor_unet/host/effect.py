@@ -6,13 +6,12 @@ one is told in ``docs/add_an_effect.md``.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import ModelSamplingDiscrete
-from torch import Tensor
 
 from ..frame_layout import FrameLayout
 from .call_part import CallPart, ModelOptions
@@ -126,13 +125,3 @@ class Effect:
     def cache_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
         """Bytes of all that it keeps of the frames before, when a clip of so many frames comes in chunks."""
         return 0
-
-
-def sigma_where_it_counts(sigmas: Tensor | None, levels: Iterable[NoiseLevels]) -> float | None:
-    """The noise level of a call; None if the host does not say, and where effects act at all of them.
-
-    A GPU waits while it is read, so only if need be.
-    """
-    if sigmas is None or all(own == NoiseLevels() for own in levels):
-        return None
-    return float(sigmas.flatten()[0])

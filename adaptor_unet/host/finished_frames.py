@@ -96,6 +96,7 @@ class FinishedFrames(FrameCache):
         return [(level, to) for level, to in ((sigma, names - negatives), (negative_sigma, negatives)) if to]
 
     def clear(self) -> None:
+        """Frees all of it, and forgets which frames are finished."""
         super().clear()
         self.chunks.clear()
         self.seen.clear()

@@ -92,7 +92,10 @@ def with_motion_lora_from(motion_module: ModelPatcher, name: str, strength: floa
 
 
 def with_motion_lora_of(motion_module: ModelPatcher, path: Path, strength: float) -> ModelPatcher:
-    """As ``with_motion_lora_from``, of the file at that path."""
+    """The motion module with the MotionLoRA in the file at that path added; the one that came in stays as it is.
+
+    Raises MotionFileError when the file is no sound MotionLoRA or does not fit.
+    """
     lora = load_motion_lora(path, plain_tensors)
     return hosted_motion_module(with_motion_lora(motion_module.model, lora, strength))
 

@@ -35,10 +35,12 @@ class MadeOnce:
         return self.made[key]
 
     def holds(self, other: "MadeOnce") -> bool:
-        """Whether another belongs to the same sampling already; from now on it does, and is cleared with this one."""
-        held = id(other) in self.made
+        """Whether another was added, and is cleared with this one."""
+        return id(other) in self.made
+
+    def add(self, other: "MadeOnce") -> None:
+        """Another belongs to the same sampling from now on, and is cleared with this one."""
         self.made[id(other)] = other
-        return held
 
     def clear(self) -> None:
         """Frees all of it."""
@@ -49,7 +51,7 @@ class MadeOnce:
 
 
 def no_frames(owner: Hashable, site: str, layout: FrameLayout, kind: Callable[..., Kept]) -> Sequence[Kept]:
-    """What a UNet call sees that knows of no frames before."""
+    """The past of a call that knows of no frames before: no entries, whatever is asked for."""
     return ()
 
 
@@ -98,7 +100,10 @@ class FrameCache:
         self._next: dict[EffectSite, EffectSite] = {}  # what was asked for after it in a call before
 
     def begin_chunk(self, sigmas: Tensor | None = None) -> None:
-        """A call follows at these noise levels, n, which are all the same.  Conditionings are counted anew."""
+        """Calls for a chunk of frames follow, at these noise levels, n, which are all the same.
+
+        Conditionings are counted anew.
+        """
         self.calls.clear()
         self._sigmas = sigmas
 

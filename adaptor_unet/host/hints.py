@@ -53,7 +53,10 @@ class OwnControls(MadeOnce):
         self.present.clear()
 
     def of_frames(self, control: ControlBase, places: Sequence[int], clip_lengths: Sequence[int]) -> ControlBase:
-        """A control object's own for these frames."""
+        """A copy of a control object with the hints of the frames at these places of the batch; made once, then kept.
+
+        ``clip_lengths``: lengths of the clips in the batch, as for ``hint_rows``.
+        """
         links = tuple((id(link), link.strength) for link in chain(control))
         key = (links, tuple(places), tuple(clip_lengths))
         self.present.add(key)
@@ -66,6 +69,7 @@ class OwnControls(MadeOnce):
         return self.made[key][0]
 
     def clear(self) -> None:
+        """Frees all of them, with what the host has made of their hints."""
         for own, _ in self.made.values():
             own.cleanup()
         self.made.clear()
@@ -81,7 +85,7 @@ class OwnControls(MadeOnce):
 
 
 def hint_bytes(control: ControlBase) -> int:
-    """Of the hints of a control object and of those that it is chained to."""
+    """Bytes of the hints of a control object and of those that it is chained to."""
     return sum(hints.nbytes for link in chain(control) if (hints := link.cond_hint_original) is not None)
 
 
@@ -92,7 +96,7 @@ class RowsOfOneCall:
     """
 
     def get_control(self, x_noisy: Tensor, *args: object) -> dict[str, list[Tensor | None]] | None:
-        """As the host's."""
+        """What the host's method gives for rows n c h w, from hints of as many rows."""
         if self.cond_hint is not None and len(self.cond_hint) not in (1, len(x_noisy)):
             self.cond_hint = None
         return super().get_control(x_noisy, *args)

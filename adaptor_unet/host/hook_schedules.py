@@ -36,12 +36,12 @@ class HookSchedules:
         self._restore(self.start)
 
     def begin_again(self, model: BaseModel, options: ModelOptions) -> None:
-        """As at the start of the sampling."""
+        """Takes every schedule back to its first keyframe.  ``options`` are those of the model."""
         self._go_to(self.start, model, options)
 
     @contextmanager
     def at_the_end(self, model: BaseModel, options: ModelOptions) -> Iterator[None]:
-        """As in the last step, and then as before."""
+        """For as long as the context lasts, every schedule stands where it is in the last step; then as before."""
         before = self._states()
         self._go_to(self.end, model, options)
         try:

@@ -33,8 +33,6 @@ Order = Literal["auto", "together", "frame by frame"]
 # Tensors of a block's size that live at once beside the host's own: the block's input, its self-attention, and the
 # temporal output, whose queries, keys and values come and go in pieces.
 HELD_TENSORS = 3
-# Under this much noise nothing of a frame is left to see.
-MOST_HISTORY_NOISE = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,23 +60,17 @@ class Motion(Effect):
         super().__post_init__()
         if self.order not in get_args(Order):
             raise ValueError(f"order of {self.node} must be one of {', '.join(get_args(Order))}; found {self.order!r}.")
-        self._check_sampling_order()
+        SamplingOrder(self.chunk, later_cfg=self.later_cfg, history_noise=self.history_noise).check(self.node)
         told = [rate for rate in self.rates if rate != NOT_TOLD or self.fps == NOT_TOLD]
         if not all(math.isfinite(rate) and rate > 0 for rate in told):
             raise ValueError(f"fps of {self.node} must be a finite number above 0, found {self.fps}.")
 
-    def _check_sampling_order(self) -> None:
-        if self.chunk < 1:
-            raise ValueError(f"chunk of {self.node} must be 1 or more, found {self.chunk}.")
-        if not (math.isfinite(self.later_cfg) and self.later_cfg >= 0):
-            raise ValueError(f"later_cfg of {self.node} must be 0 or more, found {self.later_cfg}.")
-        if not 0 <= self.history_noise <= MOST_HISTORY_NOISE:
-            most, found = MOST_HISTORY_NOISE, self.history_noise
-            raise ValueError(f"history_noise of {self.node} must lie in 0 to {most:g}, found {found}.")
-
     @classmethod
     def of(cls, model: ModelPatcher, *, adaptor: ModelPatcher, **settings: object) -> "Motion":
-        """``adaptor`` is a patcher made by ``hosted``.  Raises ValueError when it was made for another UNet."""
+        """The effect for this model; ``adaptor`` is a patcher made by ``hosted``, ``settings`` are further fields.
+
+        Raises ValueError when the adaptor was made for another UNet, and for settings that cannot work.
+        """
         check_fit(model, adaptor.model.config)
         return super().of(model, adaptor=adaptor.model, patcher=adaptor, **settings)
 
@@ -98,11 +90,12 @@ class Motion(Effect):
 
     @property
     def rates(self) -> tuple[float, ...]:
+        """The frame rate of each clip of a call, in frames a second; a single one is that of all clips."""
         return self.fps if isinstance(self.fps, tuple) else (self.fps,)
 
     @property
     def sampling_order(self) -> SamplingOrder | None:
-        """Frame by frame, or None for together."""
+        """How frames are sampled one after the other; None where all are sampled together."""
         config = self.adaptor.config
         trained_so = config.frame_noise_levels != "one_a_clip"
         if self.strength == 0 or self.order == "together" or (self.order == "auto" and not trained_so):
@@ -115,16 +108,16 @@ class Motion(Effect):
 
     @property
     def shared_noise(self) -> float:
-        """As the adaptor was trained; none at strength 0, which leaves the image model as it was."""
+        """The share that the adaptor was trained with; 0 at strength 0, which leaves the image model as it was."""
         return self.adaptor.config.shared_noise if self.strength else 0.0
 
     def activation_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
-        """The activations of the widest block."""
+        """Bytes of the activations of the widest block, for both conditionings."""
         pixels = SIDES_OF_GUIDANCE * frames * height * width
         return pixels * unet_of(model).model_channels * ACTIVATION_BYTES * HELD_TENSORS
 
     def cache_bytes(self, model: ModelPatcher, frames: int, height: int, width: int) -> int:
-        """Keys and values of temporal attention."""
+        """Bytes of the keys and values that temporal attention keeps."""
         config = self.adaptor.config
         if "temporal" not in config.parts:
             return 0
@@ -160,7 +153,7 @@ class MotionCall:
         )
 
     def add_fps(self, embedding: Tensor, model_channels: int, transformer_options: TransformerOptions) -> Tensor:
-        """n c -> n c"""
+        """The host's ``emb_patch``: adds the frame rates' embeddings to the time embedding, n c -> n c."""
         have = [one for one in self.motions if one[0].adaptor.fps is not None]
         if not have:
             return embedding
@@ -176,7 +169,7 @@ class MotionCall:
         return z, k, v
 
     def behind_convolution(self, name: str, convolution: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
-        """n c h w -> n c h w"""
+        """``S z + B`` behind the convolution of that name, n c h w -> n c h w."""
         return scale_and_shift(z, *self._change("frame", name, z, "n c -> n c 1 1")[:2])
 
     def behind_cross_attention(self, out: Tensor, options: TransformerOptions) -> Tensor:
@@ -201,7 +194,7 @@ class MotionCall:
         return any(has(motion, part, name) for motion, _ in self.motions)
 
     def _change(self, part: str, name: str, z: Tensor, shape: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the sum of all motions at a site S, B and S - 1, of that ``shape``, where the features z are."""
+        """S, B and S - 1 of all motions together at a site, in that ``shape`` and on the device of the features z."""
 
         def change() -> tuple[Tensor, Tensor, Tensor]:
             changes = []

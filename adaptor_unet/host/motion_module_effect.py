@@ -73,7 +73,10 @@ class MotionModuleEffect(Effect):
         noise_schedule: Schedule = "auto",
         **settings: object,
     ) -> "MotionModuleEffect":
-        """``motion_module`` is a patcher made by ``hosted_motion_module``.  Raises ValueError if it does not fit."""
+        """The effect for this model; ``motion_module`` is a patcher made by ``hosted_motion_module``.
+
+        Raises ValueError when it was made for another UNet, and for settings that cannot work.
+        """
         unet, module = unet_of(model), motion_module.model
         if family_of(model) != FAMILY:
             raise ValueError(
@@ -114,7 +117,7 @@ class MotionModuleEffect(Effect):
     def behind(
         self, transformer: nn.Module, layout: FrameLayout, module: nn.Module, inputs: tuple[Tensor, ...], x: Tensor
     ) -> Tensor:
-        """(b f) c h w -> (b f) c h w"""
+        """The hook behind a site, (b f) c h w -> (b f) c h w: adds what the transformer makes of the frames."""
         return transformer(x, layout, self.strength, self.key_scale)
 
     def on(self, patcher: ModelPatcher) -> "MotionModuleEffect":

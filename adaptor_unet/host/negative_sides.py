@@ -16,17 +16,17 @@ NEGATIVE_SIDES = "magicvideo_negative_sides"
 
 
 def negative_conditionings(guider: CFGGuider) -> frozenset[tuple]:
-    """Those that the guider calls negative, each by the names of its parts."""
+    """The conditionings that a guider calls negative, each by the names of its parts."""
     return frozenset(names_of(entries) for side, entries in guider.conds.items() if "negative" in side and entries)
 
 
 def names_of(entries: list[dict[str, Any]]) -> tuple:
-    """The host's names of a conditioning's parts.  One part's alone would not do: of an area it has a namesake."""
+    """The host's names of all parts of a conditioning.  Of a part for an area alone, another may have the same name."""
     return tuple(entry["uuid"] for entry in entries)
 
 
 def with_negative_sides(model_options: ModelOptions, conds: list[list[dict[str, Any]] | None]) -> ModelOptions:
-    """The options of a denoising call with these conditionings."""
+    """The options of a denoising call, with the places of the negative ones among its conditionings ``conds``."""
     options = model_options.get("transformer_options", {})
     if not (negatives := options.get(NEGATIVES)):
         return model_options
@@ -40,6 +40,6 @@ def negative_sides(model_options: ModelOptions) -> frozenset[int]:
 
 
 def negative_in_call(transformer_options: TransformerOptions) -> tuple[bool, ...]:
-    """Of each conditioning of a UNet call, in the order of its rows, whether it is negative."""
+    """Whether each conditioning of a UNet call is negative, in the order of the call's rows."""
     sides = transformer_options.get(NEGATIVE_SIDES, ())
     return tuple(side in sides for side in transformer_options.get("cond_or_uncond") or [0])

@@ -48,7 +48,7 @@ class KeptTables:
         return super(KeptTables, self.at(timestep.device)).sigma(timestep)
 
     def at(self, device: torch.device) -> "KeptTables":
-        """It, or its copy with the tables on that device."""
+        """This object, or a copy of it whose tables are on that device."""
         if device == self.sigmas.device:
             return self
         if device not in self.elsewhere:
@@ -60,7 +60,7 @@ class KeptTables:
         return self.elsewhere[device]
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """As torch's, but the tables are not to be replaced by their name."""
+        """Registers a buffer as torch does, unless it is one of the tables, which are to be no buffers."""
         if name not in TABLES:
             super().register_buffer(name, tensor, persistent)
 

@@ -1,8 +1,8 @@
-"""What goes wrong where one step of sampling takes several calls of the UNet, each for other frames.
+"""Refuses what goes wrong where one step of sampling takes several calls of the UNet, each for other frames.
 
-Nodes of others of two kinds: what keeps a call's result for the call of the next step, and what reads in the whole
-batch's guidance what it noted in the UNet.  Their state lies in their own functions, out of reach, so they are refused
-by name.  And effects that let frames see later ones, which are not there yet.
+Two kinds of other packs' nodes go wrong: those that keep a call's result for the next step's call, and those that read,
+in the guidance of the whole batch, what they noted in the UNet.  Their state lies in their own functions, out of reach,
+so they are known by name.  So do effects that let frames see later ones, which are not there yet.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -51,13 +51,13 @@ class HostEncoders:
         check_latents(self.model, self.vae.latent_channels, "Train MagicVideo Adaptor")
 
     def pictures(self, frames: Tensor) -> Tensor:
-        """f h w 3 in 0 to 1 -> f c h w"""
+        """Latents of pictures, f h w 3 in 0 to 1 -> f c h w as the UNet works on them, fp32 on the CPU."""
         raise_if_stopped()
         with torch.no_grad():
             return self.model.model.process_latent_in(self.vae.encode(frames)).float().cpu().clone()
 
     def text(self, caption: str) -> Tensor:
-        """-> n d"""
+        """A caption as a run keeps it, n d (``caption_tensor``), fp32 on the CPU."""
         raise_if_stopped()
         with torch.no_grad():
             return self.kept(self.clip.encode_from_tokens_scheduled(self.clip.tokenize(caption)))
@@ -76,7 +76,7 @@ class HostEncoders:
 
 
 def decode(model: ModelPatcher, vae: VAE, latents: Tensor) -> Tensor:
-    """f c h w -> f h w 3 in 0 to 1"""
+    """Pictures of latents as the UNet works on them, f c h w -> f h w 3 in 0 to 1, fp32 on the CPU."""
     with torch.no_grad():
         return vae.decode(model.model.process_latent_out(latents)).float().cpu().clamp(0, 1)
 
@@ -93,12 +93,12 @@ class BaseCheckpoint:
 
     @cached_property
     def model(self) -> ModelPatcher:
-        """The image model alone."""
+        """The image model alone.  Raises ValueError when the host cannot load the file."""
         return self._load(clip=False)[0]
 
     @cached_property
     def encoders(self) -> HostEncoders:
-        """Autoencoder and text encoder."""
+        """The checkpoint's autoencoder and text encoder.  Raises ValueError when it has none, or none that fits."""
         _, clip, vae = self._load(clip=True)
         if clip is None or vae is None:
             raise ValueError(f"{self.path.name} holds no {'text encoder' if clip is None else 'autoencoder'}.")

@@ -88,11 +88,11 @@ class TrainingUnet:
         self._acting: tuple[Network, tuple[float, ...], Effect] | None = None
 
     def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        """n c h w -> n c h w"""
+        """The latents at noise levels sigma, n, with that noise, n c h w -> n c h w."""
         return self.model_sampling.noise_scaling(sigma, noise, latents)
 
     def denoised(self, out: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-        """n c h w -> n c h w"""
+        """The clean latents by the UNet's output for ``x`` at noise levels sigma, n: n c h w twice -> n c h w."""
         return self.model_sampling.calculate_denoised(sigma, out, x)
 
     def process_latent_in(self, latents: Tensor) -> Tensor:
@@ -149,7 +149,10 @@ class TrainingUnet:
         return self._acting[2]
 
     def sampled_as(self, model_sampling: ModelSamplingDiscrete) -> "TrainingUnet":
-        """The same UNet at other noise levels: what one of the two hooks to it, the next call of either takes away."""
+        """A second denoiser around the same UNet, at other noise levels; both share their hooks on it.
+
+        So the next call of either takes away the hooks of the last.
+        """
         other = copy.copy(self)
         other.model_sampling = copy.deepcopy(model_sampling).to(self.sigmas.device)
         other.sigmas = other.model_sampling.sigmas.float()
@@ -281,7 +284,7 @@ class TrainingGuider:
         self.conds = {side: [{"uuid": side}] for side in ("wanted", "empty")}
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: ModelOptions, seed: int | None = None) -> Tensor:
-        """f c h w -> f c h w, one noise level a frame"""
+        """The clean latents behind guidance, f c h w -> f c h w; sigma is f, one noise level a frame."""
         finished = finished_frames(model_options["transformer_options"])
         conds = list(self.conds.values())
         wanted, empty = finished.denoise(self.both, self.inner_model, conds, x, sigma, model_options)
@@ -309,7 +312,7 @@ def euler(
     start: Tensor,
     *_: object,
 ) -> Tensor:
-    """f c h w, from all of the noise down; arguments as the host's samplers take them."""
+    """f c h w: Euler steps from full noise on; arguments as the host's samplers take them."""
     x = guider.inner_model.model_sampling.noise_scaling(sigmas[:1], noise, start, max_denoise=True)
     return comfy.k_diffusion.sampling.sample_euler(guider, x, sigmas, extra_args=extra_args, disable=True)
 

@@ -4,15 +4,16 @@ The frames are counted anew at each call, and remembered nowhere.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from comfy.model_base import BaseModel
 from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
+from torch import Tensor
 
 from ..frame_layout import FrameLayout
 from .call_part import CallPart, TransformerOptions
-from .effect import Effect, NoiseLevels, sigma_where_it_counts
+from .effect import Effect, NoiseLevels
 from .frame_cache import EFFECTS, ONCE, OPTION, CallCache
 from .page_words import tell_page
 from .versions import window_frames
@@ -59,6 +60,16 @@ def clip_layout(rows: int, transformer_options: TransformerOptions, frames_per_c
     if window is None or (frames == side_by_side * each and positions == positions[:each] * side_by_side):
         return FrameLayout(conditionings * side_by_side, positions[:each], clips[:each])
     return FrameLayout(conditionings, positions, clips)
+
+
+def sigma_where_it_counts(sigmas: Tensor | None, levels: Iterable[NoiseLevels]) -> float | None:
+    """The noise level of a call; None if the host does not say, and where effects act at all of them.
+
+    A GPU waits while it is read, so only if need be.
+    """
+    if sigmas is None or all(own == NoiseLevels() for own in levels):
+        return None
+    return float(sigmas.flatten()[0])
 
 
 def with_effects_of_call(
