@@ -328,6 +328,14 @@ def test_every_rule_has_a_snippet_that_breaks_it() -> None:
     assert {rule for rule, _, _ in BAD} == set(RULES)
 
 
+def test_the_map_of_the_host_room_names_every_file_once() -> None:
+    _, _, rest = (
+        (ROOT / "docs/architecture.md").read_text(encoding="utf-8").partition("## The files of the host room\n")
+    )
+    named = re.findall(r"`(\w+\.py)`", rest.partition("\n## ")[0])
+    assert sorted(named) == sorted(path.name for path in (ROOT / "adaptor_unet/host").glob("[!_]*.py"))
+
+
 DOOR = """
 import importlib.util, pathlib, sys
 
