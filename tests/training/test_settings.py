@@ -160,5 +160,5 @@ def test_a_setting_that_two_groups_have_is_declared_alike() -> None:
 
 
 def test_the_guide_has_the_table_of_all_settings() -> None:
-    guide = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    assert settings_table() in guide, f"docs/training.md must have this table:\n{settings_table()}"
+    guide = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert settings_table() in guide, f"docs/settings.md must have this table:\n{settings_table()}"
