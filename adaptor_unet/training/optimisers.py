@@ -60,10 +60,13 @@ def kept_of(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[s
 
 
 def put_back(optimiser: torch.optim.Optimizer, parameter: nn.Parameter, kept: dict[str, Tensor]) -> None:
-    """Lets it go on with what was kept of a parameter."""
-    step = kept["step"].cpu()
+    """Lets it go on with what was kept of a parameter, in tensors of its own.
+
+    Those of a state that was read lie in the file itself, which Windows does not let go while one of them is there.
+    """
+    step = kept["step"].cpu().clone()
     kind = kind_of(optimiser)
-    others = {key: kept[key].to(parameter.device) for key in expected(kind, parameter.shape)}
+    others = {key: kept[key].to(parameter.device, copy=True) for key in expected(kind, parameter.shape)}
     optimiser.state[parameter] = {"step": step if kind == "adamw" else int(step), **others}
 
 
