@@ -31,6 +31,7 @@ from .noise import noise_as_trained
 from .preview import sample_together
 from .step_state import refuse_step_state
 from .unet_call import (
+    BATCH_FRAMES,
     COMPILED,
     acting_in_call,
     check_batch,
@@ -38,14 +39,13 @@ from .unet_call import (
     tell_of_one_frame,
     window_places,
     with_effects_of_call,
+    with_tiles_counted,
 )
 from .versions import STOCK_WINDOW_WRAPPERS
 
 logger = logging.getLogger(__name__)
 
 KEY = "magicvideo"
-# Where the options of a call hold the number of frames of the whole batch.
-BATCH_FRAMES = "magicvideo_batch_frames"
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,8 @@ class Binding:
     ) -> Tensor:
         """Tells the UNet's call what acts, at which noise levels: the model around it knows how it is sampled, and on
         which card."""
-        options = with_effects_of_call(self.effects, executor.class_obj, transformer_options)
+        options = with_tiles_counted(x.shape[0], transformer_options)
+        options = with_effects_of_call(self.effects, executor.class_obj, options)
         with uncompiled(self.effects):
             return executor(x, timesteps, c_concat, c_crossattn, control, options, **kwargs)
 

@@ -14,7 +14,8 @@ from .causal_sampling import causal_sampling, node_that_orders
 from .causal_windows import CausalWindows, windows_of
 from .effect import Effect
 
-SELF_ATTENTION_GUIDANCE = "SelfAttentionGuidance"  # the host's class, in whose name its functions are
+# The host's classes, in whose names their functions are.
+SELF_ATTENTION_GUIDANCE, DEEP_SHRINK = "SelfAttentionGuidance", "PatchModelAddDownscale"
 # Wrappers that the host calls once for each chunk of Causal Windows, by kind; those of other kinds see the whole batch.
 IN_CHUNKS = (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL)
 IN_SAMPLING = (*IN_CHUNKS, WrappersMP.PREDICT_NOISE)
@@ -75,12 +76,27 @@ def refuse_frame_by_frame(model_options: ModelOptions, node: str) -> None:
             f"{name} keeps what the model gave at one step for the next, but frames are sampled one after the other, "
             f"so that a frame would get what is of the frame before. Take it out, or set order of {node} to together."
         )
+    if has_deep_shrink(model_options):
+        raise ValueError(
+            "PatchModelAddDownscale (Kohya Deep Shrink) makes the picture smaller in the first steps, but frames are "
+            "sampled one after the other, and finished frames are seen at their full size. Take it out, or set order "
+            f"of {node} to together."
+        )
 
 
 def has_self_attention_guidance(model_options: ModelOptions) -> bool:
     """Whether the host's node of that name is on the model."""
     behind_guidance = model_options.get("sampler_post_cfg_function", [])
     return any(qualified_name(function).startswith(SELF_ATTENTION_GUIDANCE) for function in behind_guidance)
+
+
+def has_deep_shrink(model_options: ModelOptions) -> bool:
+    """Whether the host's node that makes features smaller while the noise is high is on the model."""
+    patches = model_options.get("transformer_options", {}).get("patches", {})
+    before = [
+        patch for kind in ("input_block_patch", "input_block_patch_after_skip") for patch in patches.get(kind, ())
+    ]
+    return any(qualified_name(function).startswith(DEEP_SHRINK) for function in before)
 
 
 def step_caches(model_options: ModelOptions, kinds: tuple[str, ...]) -> Iterator[str]:

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 LEVELS = "magicvideo_levels"
 # Where they hold the settings for torch.compile; none if the model is not compiled.
 COMPILED = "magicvideo_compiled"
+# Where they hold the number of frames of the whole batch, which a call has if no window cuts them.
+BATCH_FRAMES = "magicvideo_batch_frames"
 Acting = tuple[Effect, FrameLayout]
 
 ONE_FRAME = (
@@ -70,6 +72,21 @@ def sigma_where_it_counts(sigmas: Tensor | None, levels: Iterable[NoiseLevels]) 
     if sigmas is None or all(own == NoiseLevels() for own in levels):
         return None
     return float(sigmas.flatten()[0])
+
+
+def with_tiles_counted(rows: int, transformer_options: TransformerOptions) -> TransformerOptions:
+    """The options of a call with so many rows, each conditioning named as often as the rows have it.
+
+    Nodes that join tiles of a picture in one call put them one behind the other, each with all conditionings, and leave
+    the host's list of conditionings as it was.
+    """
+    window, conditionings = window_places(transformer_options), transformer_options.get("cond_or_uncond") or []
+    frames = transformer_options.get(BATCH_FRAMES, 0) if window is None else len(window)
+    tiles = rows // (len(conditionings) * frames) if conditionings and frames else 1
+    if tiles < 2:
+        return transformer_options
+    lists = {name: list(transformer_options[name]) * tiles for name in ("cond_or_uncond", "uuids")}
+    return {**transformer_options, **lists}
 
 
 def with_effects_of_call(

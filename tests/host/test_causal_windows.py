@@ -1,5 +1,6 @@
 """Causal windows: chunk by chunk gives what the whole batch gives, whatever is sampled and however."""
 
+from collections.abc import Callable
 from functools import partial
 
 import comfy.context_windows
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_host import SIZE, Sampler, conditioning, noise_for, trained
 from stock_windows import NO_ANCHOR, with_windows
-from ways import Way, cross_frame, far_looking, features, last_frames, latents, moved, sharp_model, untrained
+from ways import UNTRAINED, Way, cross_frame, far_looking, features, last_frames, latents, moved, sharp_model, untrained
 
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.causal_windows import CausalWindows
@@ -215,16 +216,54 @@ def test_conditionings_joined_in_one_chunk_and_apart_in_the_next_equal_the_whole
     assert {3, 6} <= set(rows) and len(chunks) == 8
 
 
-def test_tiles_of_another_node_keep_a_past_each(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
+def tile_by_tile(apply: Callable, given: dict) -> torch.Tensor:
     """A node that calls the UNet tile by tile does so with the same conditionings each time."""
+    tiles = given["input"].split(SIZE // 2, dim=-1)
+    return torch.cat([apply(tile, given["timestep"], **given["c"]) for tile in tiles], dim=-1)
 
-    def tiled(apply: object, given: dict) -> torch.Tensor:
-        tiles = given["input"].split(SIZE // 2, dim=-1)
-        return torch.cat([apply(tile, given["timestep"], **given["c"]) for tile in tiles], dim=-1)
 
-    bound = bind(model, adaptor)
-    bound.set_model_unet_function_wrapper(tiled)
+def tiles_in_one_call(apply: Callable, given: dict) -> torch.Tensor:
+    """Some nodes join them, tile behind tile, and leave the host's list of conditionings as it is."""
+
+    def for_all(value: object) -> object:
+        has_rows = isinstance(value, torch.Tensor) and len(value) == len(given["input"])
+        return torch.cat([value, value]) if has_rows else value
+
+    tiles = torch.cat(given["input"].split(SIZE // 2, dim=-1))
+    others = {name: for_all(value) for name, value in given["c"].items()}
+    return torch.cat(apply(tiles, for_all(given["timestep"]), **others).chunk(2), dim=-1)
+
+
+def in_tiles(model: ModelPatcher, wrapper: Callable) -> ModelPatcher:
+    made = model.clone()
+    made.set_model_unet_function_wrapper(wrapper)
+    return made
+
+
+def test_tiles_of_another_node_keep_a_past_each(model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler) -> None:
+    bound = in_tiles(bind(model, adaptor), tile_by_tile)
     assert relative(sample(with_causal_windows(bound, 3), 10), sample(bound, 10)) <= CLOSE
+
+
+@pytest.mark.take_turns
+@pytest.mark.parametrize(
+    "way",
+    [
+        bind,
+        *UNTRAINED,
+        partial(bind, order="frame by frame"),
+        partial(bind, frames_per_clip=3),
+        partial(bind, frames_per_clip=3, order="frame by frame"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_tiles_in_one_call_are_what_they_are_one_by_one(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, way: Way, chunk: int
+) -> None:
+    bound = way(model, adaptor)
+    bound = with_causal_windows(bound, chunk) if chunk else bound
+    one_by_one, joined = (sample(in_tiles(bound, how), 6) for how in (tile_by_tile, tiles_in_one_call))
+    assert relative(joined, one_by_one) <= CLOSE
 
 
 def test_custom_sampling_in_chunks_gives_the_whole(model: ModelPatcher, adaptor: ModelPatcher) -> None:

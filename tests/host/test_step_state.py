@@ -5,6 +5,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
+from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from comfy_extras.nodes_sag import SelfAttentionGuidance
 from small_host import Sampler
 
@@ -62,6 +63,20 @@ def test_caches_are_refused_frame_by_frame(
 ) -> None:
     with pytest.raises(ValueError, match=f"{name} keeps.*set order of Apply MagicVideo to together"):
         sample(with_cache(bind(model, adaptor, order="frame by frame"), node), 3)
+
+
+@pytest.mark.parametrize("after_skip", [True, False])
+def test_what_makes_features_smaller_while_the_noise_is_high_is_refused_frame_by_frame_alone(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, after_skip: bool
+) -> None:
+    shrunk = PatchModelAddDownscale.execute(model, 1, 2.0, 0.0, 0.5, after_skip, "bilinear", "bilinear")[0]
+    with pytest.raises(ValueError, match="Kohya Deep Shrink.*set order of Apply MagicVideo to together"):
+        sample(bind(shrunk, adaptor, order="frame by frame"), 4, size=8)
+    together = sample(bind(shrunk, adaptor, order="together"), 4, size=8)
+    assert (
+        relative(sample(with_causal_windows(bind(shrunk, adaptor, order="together"), 2), 4, size=8), together) <= CLOSE
+    )
+    assert relative(sample(bind(model, adaptor, order="together"), 4, size=8), together) > CLOSE, "it should show"
 
 
 def test_a_cache_of_another_pack_is_known_by_its_name(
