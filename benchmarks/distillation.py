@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--frame-noise-levels", default="finished_frames")
     parser.add_argument("--prediction-share", type=float, default=0.5)
     parser.add_argument("--teacher-steps", type=int, default=20)
-    parser.add_argument("--teacher-cfg", type=float, default=3.0, help="as the demo model is sampled")
+    parser.add_argument("--teacher-cfg", type=float, default=3.0, help="guidance of the teacher's clips")
     parser.add_argument("--held-out", type=int, default=32, help="held-out clips on which the losses are measured")
     parser.add_argument("--asked", type=int, default=32, help="clips that are sampled to judge directions")
     parser.add_argument("--module", type=Path, default=motion_module.FOLDER / "module.safetensors")

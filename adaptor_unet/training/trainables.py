@@ -141,7 +141,7 @@ class MovingAverage:
         return parameter.detach().to("cpu" if self.offload else parameter.device, copy=True)
 
 
-class LowRank(nn.Module):
+class LoraLayer(nn.Module):
     """Low-rank adaptation (Hu et al. 2021) of one layer: ``up down z``; ``up`` is zero at first, alpha the rank."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, generator: torch.Generator) -> None:
@@ -155,7 +155,7 @@ class LowRank(nn.Module):
 
 
 class AttentionLora(nn.Module):
-    """A LoRA on attentions of a network: one ``LowRank`` for each linear layer whose name ends so."""
+    """A LoRA on attentions of a network: one ``LoraLayer`` for each linear layer whose name ends so."""
 
     def __init__(self, network: nn.Module, endings: Sequence[str], rank: int, seed: int = 0) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class AttentionLora(nn.Module):
             if name.endswith(tuple(endings)) and isinstance(module, nn.Linear)
         ]
         layers = [network.get_submodule(name) for name in self.places]
-        self.layers = nn.ModuleList(LowRank(x.in_features, x.out_features, rank, generator) for x in layers)
+        self.layers = nn.ModuleList(LoraLayer(x.in_features, x.out_features, rank, generator) for x in layers)
 
     def attach(self, network: nn.Module) -> None:
         """Adds itself to the layers of a network that nobody else uses."""
@@ -195,7 +195,7 @@ class BaseLora(AttentionLora):
         return tensors
 
 
-def adding(layer: LowRank) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+def adding(layer: LoraLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     """A forward hook that adds the layer's output."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
