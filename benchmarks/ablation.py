@@ -40,7 +40,7 @@ from magicvideo.benchmarks.ablation_parts import (
 from magicvideo.benchmarks.ablation_picture import save_picture
 from magicvideo.benchmarks.results import measure_missing, read_results, spread
 from magicvideo.benchmarks.sprite_judge import SpriteJudge
-from magicvideo.demo.measure.motion import FRAME_RATES, Asked, asked_clips
+from magicvideo.demo.measure.judge_motion import FRAME_RATES, Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, load_autoencoder

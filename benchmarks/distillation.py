@@ -40,7 +40,7 @@ from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.benchmarks.results import Column, arms_table, measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
-from magicvideo.demo.measure.motion import asked_clips
+from magicvideo.demo.measure.judge_motion import asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
 from magicvideo.demo.model.small_autoencoder import load_autoencoder

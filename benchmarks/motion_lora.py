@@ -26,7 +26,7 @@ from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
 from magicvideo.benchmarks.results import measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
-from magicvideo.demo.measure.motion import Asked, asked_clips
+from magicvideo.demo.measure.judge_motion import Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import narrow_model
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, load_autoencoder

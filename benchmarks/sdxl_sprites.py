@@ -34,7 +34,7 @@ from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.benchmarks.distillation import FPS, real_clips
 from magicvideo.benchmarks.results import Column, arms_table, measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
-from magicvideo.demo.measure.motion import asked_clips
+from magicvideo.demo.measure.judge_motion import asked_clips
 from magicvideo.demo.model import narrow_layers
 from magicvideo.demo.model.compact_checkpoint import unet_settings
 from magicvideo.demo.model.make_checkpoint import VAE

@@ -53,7 +53,8 @@ def parser(every: bool = False) -> argparse.ArgumentParser:
     def rare(text: str) -> str:
         return text if every else argparse.SUPPRESS
 
-    files.add_argument("--base", required=True, type=Path, metavar="FILE", help="Stable Diffusion checkpoint (1.x, 2.x, XL) to train for")
+    text = "Stable Diffusion checkpoint (1.x, 2.x, XL) to train for"
+    files.add_argument("--base", required=True, type=Path, metavar="FILE", help=text)
     source = files.add_mutually_exclusive_group()
     source.add_argument("--clips", type=Path, metavar="FOLDER", help="clips: video files, gif, webp, folders of images")
     text = rare("shards written by --write-shards, in place of --clips")

@@ -78,7 +78,7 @@ def make_clip(folder: Path, emoji: str, caption: str, background: str) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Samples each prompt with and without the adaptor, prints the figures and saves the strips."""
-    from magicvideo.demo.measure.motion import model_maker
+    from magicvideo.demo.measure.judge_motion import model_maker
     from magicvideo.demo.measure.stock_sampling import StockModel
 
     learnt, _ = on_background(fetched(options.folder.parent / "art", options.emoji), BACKGROUND)

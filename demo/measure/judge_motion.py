@@ -1,11 +1,11 @@
 """Whether the demo's clips move as asked: 64 clips by ComfyUI's own sampler, judged by the rule of motion_rule.py.
 
-    bash bin/run demo/measure/motion.py --adaptor .demo/models/magicvideo/magicvideo_demo.safetensors --sheet sheet.png
-    bash bin/run demo/measure/motion.py                 without an adaptor: what chance gives
-    bash bin/run demo/measure/motion.py --adaptor narrow/adaptor.safetensors --narrow narrow/base.safetensors
-    bash bin/run demo/measure/motion.py --adaptor ... --frames 64 --fps 32 --chunk 8      long clips, in causal windows
-    bash bin/run demo/measure/motion.py --adaptor ... --frames 8 --fps 16 --extend-to 24  clips that are extended
-    bash bin/run demo/measure/motion.py --adaptor ... --frames 256 --still --count 4      whether long clips fade
+    bash bin/run demo/measure/judge_motion.py --adaptor ADAPTOR.safetensors --sheet sheet.png
+    bash bin/run demo/measure/judge_motion.py           without an adaptor: what chance gives
+    bash bin/run demo/measure/judge_motion.py --adaptor narrow/adaptor.safetensors --narrow narrow/base.safetensors
+    bash bin/run demo/measure/judge_motion.py --adaptor ... --frames 64 --fps 32 --chunk 8     in causal windows
+    bash bin/run demo/measure/judge_motion.py --adaptor ... --frames 8 --fps 16 --extend-to 24 clips that are extended
+    bash bin/run demo/measure/judge_motion.py --adaptor ... --frames 256 --still --count 4     whether long clips fade
 
 Each subject moves in all four directions, over backgrounds from which it can be told, at three frame rates in turn. The
 seeds are used for nothing else. The narrow network gives the same figures in a quarter of the time.
