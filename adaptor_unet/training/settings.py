@@ -47,6 +47,7 @@ class NewAdaptorSettings:
         "Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file. Of a MotionLoRA, 0 takes "
         "16.",
         most=MOST_RANK,
+        tooltip="Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file.",
     )
     rotary: bool = setting(False, "Rotary encoding of the frame distance in temporal attention.")
     init: Init = setting("spatial", "Temporal attention starts from the model's own self-attention, or at random.")
@@ -54,6 +55,8 @@ class NewAdaptorSettings:
     attention_at: AttentionAt = setting(
         ATTENTION_AT,
         "Of a spatial transformer with several blocks, as SDXL has, temporal attention in every one or in the first.",
+        tooltip="Where a spatial transformer has several blocks, as in SDXL: temporal attention in every one, or in "
+        "the first, for a much smaller file. For SD1.5 and SD2 both are the same.",
     )
     shared_noise: float = setting(
         0.0,

@@ -19,7 +19,7 @@ from ..training_error import enough_memory
 from .cache_files import contents, hash_of, read_rates, read_tensor
 from .data_settings import LATENT_PIXELS, DataSettings
 from .latent_cache import LOWER, MADE_OF, STORED, CachedClip, Encoders, FolderClips, LatentCache
-from .latent_clip import JoinedSets, TrainingClips
+from .latent_clip import LATENT_CHANNELS, JoinedSets, TrainingClips
 from .prepare import HELD_OUT_OF, TOO_FEW, evenly, spread
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class TeacherWork:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of a clip, f c h w."""
-        return (self.data.frames, 4, self.data.height // LATENT_PIXELS, self.data.width // LATENT_PIXELS)
+        return (self.data.frames, LATENT_CHANNELS, self.data.height // LATENT_PIXELS, self.data.width // LATENT_PIXELS)
 
     def made_of(self, prompt: str, number: int) -> dict[str, object]:
         """All that decides what the clip of that number is."""
