@@ -33,6 +33,7 @@ REASONS = {
     errno.EISDIR: ("that is a folder", "Choose another name."),
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one."),
 }
+BYTES_AT_ONCE = 2**20
 # safetensors tells the number only in its text.
 NUMBER_IN_TEXT = re.compile(r"os error (\d+)")
 
@@ -133,6 +134,15 @@ def state_of_file(path: Path) -> tuple[int, int, int]:
     """
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def read_hash(path: Path) -> str:
+    """A name that is equal for files of equal bytes: 40 hexadecimal digits.  Raises OSError when it cannot be read."""
+    digest = blake2b(digest_size=20)
+    with path.open("rb") as file:
+        while piece := file.read(BYTES_AT_ONCE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def content_name(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -32,10 +32,9 @@ from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips
 from magicvideo.adaptor_unet.training.data.latent_clip import MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.data.teacher_clips import TeacherWork, sampled_clips
-from magicvideo.adaptor_unet.training.live_bar import preparing
 from magicvideo.adaptor_unet.training.objective import Objective
 from magicvideo.adaptor_unet.training.settings import MotionModuleSettings, TrainingSettings
-from magicvideo.adaptor_unet.training.terminal import Terminal
+from magicvideo.adaptor_unet.training.terminal import Terminal, preparing
 from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.benchmarks.results import Column, arms_table, measure_missing, read_results
@@ -46,7 +45,6 @@ from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
 from magicvideo.demo.model.small_autoencoder import load_autoencoder
 from magicvideo.demo.train import motion, motion_module
 from magicvideo.demo.world.sprite_painter import couples, load_sprites
-from magicvideo.trainer.command import show
 from magicvideo.trainer.motion_training import MotionTraining
 
 TEACHER, TAUGHT, REAL, PLAIN = ARMS = ("teacher", "taught", "real clips", "teacher's clips")
@@ -149,11 +147,7 @@ class Comparison:
         work = TeacherWork(prompts, data, how, hash_of(base, content_of_module(self.teacher.model)), "words")
         sampler = HostTeacher.of(model, self.teacher, work.shape, how.teacher_steps, how.teacher_cfg)
         with preparing("the teacher samples") as bar:
-
-            def told(done: int, total: int, doing: str) -> None:
-                show(bar, done, total, doing)
-
-            clips = sampled_clips(work, self.folder / "cache", Words, sampler.clip, told)
+            clips = sampled_clips(work, self.folder / "cache", Words, sampler.clip, bar.clip)
         return FolderClips(clips.clips[: self.clips_each], clips.empty_text)
 
 

@@ -118,9 +118,9 @@ def main() -> int:
 def run() -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from magicvideo.adaptor_unet.training.live_bar import LiveBar, preparing
     from magicvideo.adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
     from magicvideo.adaptor_unet.training.settings_text import read_toml
+    from magicvideo.adaptor_unet.training.terminal import LiveBar, preparing
     from magicvideo.adaptor_unet.training.training_error import TrainingError
     from magicvideo.tools.host_in_process import start_host
 

@@ -5,7 +5,6 @@ import os
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,22 +15,20 @@ from ..adaptor_unet.host.folders import motion_module_in
 from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
 from ..adaptor_unet.host.training_unet import make_room, training_device
-from ..adaptor_unet.training.data.cache_files import read_hash
 from ..adaptor_unet.training.data.data_settings import DataSettings
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, fitting_size, settings_of_shards
 from ..adaptor_unet.training.data.shards import check_new, write_shards
 from ..adaptor_unet.training.data.teacher_clips import read_prompts
-from ..adaptor_unet.training.live_bar import LiveBar, preparing
 from ..adaptor_unet.training.processes import check_processes, processes
 from ..adaptor_unet.training.run_identity import identity_of, lasting_settings
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.run_state import last_step, states
 from ..adaptor_unet.training.setting_fields import settings_of
 from ..adaptor_unet.training.settings import FOR_MOTION_LORA, RunSettings
-from ..adaptor_unet.training.terminal import Terminal
+from ..adaptor_unet.training.terminal import LiveBar, Terminal, preparing
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher, summary_writer
-from ..adaptor_unet.whole_file import check_writable
+from ..adaptor_unet.whole_file import check_writable, read_hash
 from .motion_training import Output, check_able, is_finished, refuse_finished
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
@@ -296,11 +293,11 @@ class TrainCommand:
                     cache,
                     lambda: base.encoders,
                     base.fingerprint,
-                    partial(show, bar),
+                    bar.clip,
                 )
             if plan is None:
                 return own
-            return plan.clips(own, settings, cache, lambda: base.encoders, partial(show, bar))
+            return plan.clips(own, settings, cache, lambda: base.encoders, bar.clip)
 
     def _adaptor(self, settings: RunSettings, base: BaseCheckpoint) -> VideoAdaptor:
         if settings.adaptor.start:
@@ -327,8 +324,3 @@ class TrainCommand:
             logger.info(LORA_GRAPH.format(name=adaptor.name, module=self.motion_module.name))
         else:
             logger.info(GRAPH.format(**told, **size))
-
-
-def show(bar: LiveBar, done: int, total: int, doing: str) -> None:
-    """Which clip is read or encoded, so that a stall has a name."""
-    bar.phase(f"clip {done + 1} of {total}: {doing}" if done < total else doing)

@@ -36,7 +36,7 @@ from ..adaptor_unet.training.run_identity import MAY_CHANGE
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.settings import SETTING_GROUPS, RunSettings, TrainingSettings
 from ..adaptor_unet.training.training_error import clear_frames, enough_memory
-from ..adaptor_unet.training.watchers import Record, Watcher, read_records
+from ..adaptor_unet.training.watchers import Record, Watcher, clip_phase, read_records
 from ..adaptor_unet.whole_file import content_name, save_tensors, written_whole
 from .motion_training import MotionTraining, Output, check_able, is_finished, written_files
 from .node_inputs import WiredClips
@@ -208,7 +208,7 @@ class GraphTraining:
         own = None
         if isinstance(self.clips, WiredClips):
             held = self.settings.training.validation_clips
-            own = self.clips.encoded(self.settings.clips, held, self.encoders, partial(told, watch))
+            own = self.clips.encoded(self.settings.clips, held, self.encoders, partial(show_clip, watch))
         elif self.clips is not None:
             own = clips_of_folder(
                 self.clips,
@@ -217,9 +217,9 @@ class GraphTraining:
                 cache,
                 lambda: self.encoders,
                 self.encoders.fingerprint,
-                partial(told, watch),
+                partial(show_clip, watch),
             )
-        return plan.clips(own, self.settings, cache, lambda: self.encoders, partial(told, watch))
+        return plan.clips(own, self.settings, cache, lambda: self.encoders, partial(show_clip, watch))
 
     def _plan(self) -> Plan:
         if self._is_lora:
@@ -331,9 +331,12 @@ def clips_state(clips_folder: Sequence[str | None]) -> str:
         return ""  # why it cannot be read is said when the node runs
 
 
-def told(watch: GraphWatch, done: int, total: int, doing: str) -> None:
-    """While clips are encoded the bar counts them, and the stop button works between two."""
-    watch.phase(f"clip {done + 1} of {total}: {doing}" if done < total else doing, 0, 0)
+def show_clip(watch: GraphWatch, done: int, total: int, doing: str) -> None:
+    """A ``progress`` of ``build_cache``: the node's bar counts the clips.
+
+    Raises the host's own error when its stop button was pressed.
+    """
+    watch.phase(clip_phase(done, total, doing), 0, 0)
     watch.numbers(done, total, {})
     raise_if_stopped()
 

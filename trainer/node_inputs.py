@@ -23,7 +23,7 @@ from ..adaptor_unet.host.training_files import HostEncoders
 from ..adaptor_unet.training.data.data_settings import DataSettings
 from ..adaptor_unet.training.data.framing import draw_framing, frame_size, framed
 from ..adaptor_unet.training.data.latent_cache import FRAMES_AT_ONCE
-from ..adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, SourceClip, TrainingClips
+from ..adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, SourceClip, TrainingClips, fault_in
 from ..adaptor_unet.training.data.prepare import HELD_OUT_OF, evenly, moving_places, set_apart
 from ..adaptor_unet.training.data.shot_cuts import as_video, cuts_of, shots_of
 from ..adaptor_unet.training.data.sub_clips import UnfitClipError, draw_within_shots
@@ -172,12 +172,13 @@ def as_bytes(frames: Tensor) -> Tensor:
 
 def check_values(latents: Tensor, text: Tensor, place: int) -> None:
     """Raises ValueError for a clip that nothing can be learnt from."""
-    if not (latents.isfinite().all() and text.isfinite().all()):
+    fault = fault_in(latents, text)
+    if fault == "not finite":
         raise ValueError(
             f"Clip {place + 1} for Train MagicVideo Adaptor, or its caption, has values that are not finite numbers. "
             "Mend what makes them."
         )
-    if not latents.any():
+    if fault == "all zeros":
         raise ValueError(
             f"Clip {place + 1} for Train MagicVideo Adaptor is an empty latent, all zeros. Connect an encoded clip."
         )

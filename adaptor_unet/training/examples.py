@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..fps_embedding import NOT_TOLD
 from ..frame_noise import clip_noise
-from .data.latent_clip import STILL_FPS, LatentClip, TrainingClips
+from .data.latent_clip import STILL_FPS, LatentClip, TrainingClips, fault_in
 from .settings import MotionModuleSettings, TrainingSettings
 from .step_plan import PlannedClip, draw_context, draw_timesteps
 from .training_error import ClipError
@@ -93,11 +93,12 @@ class Examples:
         except ValueError as error:
             raise ClipError(str(error)) from error
         named = f"Item {item + 1} of the clips, with the caption {clip.caption!r:.80},"
-        if not (clip.latents.isfinite().all() and clip.text.isfinite().all()):
+        fault = fault_in(clip.latents, clip.text)
+        if fault == "not finite":
             raise ClipError(
                 f"{named} has values that are not finite numbers. Take it out, or encode it again in 32 bits."
             )
-        if not clip.latents.any():
+        if fault == "all zeros":
             raise ClipError(
                 f"{named} is empty: its latents are all zeros, and nothing can be learnt from them. Take it out, or "
                 "encode it again."

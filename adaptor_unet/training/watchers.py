@@ -21,6 +21,11 @@ TIMING, TRAINING, VALIDATION = "timing a pass", "training", "validation"
 SAMPLE, DECODING, SAVING = "sample clip", "decoding the sample clip", "saving"
 
 
+def clip_phase(done: int, total: int, doing: str) -> str:
+    """How the phase is called while clips are prepared; arguments as for ``progress`` of ``build_cache``."""
+    return f"clip {done + 1} of {total}: {doing}" if done < total else doing
+
+
 class Watcher:
     """Told of everything, on the first process only; ``stop`` is asked on every process before each step.
 

@@ -13,10 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...whole_file import check_content, content_name, state_of_file, written_whole
+from ...whole_file import check_content, content_name, read_hash, state_of_file, written_whole
 from .clip_files import ClipFileError, folders, in_order
 
-BYTES_AT_ONCE = 2**20
 # Metadata of a tensor's values, before its name.
 CONTENT = "magicvideo.content."
 AGAIN = "Start again: it will be made anew."
@@ -142,14 +141,6 @@ def folder_state(folder: Path) -> str:
     """
     found = [path for inner in folders(folder, set()) for path in in_order(inner) if path.is_file()]
     return hash_of(*(f"{path} {state_of_file(path)}" for path in found))
-
-
-def read_hash(path: Path) -> str:
-    digest = blake2b(digest_size=20)
-    with path.open("rb") as file:
-        while piece := file.read(BYTES_AT_ONCE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def hash_of(*parts: str) -> str:

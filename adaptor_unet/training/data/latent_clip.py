@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from statistics import median_low
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 from torch.utils.data import ConcatDataset
@@ -18,6 +18,7 @@ STILL_FPS = 8.0
 LOOKED_AT = 64
 # Of the autoencoder of SD1.5.
 LATENT_CHANNELS = 4
+Fault = Literal["not finite", "all zeros"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ class LatentClip:
     caption: str = ""
 
 
+def fault_in(latents: Tensor, text: Tensor | None = None) -> Fault | None:
+    """Why nothing can be learnt from a clip's values, ``f c h w`` and ``n d``; None when they are sound.
+
+    A value that is not finite, in either, is told before latents that are all zeros.
+    """
+    if not latents.isfinite().all() or (text is not None and not text.isfinite().all()):
+        return "not finite"
+    return None if latents.any() else "all zeros"
+
+
 def sound_clip(latents: Tensor, fps: float, text: Tensor, caption: str) -> LatentClip:
     """A clip that was read from a file.  Raises ValueError unless it is one that can be trained on."""
     if latents.ndim != 4 or not all(latents.shape) or latents.shape[1] != LATENT_CHANNELS:
@@ -41,10 +52,11 @@ def sound_clip(latents: Tensor, fps: float, text: Tensor, caption: str) -> Laten
         )
     if text.ndim != 2 or not all(text.shape):
         raise ValueError(f"its text has the shape {list(text.shape)}, expected tokens and channels")
-    for tensor in (latents, text):
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise ValueError("it holds values that are no finite numbers")
-    if not latents.any():
+    floats = latents.is_floating_point() and text.is_floating_point()
+    fault = fault_in(latents, text) if floats else "not finite"
+    if fault == "not finite":
+        raise ValueError("it holds values that are no finite numbers")
+    if fault == "all zeros":
         raise ValueError("its latents are all zeros, from which nothing can be learnt")
     if not 0 <= fps < inf:
         raise ValueError(f"its frame rate is {fps}")

@@ -24,8 +24,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ...whole_file import check_content, check_writable, content_name, made_folder, save_tensors, written_whole
-from .cache_files import CONTENT, contents, hash_of, read_hash, save_json
+from ...whole_file import (
+    check_content,
+    check_writable,
+    content_name,
+    made_folder,
+    read_hash,
+    save_tensors,
+    written_whole,
+)
+from .cache_files import CONTENT, contents, hash_of, save_json
 from .data_settings import DataSettings
 from .latent_clip import ClipSet, JoinedClips, LatentClip, SourceClip, sound_clip
 

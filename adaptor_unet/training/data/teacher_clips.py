@@ -19,7 +19,7 @@ from ..training_error import enough_memory
 from .cache_files import contents, hash_of, read_rates, read_tensor
 from .data_settings import LATENT_PIXELS, DataSettings
 from .latent_cache import LOWER, MADE_OF, STORED, CachedClip, Encoders, FolderClips, LatentCache
-from .latent_clip import LATENT_CHANNELS, JoinedSets, TrainingClips
+from .latent_clip import LATENT_CHANNELS, JoinedSets, TrainingClips, fault_in
 from .prepare import HELD_OUT_OF, TOO_FEW, evenly, spread
 
 logger = logging.getLogger(__name__)
@@ -105,9 +105,9 @@ def shortened(prompt: str) -> str:
 def save_clip(path: Path, latents: Tensor, made_of: dict[str, object], prompt: str) -> None:
     """In the form of an encoded clip's file.  Raises ValueError for what nothing can be learnt from."""
     stored = latents.to("cpu", STORED)
-    if not stored.isfinite().all() or not stored.any():
+    if fault := fault_in(stored):
         raise ValueError(
-            f"The teacher gave {'zeros' if stored.isfinite().all() else 'values that are not finite'} for the prompt "
+            f"The teacher gave {'zeros' if fault == 'all zeros' else 'values that are not finite'} for the prompt "
             f"{shortened(prompt)!r}. Lower teacher_cfg, or let the model work in 32 bits, and start again."
         )
     told = {
