@@ -155,9 +155,10 @@ class Ablation:
         model = narrow_model(self.base)
         adaptor = row.change(adaptor_for(model, row.init, seed, heads=NARROW_HEADS, **row.adaptor))
         folder = self.folder / f"{ROWS.index(row):02}_{seed}"
-        return train_motion.narrow_training(
-            model, adaptor, self.clips, settings, folder, lambda _: [times], row.trained, export=lambda *_: None
+        parts = train_motion.narrow_parts(
+            model, self.clips, settings, folder, lambda _: [times], row.trained, export=lambda *_: None
         )
+        return MotionTraining(parts, adaptor)
 
     def _at_work(self, run: TrainingRun) -> AbstractContextManager[None]:
         adaptor = run.trainables.adaptor

@@ -112,18 +112,17 @@ class Comparison:
         model = narrow_model(self.base)
         frames = len(clips.train[0].latents)
         adaptor = adaptor_for(model, seed=settings.seed, heads=NARROW_HEADS, frames=frames)
-        return motion.narrow_training(
+        parts = motion.narrow_parts(
             model,
-            adaptor,
             clips,
             settings,
             self.folder / f"{arm.replace(' ', '_')}_{settings.seed}",
             lambda done: [] if arm == TEACHER else [Terminal(settings.steps, done)],
             resume=arm != TEACHER,
             export=lambda *_: None,
-            teacher=self.teacher.model if clips.taught else None,
-            shares=shares,
         )
+        teacher = self.teacher.model if clips.taught else None
+        return MotionTraining(replace(parts, teacher=teacher, shares=shares), adaptor)
 
     def _shares(self, arm: str) -> MotionModuleSettings:
         return replace(self.shares, prediction_share=0.0) if arm == PLAIN else self.shares

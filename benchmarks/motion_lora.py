@@ -63,19 +63,17 @@ class Repeats:
         scene = scene_of(direction, self.painter, self.frames)
         clip = self._clip(scene)
         clips = TrainingClips(MemoryClips((clip,)), (clip,), torch.zeros_like(clip.text))
-        training = motion.narrow_training(
+        parts = motion.narrow_parts(
             narrow_model(self.base),
-            motion_module_in(self.module),
             clips,
             self.settings,
             self.folder / direction,
             lambda done: [Terminal(self.settings.steps, done)],
             resume=False,
             export=lambda *_: None,
-            kind=MotionLoraTraining,
-            rank=self.rank,
-            layout="animatediff",
         )
+        module = motion_module_in(self.module)
+        training = MotionLoraTraining(parts, module, rank=self.rank, layout="animatediff")
         judge = SpriteJudge(
             self.autoencoder, self._asked(direction, scene), clips.empty_text, tuple(clip.latents.shape)
         )

@@ -129,14 +129,15 @@ class Comparison:
         self, model: ModelPatcher, name: str, attention_at: AttentionAt, settings: TrainingSettings
     ) -> MotionTraining:
         frames = len(self.clips.train[0].latents)
-        return motion.narrow_training(
+        parts = motion.narrow_parts(
             model,
-            adaptor_for(model, seed=settings.seed, frames=frames, attention_at=attention_at),
             self.clips,
             settings,
             self.folder / name,
             lambda done: [] if name.startswith(UNTRAINED) else [Terminal(settings.steps, done)],
         )
+        adaptor = adaptor_for(model, seed=settings.seed, frames=frames, attention_at=attention_at)
+        return MotionTraining(parts, adaptor)
 
 
 def sdxl_clips(path: Path, frames: int, held_out: int) -> TrainingClips:

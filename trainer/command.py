@@ -29,7 +29,7 @@ from ..adaptor_unet.training.settings import FOR_MOTION_LORA, RunSettings
 from ..adaptor_unet.training.terminal import LiveBar, Terminal, preparing
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher, summary_writer
 from ..adaptor_unet.whole_file import check_writable, read_hash
-from .motion_training import Output, check_able, is_finished, refuse_finished
+from .motion_training import Output, RunParts, check_able, is_finished, refuse_finished
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
 if TYPE_CHECKING:
@@ -233,19 +233,19 @@ class TrainCommand:
             bar.close()
             return self._watchers(settings.training.steps, clips.sample_fps, output.folder, place, done)
 
-        training = plan.training(
-            base.model,
-            clips,
-            settings,
-            output,
-            place,
-            watchers,
+        parts = RunParts(
+            model=base.model,
+            clips=clips,
+            settings=settings.training,
+            output=output,
+            accelerator=place,
+            watchers=watchers,
             resume=self.resume,
             encoders=lambda: base.encoders,
             used=used,
             run_identity=run_identity,
         )
-        finished = training.train()
+        finished = plan.training(parts, settings).train()
         if place.is_main_process:
             self._tell(finished, settings, clips, output.adaptor)
         return finished

@@ -38,7 +38,7 @@ from ..adaptor_unet.training.settings import SETTING_GROUPS, RunSettings, Traini
 from ..adaptor_unet.training.training_error import clear_frames, enough_memory
 from ..adaptor_unet.training.watchers import Record, Watcher, clip_phase, read_records
 from ..adaptor_unet.whole_file import content_name, save_tensors, written_whole
-from .motion_training import MotionTraining, Output, check_able, is_finished, written_files
+from .motion_training import MotionTraining, Output, RunParts, check_able, is_finished, written_files
 from .node_inputs import WiredClips
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
@@ -155,17 +155,18 @@ class GraphTraining:
             record = Record(output.folder, done, clips.sample_fps)
             return record, PreviewWatch(settings.steps, record)
 
-        training = plan.training(
-            self.model,
-            clips,
-            self.settings,
-            output,
-            accelerator(cpu=training_device().type == "cpu"),
-            watchers,
+        parts = RunParts(
+            model=self.model,
+            clips=clips,
+            settings=settings,
+            output=output,
+            accelerator=accelerator(cpu=training_device().type == "cpu"),
+            watchers=watchers,
             resume=known,
             encoders=lambda: self.encoders,
             used=self.settings.told(motion_module=self.motion_module is not None),
         )
+        training = plan.training(parts, self.settings)
         record, preview = training.watchers
         with written_whole(output.folder / RUN) as partial_file:
             partial_file.write_text(json.dumps(run_identity), encoding="utf-8")

@@ -4,10 +4,9 @@ Each plan says what a resumed run must share with the one before, which clips it
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 
@@ -22,7 +21,7 @@ from ..adaptor_unet.training.motion_lora_trainables import RANK, motion_lora_ide
 from ..adaptor_unet.training.run_identity import adaptor_identity
 from ..adaptor_unet.training.settings import RunSettings
 from .motion_lora_training import MotionLoraTraining, check_module
-from .motion_training import MotionTraining
+from .motion_training import MotionTraining, RunParts
 
 
 @dataclass(frozen=True)
@@ -110,20 +109,12 @@ class AdaptorPlan:
         sampled = self.teaching.clips(settings, cache, encoders, progress)
         return with_teacher(own, sampled, settings.training.validation_clips)
 
-    def training(
-        self,
-        model: ModelPatcher,
-        clips: TrainingClips,
-        settings: RunSettings,
-        *others: Any,  # noqa: ANN401 - those of MotionTraining
-        **named: Any,  # noqa: ANN401
-    ) -> MotionTraining:
-        """The run, ready to start; ``others`` and ``named`` as for MotionTraining."""
+    def training(self, parts: RunParts, settings: RunSettings) -> MotionTraining:
+        """The run of these parts, ready to start.  Raises what ``MotionTraining`` does."""
         shares, teacher = settings.motion_module, None
-        if self.teaching is not None and shares.predicted(alone=len(clips.train.groups) == 1):
+        if self.teaching is not None and shares.predicted(alone=len(parts.clips.train.groups) == 1):
             teacher = self.teaching.motion_module.model  # the run keeps a copy of it
-        how = {"teacher": teacher, "shares": shares} | named
-        return MotionTraining(model, self.adaptor, clips, settings.training, *others, **how)
+        return MotionTraining(replace(parts, teacher=teacher, shares=shares), self.adaptor)
 
 
 def stills_in(clips: ClipSet) -> int:
@@ -164,17 +155,10 @@ class MotionLoraPlan:
             )
         return own
 
-    def training(
-        self,
-        model: ModelPatcher,
-        clips: TrainingClips,
-        settings: RunSettings,
-        *others: Any,  # noqa: ANN401 - those of MotionTraining
-        **named: Any,  # noqa: ANN401
-    ) -> MotionTraining:
-        """The run, ready to start; ``others`` and ``named`` as for MotionTraining."""
-        how = {"rank": settings.adaptor.rank or RANK, "layout": settings.motion_module.lora_layout} | named
-        return MotionLoraTraining(model, self.motion_module, clips, settings.training, *others, **how)
+    def training(self, parts: RunParts, settings: RunSettings) -> MotionTraining:
+        """The run of these parts, ready to start.  Raises what ``MotionTraining`` does."""
+        rank, layout = settings.adaptor.rank or RANK, settings.motion_module.lora_layout
+        return MotionLoraTraining(parts, self.motion_module, rank=rank, layout=layout)
 
 
 Plan = AdaptorPlan | MotionLoraPlan

@@ -28,19 +28,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
 from magicvideo.adaptor_unet.checkpoint import FPS, load, save
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
-from magicvideo.adaptor_unet.temporal_network import Network
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips, content_of
 from magicvideo.adaptor_unet.training.processes import accelerator
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
-from magicvideo.adaptor_unet.training.trainables import Trainables
+from magicvideo.adaptor_unet.training.trainables import Trainables, Trained
 from magicvideo.adaptor_unet.training.watchers import Record, Watcher
 from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
 from magicvideo.demo.train.encode_stills import word_numbers, word_table
 from magicvideo.demo.train.few_tokens import few_token_options
 from magicvideo.demo.train.resumable_training import half_precision
-from magicvideo.trainer.motion_training import MotionTraining, Output
+from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts
 
 BATCH = 4
 HELD_OUT = 32
@@ -120,35 +119,30 @@ def few_tokens(model: ModelPatcher) -> ModelPatcher:
     return model
 
 
-def narrow_training(
+def narrow_parts(
     model: ModelPatcher,
-    network: Network,
     clips: TrainingClips,
     settings: TrainingSettings,
     folder: Path,
     watchers: Callable[[int], Sequence[Watcher]],
     resume: bool = True,
-    export: Callable[[Trainables, int, bool], object] | None = None,
-    kind: type[MotionTraining] = MotionTraining,
-    **more: object,
-) -> MotionTraining:
-    """A run of the pack's trainer on a narrow model: few tokens, and narrow files unless ``export`` writes others.
+    export: Callable[[Trained, int, bool], object] | None = None,
+) -> RunParts:
+    """Those of a run of the pack's trainer on a narrow model, which reads few tokens.
 
-    ``kind`` of run, and what it takes beside.
+    It writes narrow files of an adaptor into ``folder``, unless ``export`` writes others.
     """
     output = Output(folder / "adaptor.safetensors", folder / "base.safetensors", folder / "run")
-    return kind(
-        few_tokens(model),
-        network,
-        clips,
-        settings,
-        output,
-        accelerator(cpu=not torch.cuda.is_available()),
-        watchers,
+    return RunParts(
+        model=few_tokens(model),
+        clips=clips,
+        settings=settings,
+        output=output,
+        accelerator=accelerator(cpu=not torch.cuda.is_available()),
+        watchers=watchers,
         resume=resume,
         export=export or partial(write, output, clips.usual_fps),
         memory_format=torch.channels_last,
-        **more,
     )
 
 
@@ -201,7 +195,8 @@ def main() -> int:
     def watchers(done: int) -> tuple[Watcher, ...]:
         return Terminal(settings.steps, done), Record(folder / "run", done, clips.sample_fps)
 
-    return trained_to_the_end(narrow_training(model, adaptor, clips, settings, folder, watchers))
+    parts = narrow_parts(model, clips, settings, folder, watchers)
+    return trained_to_the_end(MotionTraining(parts, adaptor))
 
 
 if __name__ == "__main__":

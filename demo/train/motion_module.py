@@ -15,7 +15,6 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -34,7 +33,7 @@ from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.make_checkpoint import BASE
 from magicvideo.demo.model.narrow_unet import NARROW_CHANNELS, narrow_model
 from magicvideo.demo.train import motion
-from magicvideo.trainer.motion_training import MotionTraining
+from magicvideo.trainer.motion_training import MotionTraining, RunParts
 
 CLIPS, FOLDER = Path(".demo/training/module_clips.safetensors"), Path(".demo/training/motion_module")
 CONFIG = MotionModuleConfig("AnimateDiff v3", (NARROW_CHANNELS, NARROW_CHANNELS), depth=1)
@@ -62,8 +61,9 @@ class WholeModule:
 class ModuleTraining(MotionTraining):
     """A run that trains a motion module itself, at its noise schedule."""
 
-    def __init__(self, model: ModelPatcher, module: MotionModule, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(sampled_like(model, module.config.kind, "The trainer"), module, *arguments, **named)
+    def __init__(self, parts: RunParts, module: MotionModule) -> None:
+        model = sampled_like(parts.model, module.config.kind, "The trainer")
+        super().__init__(replace(parts, model=model), module)
 
     def check_fit(self, model: ModelPatcher) -> None:
         """The first call of the UNet refuses what does not fit."""
@@ -105,16 +105,15 @@ def module_training(
     clips: TrainingClips, settings: TrainingSettings, folder: Path, base: Path, watchers: list[Watcher]
 ) -> MotionTraining:
     """The run, which goes on where it was."""
-    return motion.narrow_training(
+    parts = motion.narrow_parts(
         narrow_model(load_file(base)),
-        new_module(settings.seed),
         clips,
         settings,
         folder,
         lambda done: watchers or [Terminal(settings.steps, done), Record(folder / "run", done, clips.sample_fps)],
         export=partial(write, folder / "module.safetensors"),
-        kind=ModuleTraining,
     )
+    return ModuleTraining(parts, new_module(settings.seed))
 
 
 def main() -> int:

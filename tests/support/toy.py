@@ -151,8 +151,8 @@ def toy_run(settings: TrainingSettings, folder: Path, watcher: Told | None = Non
     place = others.pop("accelerator", None) or accelerator(cpu=True)
     how = {"export": lambda step, final: None, "clips": toy_data()} | others
     return TrainingRun(
-        denoiser,
-        trainables,
+        denoiser=denoiser,
+        trainables=trainables,
         settings=settings,
         folder=folder,
         accelerator=place,
