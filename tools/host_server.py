@@ -189,12 +189,6 @@ class HostServer:
     def interrupt(self) -> None:
         self.post("/interrupt", {})
 
-    def forget_results(self) -> None:
-        """Makes the server run every node anew the next time, instead of handing out results it kept."""
-        self.post("/free", {"free_memory": True})
-        # The flag is read by the thread that runs prompts; give it the moment to do so.
-        time.sleep(0.5)
-
     def progress(self) -> str | None:
         """The sampler's progress as it last wrote it to the log since the prompt was queued, for instance 3/20."""
         steps = re.findall(r"(\d+/\d+) \[", self.log()[self._log_mark :])

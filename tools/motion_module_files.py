@@ -1,4 +1,4 @@
-"""Names and shapes in the files of public motion modules, in AnimateDiff's own layout and in that of diffusers.
+"""Names and shapes in the files of public motion modules and MotionLoRAs, in AnimateDiff's own layout.
 
 Written down from what such files hold, so that a random one is read as a real one is.
 """
@@ -89,25 +89,6 @@ def motion_lora_shapes(size: Size, mid: bool = True, rank: int = LORA_RANK) -> d
                 shapes[f"{inner}.to_{part}_lora.down.weight"] = (rank, c)
                 shapes[f"{inner}.to_{part}_lora.up.weight"] = (c, rank)
     return shapes
-
-
-def as_diffusers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors in the layout of diffusers' MotionAdapter, which has one position encoding a place."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        for theirs, ours in (
-            (".temporal_transformer.", "."),
-            ("attention_blocks.0.pos_encoder.", "pos_embed."),
-            ("attention_blocks.0.", "attn1."),
-            ("attention_blocks.1.", "attn2."),
-            (".norms.0.", ".norm1."),
-            (".norms.1.", ".norm2."),
-            (".ff_norm.", ".norm3."),
-        ):
-            name = name.replace(theirs, ours)
-        if ".attn2.pos_encoder" not in name:
-            renamed[name] = tensor
-    return renamed
 
 
 def position_table(length: int, channels: int) -> Tensor:
