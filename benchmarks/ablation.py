@@ -13,7 +13,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
@@ -161,10 +161,7 @@ class Ablation:
         return MotionTraining(parts, adaptor)
 
     def _at_work(self, run: TrainingRun) -> AbstractContextManager[None]:
-        adaptor = run.trainables.adaptor
-        if not hasattr(adaptor, "over_time"):
-            return nullcontext()
-        return temporal_convolutions_at_work(run.denoiser.unet, adaptor, FRAMES)
+        return temporal_convolutions_at_work(run.denoiser.unet, run.trainables.adaptor, FRAMES)
 
 
 def first_frames(path: Path) -> TrainingClips:

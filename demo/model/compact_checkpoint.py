@@ -12,10 +12,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from magicvideo.adaptor_unet.whole_file import written_whole
+from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.narrow_layers import HEAD_CHANNELS
 from magicvideo.demo.model.sizes import AUTOENCODER, CHANNELS, LATENT_CHANNELS, TEXT, TEXT_CHANNELS, UNET
 from magicvideo.tools.host_in_process import start_host
@@ -127,12 +126,5 @@ def text_encoder_weights(token_vectors: Tensor) -> dict[str, Tensor]:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], title: str) -> None:
-    """In fp16."""
-    halves = {name: tensor.half().contiguous() for name, tensor in weights.items()}
-    save_whole(path, halves, {"format": "pt", "title": title})
-
-
-def save_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file that is there whole or not at all."""
-    with written_whole(path) as unfinished:
-        save_file(tensors, unfinished, metadata=metadata)
+    """A safetensors file of the weights in fp16, whole or not at all.  Raises OutputError when it cannot be written."""
+    save_tensors(path, {name: tensor.half() for name, tensor in weights.items()}, {"format": "pt", "title": title})

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
+from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder
 from magicvideo.demo.train.resumable_training import ResumableTraining, TrainingSettings, half_precision
 from magicvideo.demo.world.sprite_painter import Painter, load_sprites
@@ -158,9 +158,8 @@ def main() -> None:
 
 def save_weights(network: SmallAutoencoder, path: Path) -> None:
     """What is shipped: fp16."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     weights = half_precision(network.state_dict().items())
-    save_file(weights, path, metadata={"format": "pt", "title": "autoencoder of the demo model"})
+    save_tensors(path, weights, {"format": "pt", "title": "autoencoder of the demo model"})
 
 
 def save_sheet(network: SmallAutoencoder, pictures: Tensor, path: Path) -> None:

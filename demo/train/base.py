@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.narrow_unet import narrow_model
 from magicvideo.demo.train.encode_stills import word_table
 from magicvideo.demo.train.few_tokens import few_token_options
@@ -105,9 +106,8 @@ def main() -> None:
     train(run, denoiser, stills, held_out)
     run.save()
     report(run, denoiser, held_out)
-    options.weights.parent.mkdir(parents=True, exist_ok=True)
     weights = half_precision(run.mean.state_dict().items())
-    save_file(weights, options.weights, metadata={"format": "pt", "title": "image network of the demo model, narrow"})
+    save_tensors(options.weights, weights, {"format": "pt", "title": "image network of the demo model, narrow"})
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ import av
 import numpy as np
 import torch
 from einops import rearrange
-from safetensors.torch import save_file
 from torch import Tensor
 
+from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, load_autoencoder
 from magicvideo.demo.world.captions import caption
 from magicvideo.demo.world.sprite_painter import Painter, load_sprites
@@ -78,9 +78,8 @@ def write_latents(path: Path, network: SmallAutoencoder, clips: Iterator[Clip]) 
         latents.append(encoded_clip(network, frames))
         rates.append(scene.fps)
         captions.append(text)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "captions": json.dumps(captions)}
-    save_file({"latents": torch.stack(latents), "fps": torch.tensor(rates)}, path, metadata=metadata)
+    save_tensors(path, {"latents": torch.stack(latents), "fps": torch.tensor(rates)}, metadata)
     return len(captions)
 
 
