@@ -45,10 +45,10 @@ from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 logger = logging.getLogger(__name__)
 
 # Where a run's folder says which run it is.
-RUN = "run.json"
+RUN_FILE = "run.json"
 # The last sample clip, which a run that is finished gives again: frames ``f h w 3`` in uint8.  Its metadata tell the
 # settings by which it was made.
-SAMPLE, MADE_BY = "sample.safetensors", "magicvideo.sample"
+SAMPLE_FILE, MADE_BY = "sample.safetensors", "magicvideo.sample"
 FINISHED = "%s is finished: nothing is trained. Other clips or more steps, for instance, begin another run."
 OTHER_COSTS = "%s was begun with other settings of memory or looks, which begin no other run."
 # Drawing takes a moment, and steps of a small model are quick.
@@ -168,7 +168,7 @@ class GraphTraining:
         )
         training = plan.training(parts, self.settings)
         record, preview = training.watchers
-        with written_whole(output.folder / RUN) as partial_file:
+        with written_whole(output.folder / RUN_FILE) as partial_file:
             partial_file.write_text(json.dumps(run_identity), encoding="utf-8")
         if training.run.state.step >= settings.steps:
             logger.info(FINISHED, output.adaptor.name)
@@ -191,7 +191,7 @@ class GraphTraining:
             record.clip(step, f"step-{step:08}", frames)
         sample = {"frames": (frames * 255).round().to(torch.uint8)}
         told = {MADE_BY: sample_settings(self.settings.training)}
-        save_tensors(output.folder / SAMPLE, sample, told | contents(sample))
+        save_tensors(output.folder / SAMPLE_FILE, sample, told | contents(sample))
         return frames
 
     @property
@@ -263,10 +263,10 @@ def last_sample(output: Output, settings: TrainingSettings) -> Tensor | None:
 
     None when it is not there, cannot be read or was made by other settings than these.
     """
-    if (read_metadata(output.folder / SAMPLE) or {}).get(MADE_BY) != sample_settings(settings):
+    if (read_metadata(output.folder / SAMPLE_FILE) or {}).get(MADE_BY) != sample_settings(settings):
         return None
     try:
-        frames = read_tensor(output.folder / SAMPLE, "frames")
+        frames = read_tensor(output.folder / SAMPLE_FILE, "frames")
     except ValueError:
         return None
     whole = frames.dtype == torch.uint8 and frames.ndim == 4 and frames.shape[3] == 3 and len(frames)
@@ -287,7 +287,7 @@ def run_files(name: str, run_identity: dict[str, Any], tuning: str, lora: bool =
         if not any(path.exists() for path in written):
             return output, False
         try:
-            begun = with_all_settings(json.loads((folder / RUN).read_text(encoding="utf-8")))
+            begun = with_all_settings(json.loads((folder / RUN_FILE).read_text(encoding="utf-8")))
             if what_lasts(begun) == what_lasts(run_identity):
                 if begun != run_identity:
                     logger.info(OTHER_COSTS, made)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Metadata of what a run writes: its settings, and its name.
-TRAINING, RUN = "magicvideo.training", "magicvideo.run"
+TRAINING_KEY, RUN_KEY = "magicvideo.training", "magicvideo.run"
 # LoRA managers' names of the families.
 BASE_VERSIONS = {"SD1.5": "sd_v1", "SD2": "sd_v2"}
 
@@ -124,7 +124,6 @@ class MotionTraining:
             sample=self.sample if self.encoders else None,
             dtype=self.dtype,
             run_identity=parts.run_identity,
-            foretells=True,
             teacher=teacher,
             shares=parts.shares,
         )
@@ -202,7 +201,8 @@ class MotionTraining:
         if self._export is not None:
             self._export(self.trainables, step, final)
             return
-        self.write({TRAINING: json.dumps(self.used | {"steps_done": step}), RUN: self.run.state.name}, step, final)
+        told = {TRAINING_KEY: json.dumps(self.used | {"steps_done": step}), RUN_KEY: self.run.state.name}
+        self.write(told, step, final)
 
     def write(self, told: dict[str, str], step: int, final: bool) -> None:
         """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
@@ -259,8 +259,8 @@ def refuse_others(output: Output, settings: TrainingSettings, run: str) -> None:
 def is_of_run(path: Path, run: str) -> bool:
     """Whether the run of this name has written a file; earlier versions gave no names, but told their settings."""
     told = read_metadata(path) or {}
-    theirs = told.get(RUN, "")
-    return TRAINING in told and (theirs == run or "" in (theirs, run))
+    theirs = told.get(RUN_KEY, "")
+    return TRAINING_KEY in told and (theirs == run or "" in (theirs, run))
 
 
 def written_files(output: Output, settings: TrainingSettings) -> tuple[Path, ...]:

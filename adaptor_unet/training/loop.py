@@ -73,7 +73,7 @@ class TrainingRun:
     sample: Callable[[], Tensor] | None = None
     dtype: torch.dtype = torch.float32
     run_identity: dict[str, Any] = field(default_factory=dict)
-    foretells: bool = False
+    foretells: bool = True
     teacher: Teacher | None = None
     shares: MotionModuleSettings = MotionModuleSettings()
 

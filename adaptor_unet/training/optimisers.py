@@ -16,7 +16,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 # What bitsandbytes keeps: two moments, and where these are in 8 bits, for each the scales of its blocks and the table
 # of the values that 8 bits stand for.  Parameters of fewer values are kept in 32 bits.
 STATES, SCALES, TABLES = ("state1", "state2"), ("absmax1", "absmax2"), ("qmap1", "qmap2")
-SMALLEST, BLOCK, LEVELS = 4096, 256, 256
+SMALLEST, BLOCK, BYTE_VALUES = 4096, 256, 256
 # What the library raises where its compiled part is missing, or knows no such device.
 CANNOT = (RuntimeError, AttributeError, NameError, TypeError, ValueError, OSError)
 
@@ -91,7 +91,7 @@ def expected(kind: Optimiser, shape: torch.Size) -> dict[str, tuple[torch.Size, 
     """The tensors that it keeps of a parameter, beside the number of steps: by name, their shapes and dtypes."""
     if kind == "adamw" or shape.numel() < SMALLEST:
         return dict.fromkeys(MOMENTS if kind == "adamw" else STATES, (shape, torch.float32))
-    blocks, levels = torch.Size([math.ceil(shape.numel() / BLOCK)]), torch.Size([LEVELS])
+    blocks, levels = torch.Size([math.ceil(shape.numel() / BLOCK)]), torch.Size([BYTE_VALUES])
     states = dict.fromkeys(STATES, (shape, torch.uint8))
     return states | dict.fromkeys(SCALES, (blocks, torch.float32)) | dict.fromkeys(TABLES, (levels, torch.float32))
 

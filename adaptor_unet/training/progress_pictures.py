@@ -33,6 +33,8 @@ NAMES = {
 }
 # While a run goes on there is room for two panels: the loss, and the first of these that there is.
 TO_WATCH = ("val_given_high", "val_high")
+# Frames beside each other on a contact sheet.
+COLUMNS = 8
 # Small pictures are enlarged to about this.
 LEAST_SIDE = 256
 Points = list[tuple[float, float]]
@@ -117,9 +119,9 @@ def save_loss_plot(records: Sequence[dict[str, float]], path: Path) -> None:
         loss_plot(records).save(partial, "PNG")
 
 
-def contact_sheet(frames: Tensor, columns: int = 8) -> Tensor:
-    """f h w 3 -> h w 3: rows of frames in reading order with a white line between them."""
-    columns = min(columns, len(frames))
+def contact_sheet(frames: Tensor) -> Tensor:
+    """f h w 3 -> h w 3: rows of up to ``COLUMNS`` frames in reading order, with a white line between them."""
+    columns = min(COLUMNS, len(frames))
     rows = math.ceil(len(frames) / columns)
     padded = torch.nn.functional.pad(frames, (0, 0, 2, 2, 2, 2), value=1.0)
     missing = rows * columns - len(frames)

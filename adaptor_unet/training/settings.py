@@ -32,7 +32,7 @@ Train = Literal["adaptor", "motion_lora"]
 LoraLayout = Literal["animatediff", "diffusers"]
 FEW_CLIPS = 4
 # Finished frames have this timestep, of 1000, when a clip is sampled frame after frame (``CONTEXT_NOISE``).
-FINISHED = 20
+FINISHED_TIMESTEP = 20
 # Ways of noise levels by which an adaptor learns from finished frames.
 GIVEN_FINISHED = ("clean_context", "finished_frames")
 SENTENCE = "{name} must be {expected}, found {found}"
@@ -200,10 +200,11 @@ class TrainingSettings:
             )
         if self.still_share + self.base_still_share > 1:
             raise ValueError("still_share and base_still_share together must not exceed 1")
-        if self.frame_noise_levels in GIVEN_FINISHED and self.context_timesteps <= FINISHED:
+        if self.frame_noise_levels in GIVEN_FINISHED and self.context_timesteps <= FINISHED_TIMESTEP:
             raise ValueError(
-                f"context_timesteps is {self.context_timesteps}, but finished frames have timestep {FINISHED} where a "
-                f"clip is sampled frame by frame, which would not be trained: choose more than {FINISHED}, such as 60"
+                f"context_timesteps is {self.context_timesteps}, but finished frames have timestep {FINISHED_TIMESTEP} "
+                "where a clip is sampled frame by frame, which would not be trained: choose more than "
+                f"{FINISHED_TIMESTEP}, such as 60"
             )
         if self.fps_guidance and not self.caption_dropout:
             raise ValueError(

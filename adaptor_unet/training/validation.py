@@ -14,7 +14,7 @@ from ..frame_noise import clip_noise
 from ..temporal_network import Network
 from .data.latent_clip import STILL_FPS, LatentClip
 from .objective import NoisyFrames, Objective
-from .settings import FINISHED
+from .settings import FINISHED_TIMESTEP
 from .step_plan import seed_from
 
 LEVELS = 4
@@ -55,7 +55,7 @@ def validation_loss(
             noised = noisy(clip_noise(shape, generator, shared), at)
             figures.add("val", at, objective.errors(noised, text, fps, network))
             if adaptor is not None and frames > 1:
-                finished = noisy(torch.randn(shape, generator=generator), timesteps * FINISHED // 1000)
+                finished = noisy(torch.randn(shape, generator=generator), timesteps * FINISHED_TIMESTEP // 1000)
                 figures.add("val_given", at, objective.errors(noised, text, fps, network, finished)[:, 1:])
     return figures.means()
 

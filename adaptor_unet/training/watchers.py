@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 # Phases of a run.
 TIMING, TRAINING, VALIDATION = "timing a pass", "training", "validation"
 SAMPLE, DECODING, SAVING = "sample clip", "decoding the sample clip", "saving"
+# Steps between two drawings of the losses.
+PLOT_EVERY = 25
 
 
 def clip_phase(done: int, total: int, doing: str) -> str:
@@ -97,8 +99,8 @@ class Watchers(Watcher):
 class Record(Watcher):
     """``metrics.jsonl``, ``loss.png`` and ``samples/`` in a folder.  A resumed run goes on in the same files."""
 
-    def __init__(self, folder: Path, resumed_at: int, fps: float, plot_every: int = 25) -> None:
-        self.folder, self.fps, self.plot_every = folder, fps, plot_every
+    def __init__(self, folder: Path, resumed_at: int, fps: float) -> None:
+        self.folder, self.fps = folder, fps
         self.path = folder / "metrics.jsonl"
         kept = read_records(self.path) if resumed_at else []
         # What an interrupted run wrote after its last saved state happens again.
@@ -111,7 +113,7 @@ class Record(Watcher):
         self.records.append(record)
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        if done % self.plot_every == 0 or done == total:
+        if done % PLOT_EVERY == 0 or done == total:
             with writing(self.folder / "loss.png"):
                 save_loss_plot(self.records, self.folder / "loss.png")
 

@@ -151,7 +151,7 @@ def test_a_run_in_a_graph_of_a_version_with_fewer_settings_is_the_same_run(
     output, there = graph.run_files("motion", known, "frozen")
     output.folder.mkdir(parents=True)
     earlier = known | {"training": {name: x for name, x in known["training"].items() if name != "optimiser"}}
-    (output.folder / graph.RUN).write_text(graph.json.dumps(earlier))
+    (output.folder / graph.RUN_FILE).write_text(graph.json.dumps(earlier))
     assert not there and graph.run_files("motion", known, "frozen")[1]
     other = known | {"training": known["training"] | {"optimiser": "adamw_8bit"}}
     assert not graph.run_files("motion", other, "frozen")[1]
