@@ -57,9 +57,9 @@ class TrainingRun:
 
     ``export(step, final)`` writes the files that a user keeps, ``sample`` renders a clip ``f h w 3``; both are called
     while the averaged weights stand in the modules.  ``run_identity``: what else a resumed run must share with the one
-    before.  ``foretells``: who watches is told first how long it will take.  ``teacher``: whose predictions are learnt
-    on the clips that it has sampled, by ``shares`` of them.  Raises ValueError when the settings do not fit the
-    processes.
+    before.  ``foretells``: passes are timed first, and watchers are told how long the run will take.  ``teacher``:
+    whose predictions are learnt on the clips that it has sampled, by ``shares`` of them.  Raises ValueError when the
+    settings do not fit the processes.
     """
 
     denoiser: Denoiser

@@ -40,7 +40,10 @@ SENTENCE = "{name} must be {expected}, found {found}"
 
 @dataclass(frozen=True)
 class NewAdaptorSettings:
-    """The adaptor that a run begins with: a new one, or ``start``, which leaves the others alone."""
+    """The adaptor that a run begins with: a new one of these settings, or the one in the file ``start``.
+
+    With ``start`` the others must be left as they are.  Raises ValueError for values that cannot work.
+    """
 
     rank: int = setting(
         0,
@@ -222,7 +225,7 @@ class TrainingSettings:
             )
 
     def rate(self, clips: int) -> float:
-        """Learning rate of attention and fps layers for a set of that many clips."""
+        """The highest learning rate of attention and fps layers for a set of that many clips."""
         return self.learning_rate or (3e-5 if clips < FEW_CLIPS else 1e-4)
 
 
@@ -292,7 +295,7 @@ ALL_SETTINGS = {name: one for group in reversed(SETTING_GROUPS.values()) for nam
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Every setting of one run, by group."""
+    """Every setting of one run, by group.  Raises ValueError for settings of adaptors where a MotionLoRA is trained."""
 
     clips: DataSettings
     adaptor: NewAdaptorSettings
@@ -319,7 +322,7 @@ class RunSettings:
 
     @property
     def adaptor_settings(self) -> dict[str, Any]:
-        """What a new adaptor is made with."""
+        """The arguments with which ``adaptor_for`` makes the run's new adaptor."""
         wanted, training = self.adaptor, self.training
         made = {"init": wanted.init, "seed": training.seed, "frames": self.clips.frames}
         return made | {name: getattr(wanted, name) for name in PASSED_ON}

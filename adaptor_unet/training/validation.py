@@ -61,17 +61,19 @@ def validation_loss(
 
 
 class Figures:
-    """Means of errors by name and half of the timesteps."""
+    """Means of errors, by name and half of the timesteps."""
 
     def __init__(self, timesteps: int) -> None:
         self.timesteps = timesteps
         self.errors: dict[str, dict[str, list[float]]] = {}
 
     def add(self, name: str, at: int, errors: Tensor) -> None:
+        """Takes the errors of some frames at one timestep."""
         half = "high" if at >= self.timesteps // 2 else "low"
         self.errors.setdefault(name, {"high": [], "low": []})[half].append(errors.mean().item())
 
     def means(self) -> dict[str, float]:
+        """The mean of each name in all, and as ``NAME_high`` and ``NAME_low`` at high and low noise."""
         found = {}
         for name, halves in self.errors.items():
             means = {half: sum(values) / len(values) for half, values in halves.items()}

@@ -39,26 +39,26 @@ class Watcher:
     stop_errors: tuple[type[BaseException], ...] = ()
 
     def phase(self, doing: str, done: int, total: int) -> None:
-        """What is being done now, and how much of it: "validation", 3 of 16; ``total`` is 0 where nobody can say."""
+        """Told what is done now, and how much of it: "validation", 3 of 16; ``total`` is 0 where nobody can say."""
 
     def note(self, sentence: str) -> None:
-        """A sentence for whoever waits."""
+        """Told a sentence for whoever waits."""
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
-        """After a step: loss, gradient, rate, seconds; now and then the validation loss too."""
+        """Told after a step: loss, gradient, rate, seconds; now and then the validation loss too."""
 
     def clip(self, done: int, name: str, frames: Tensor) -> None:
-        """A sample clip, ``f h w 3`` in 0 to 1."""
+        """Told of a sample clip, ``f h w 3`` in 0 to 1, and of the name of its file."""
 
     def stop(self) -> bool:
         """Whether the run should save and stop."""
         return False
 
     def stopped(self, error: BaseException) -> None:
-        """After an error of ``stop_errors`` has ended the run."""
+        """Told of an error of ``stop_errors`` that has ended the run."""
 
     def close(self) -> None:
-        """After the last step, also when it failed."""
+        """Called after the last step, also when it failed."""
 
 
 class Watchers(Watcher):
@@ -97,7 +97,10 @@ class Watchers(Watcher):
 
 
 class Record(Watcher):
-    """``metrics.jsonl``, ``loss.png`` and ``samples/`` in a folder.  A resumed run goes on in the same files."""
+    """Writes a run down in a folder: ``metrics.jsonl``, ``loss.png`` and ``samples/``.
+
+    A run that is resumed at a step goes on in the same files.  ``fps``: frame rate of the sample clips.
+    """
 
     def __init__(self, folder: Path, resumed_at: int, fps: float) -> None:
         self.folder, self.fps = folder, fps
@@ -124,7 +127,7 @@ class Record(Watcher):
 
 
 class TensorBoard(Watcher):
-    """TensorBoard's files of a run, in ``folder/tensorboard``.
+    """Writes TensorBoard's files of a run, in ``folder/tensorboard``.
 
     Raises ImportError with a sentence when TensorBoard is not installed.
     """
@@ -139,7 +142,7 @@ class TensorBoard(Watcher):
         self.writer.flush()
 
     def clip(self, done: int, name: str, frames: Tensor) -> None:
-        """As a strip of frames: TensorBoard's own video needs moviepy."""
+        """Shows the clip as a strip of frames: TensorBoard's own video needs moviepy."""
         self.writer.add_image("sample", rearrange(frames, "f h w c -> h (f w) c"), done, dataformats="HWC")
         self.writer.flush()
 

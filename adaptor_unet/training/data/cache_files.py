@@ -74,7 +74,7 @@ def read_tensor(path: Path, name: str) -> Tensor:
 
 
 def dropped(path: Path) -> str:
-    """Deletes a damaged file, and says what to do then."""
+    """Deletes a damaged file, and gives a sentence that says what to do then."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -88,6 +88,7 @@ def contents(tensors: dict[str, Tensor]) -> dict[str, str]:
 
 
 def save_json(path: Path, content: object) -> None:
+    """Writes a JSON file whole or not at all.  Raises OutputError when it cannot be written."""
     with written_whole(path) as partial:
         partial.write_text(json.dumps(content), encoding="ascii")
 
@@ -118,6 +119,7 @@ class ContentHashes:
         return hash_of(*(self._of_file(path) for path in paths))
 
     def save(self) -> None:
+        """Writes down what is known, if that has changed.  Raises OutputError when it cannot be written."""
         if self._changed:
             save_json(self._memory, self._known)
 

@@ -116,7 +116,7 @@ class FolderClips(JoinedClips):
 
     @property
     def content(self) -> str:
-        """Of the names of files, which say what each was made of, and of the captions."""
+        """A name for all that a run learns from: of captions, and of file names, which say what is in the files."""
         named = [(clip.latents.name, clip.text.name, clip.caption) for clip in self.clips]
         return hash_of(*(part for names in named for part in names))
 

@@ -65,22 +65,20 @@ def sound_clip(latents: Tensor, fps: float, text: Tensor, caption: str) -> Laten
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A clip of the user's: so many ``items`` of a set, side by side, are its sub-clips.  ``moves``: it is no still."""
+    """A clip as the user gave it, from which ``items`` items of a set are taken, side by side.  ``moves``: no still."""
 
     items: int
     moves: bool
 
 
 class ClipSet(Protocol):
-    """Clips by number.  ``groups``: how many clips lie together on disk, group after group.
-
-    ``content`` is a name for all that a run learns from them, latents, rates and captions: other clips, another name.
-    """
+    """Clips by number.  ``groups``: how many clips lie together on disk, group after group."""
 
     groups: tuple[int, ...]
 
     @property
-    def content(self) -> str: ...
+    def content(self) -> str:
+        """A name for all that a run learns from them, latents, rates and captions: other clips, another name."""
 
     def __len__(self) -> int: ...
 
@@ -128,7 +126,7 @@ class TrainingClips:
 
 
 class ClipRow(Protocol):
-    """Some clips that are read by their place."""
+    """Some clips that are read by their place, such as those of one file."""
 
     def __len__(self) -> int: ...
 
@@ -151,7 +149,7 @@ class JoinedClips:
 
 
 class JoinedSets(JoinedClips):
-    """Several sets as one, a set's groups after those of the one before."""
+    """Several ClipSets as one, a set's groups after those of the one before."""
 
     def __init__(self, sets: Sequence[ClipSet]) -> None:
         super().__init__(sets)
@@ -161,7 +159,7 @@ class JoinedSets(JoinedClips):
 
 @dataclass(frozen=True)
 class MemoryClips:
-    """A few clips that are in memory anyway."""
+    """A ClipSet of a few clips that are in memory anyway."""
 
     clips: tuple[LatentClip, ...]
 

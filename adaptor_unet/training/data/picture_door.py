@@ -74,7 +74,7 @@ def check_pixels(width: int, height: int, most: int) -> None:
 
 @dataclass(frozen=True)
 class WebpHead:
-    """Width and height of the canvas, and whether several frames are shown on it."""
+    """What a WebP file says in its head: width and height in pixels, and whether it shows several frames."""
 
     width: int
     height: int
@@ -82,7 +82,10 @@ class WebpHead:
 
 
 def webp_head(path: Path) -> WebpHead | None:
-    """None when the file is no WebP, or ends before it says its size.  Raises OSError when it cannot be read."""
+    """The head of a WebP file; None when the file is no WebP, or ends before it says its size.
+
+    Raises OSError when it cannot be read.
+    """
     with path.open("rb") as file:
         container, chunk, told = file.read(CONTAINER), file.read(CHUNK), file.read(SIZE)
         if container[:4] != b"RIFF" or container[8:] != b"WEBP" or len(told) < SIZE:
@@ -101,7 +104,7 @@ def webp_head(path: Path) -> WebpHead | None:
 
 
 def frames_in(file: IO[bytes]) -> int:
-    """Frames of an animation, 2 for more; what lies behind the end of the file does not count."""
+    """How many frames an animation has, 2 for more; what lies behind the end of the file does not count."""
     found = 0
     while found < 2 and len(chunk := file.read(CHUNK)) == CHUNK:
         found += chunk[:4] == b"ANMF"
