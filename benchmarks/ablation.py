@@ -107,7 +107,7 @@ class StepTimes(Watcher):
 
 @dataclass(frozen=True)
 class Ablation:
-    """What all rows share."""
+    """What all rows share, and the measurement of a row."""
 
     base: dict[str, torch.Tensor]
     clips: TrainingClips

@@ -86,6 +86,7 @@ class Comparison:
 
     @cached_property
     def teacher(self) -> ModelPatcher:
+        """The motion module of the file."""
         return motion_module_in(self.module)
 
     def measure(self, arm: str, seed: int) -> dict[str, object]:

@@ -51,6 +51,7 @@ class SpriteJudge:
         }
 
     def sampled(self, denoiser: TrainingUnet, network: Network | None, asked: Asked, order: Order) -> Judged:
+        """One of the clips, sampled and judged."""
         text = self.text(asked.prompt)
         how = SampleSettings(self.shape, asked.fps, self.steps, CFG, asked.seed, order)
         latents = sample_latents(denoiser, network, text, self.empty_text, how)

@@ -114,6 +114,7 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def in_its_own_process(way: str, options: argparse.Namespace) -> dict[str, float]:
+    """What ``measure`` finds, in a process of its own."""
     sizes = ["--size", str(options.size), "--frames", str(options.frames)]
     return measured_apart(__file__, "--way", way, *sizes)
 

@@ -15,7 +15,7 @@ LORA_RANK = 64
 
 @dataclass(frozen=True)
 class Size:
-    """Of the UNet that a module is for: channels of its levels, and residual blocks of each on the way down."""
+    """The UNet that a module is for: channels of its levels, and residual blocks of each on the way down."""
 
     widths: tuple[int, ...]
     depth: int = 2
@@ -53,7 +53,7 @@ def places(size: Size, mid: bool) -> dict[str, int]:
 
 
 def official_shapes(size: Size, variant: Variant) -> dict[str, Shape]:
-    """AnimateDiff's own layout: 28 tensors a place, 26 without positions."""
+    """Names and shapes of a module in AnimateDiff's own layout: 28 tensors a place, 26 without positions."""
     shapes: dict[str, Shape] = {}
     for place, c in places(size, variant.mid).items():
         own: dict[str, Shape] = {}
@@ -80,7 +80,7 @@ def official_shapes(size: Size, variant: Variant) -> dict[str, Shape]:
 
 
 def motion_lora_shapes(size: Size, mid: bool = True, rank: int = LORA_RANK) -> dict[str, Shape]:
-    """A MotionLoRA of AnimateDiff: a pair of matrices for each of the eight attention weights of a place."""
+    """Names and shapes of AnimateDiff's MotionLoRA: two matrices for each of the eight attention weights of a place."""
     shapes: dict[str, Shape] = {}
     for place, c in places(size, mid).items():
         for number in (0, 1):

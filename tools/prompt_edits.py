@@ -9,6 +9,7 @@ from magicvideo.tools.host_server import Prompt
 
 
 def read_prompt(path: Path) -> Prompt:
+    """The workflow in a file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

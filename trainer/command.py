@@ -61,7 +61,7 @@ in the template "Text to video, motion module" of the pack."""
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """The files of one command; each is what the option of its name says."""
+    """A run of ``bin/train``: the files of one command, each as the option of its name says."""
 
     base: Path
     clips: Path | None
@@ -77,9 +77,10 @@ class TrainCommand:
     motion_module: Path | None = None
 
     def train(self, settings: RunSettings, left_open: Collection[str] = ()) -> bool:
-        """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence.
+        """Trains; False when it was stopped before its end.
 
         ``left_open`` names settings that nobody has chosen: width, height and steps then follow from clips and device.
+        Raises ValueError, TrainingError or, for a library that is missing, ImportError, each with a sentence.
         """
         self._check_files(settings.motion_module.train)
         settings = self._as_in_shards(settings, left_open)

@@ -76,16 +76,18 @@ class PreviewWatch(GraphWatch, Watcher):
         self.show()
 
     def show(self) -> None:
+        """Draws losses and sample clip anew."""
         self.preview(progress_picture(self.record.records, self.last_clip))
         self.next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
 
 
 @dataclass(frozen=True)
 class GraphTraining:
-    """What the node was given.
+    """A run of the training node: what the node was given, and ``train``.
 
     ``clips`` is a folder, or what is wired to it, or None where a motion module makes them; ``start`` an adaptor to
-    begin from.  ``motion_module`` teaches by clips of the ``prompts``, or a LoRA on it is trained.
+    begin from.  ``motion_module`` teaches by clips of the ``prompts``, or a LoRA on it is trained.  Raises ValueError
+    for a name that is no plain file name.
     """
 
     model: ModelPatcher
@@ -274,7 +276,11 @@ def last_sample(output: Output, settings: TrainingSettings) -> Tensor | None:
 
 
 def run_files(name: str, run_identity: dict[str, Any], tuning: str, lora: bool = False) -> tuple[Output, bool]:
-    """Files of the run of this identity, and whether it was begun before; else of the next free number."""
+    """The files of the run of this identity, and whether it was begun before.
+
+    A new run gets those of the next free number.  ``tuning`` says what is trained of the base, ``lora`` whether a
+    MotionLoRA is trained in place of an adaptor.
+    """
     folders = training_folders()
     name, number = name.strip(), 1
     while True:
@@ -343,9 +349,10 @@ def show_clip(watch: GraphWatch, done: int, total: int, doing: str) -> None:
 
 
 def as_image(pixels: Image.Image) -> Tensor:
-    """1 h w 3 in 0 to 1, as the host's image wires carry it."""
+    """A picture as the host's image wires carry it: 1 h w 3 in 0 to 1."""
     return torch.from_numpy(np.asarray(pixels, dtype=np.float32) / 255)[None]
 
 
 def encoders_of(model: ModelPatcher, clip: Any, vae: Any) -> HostEncoders:  # noqa: ANN401 - the host's classes
+    """The autoencoder and the text encoder that are wired to a node, and a name for their weights."""
     return HostEncoders(model, clip, vae, encoders_fingerprint(model, clip, vae))

@@ -40,7 +40,7 @@ class MotionLoraTraining(MotionTraining):
         return MotionLoraTrainables(self.network, self.settings, self.rank)
 
     def write(self, told: dict[str, str], step: int, final: bool) -> None:
-        """The LoRA alone."""
+        """Writes the LoRA alone."""
         common = common_keys(self.settings, step, "SD1.5", self.run.rate) | {"ss_network_dim": str(self.rank)}
         save_tensors(self.output.adaptor, self.trainables.lora.for_loaders(self.layout), told | common)
 

@@ -163,7 +163,7 @@ class MotionTraining:
         check_fit(model, self.network.config)
 
     def made_trainables(self, device: torch.device) -> Trained:
-        """What the optimiser changes, on that device."""
+        """What the optimiser changes, made from the network on that device."""
         self.network.to(device, torch.float32)
         return Trainables(self.network, self.denoiser.unet, self.settings)
 
@@ -175,7 +175,7 @@ class MotionTraining:
             self.run.watcher.close()
 
     def sample(self) -> Tensor:
-        """f h w 3: a clip of the first held-out clip's caption and size, always from the same noise."""
+        """f h w 3 in 0 to 1: a clip of the first held-out clip's caption and size, always from the same noise."""
         clip = self.clips.held_out[0]
         how = SampleSettings(
             tuple(clip.latents.shape),
@@ -192,12 +192,12 @@ class MotionTraining:
         return frames
 
     def sample_averaged(self) -> Tensor:
-        """f h w 3: such a clip by the averaged weights, outside the loop."""
+        """f h w 3 in 0 to 1: the clip that ``sample`` gives, by the averaged weights, outside the loop."""
         with self.run.averages.in_place(), self.run.autocast():
             return self.sample()
 
     def export(self, step: int, final: bool) -> None:
-        """Writes what has been learnt, or hands it to whoever wants to do that."""
+        """Writes what has been learnt in so many steps, or hands it to ``export`` of the parts."""
         if self._export is not None:
             self._export(self.trainables, step, final)
             return
@@ -205,7 +205,10 @@ class MotionTraining:
         self.write(told, step, final)
 
     def write(self, told: dict[str, str], step: int, final: bool) -> None:
-        """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
+        """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end.
+
+        ``told`` goes into the metadata of all of them.
+        """
         rate = {FPS: f"{self.usual_fps:g}"}
         common = common_keys(self.settings, step, self.network.config.base, self.run.rate)
         save(self.network, self.output.adaptor, told | rate | common, overwrite=True)
@@ -264,11 +267,15 @@ def is_of_run(path: Path, run: str) -> bool:
 
 
 def written_files(output: Output, settings: TrainingSettings) -> tuple[Path, ...]:
+    """The files that a run writes for its user: the adaptor, and what is tuned of the base."""
     return (output.adaptor,) if settings.base_tuning == "frozen" else (output.adaptor, output.base)
 
 
 def common_keys(settings: TrainingSettings, step: int, family: str, rate: float) -> dict[str, str]:
-    """What LoRA managers read; those made of SDXL have its name.  ``rate`` is the learning rate that is used."""
+    """The metadata that LoRA managers read, of a run after so many steps.
+
+    Families that were made of SDXL have its name.  ``rate`` is the learning rate that is used.
+    """
     return {
         "ss_base_model_version": BASE_VERSIONS.get(family, "sdxl_base_v1-0"),
         "ss_steps": str(step),

@@ -39,7 +39,7 @@ class Teaching:
 
     @cached_property
     def name(self) -> str:
-        """Of all weights of the teacher."""
+        """A name for all weights of the teacher: the model's and the motion module's."""
         return hash_of(self.base, content_of_module(self.motion_module.model))
 
     def check(self, settings: RunSettings, adaptor: VideoAdaptor) -> None:
@@ -74,13 +74,13 @@ class Teaching:
 
 @dataclass(frozen=True)
 class AdaptorPlan:
-    """An adaptor is trained."""
+    """The plan of a run that trains an adaptor, perhaps with a teacher."""
 
     adaptor: VideoAdaptor
     teaching: Teaching | None = None
 
     def check(self, settings: RunSettings) -> None:
-        """Raises ValueError when it does not go with the settings or the teacher."""
+        """Raises ValueError when the adaptor does not go with the settings or the teacher."""
         parts = self.adaptor.config.parts
         if settings.training.fps_guidance and "fps" not in parts:
             raise ValueError(
@@ -91,7 +91,7 @@ class AdaptorPlan:
             self.teaching.check(settings, self.adaptor)
 
     def identity(self, settings: RunSettings) -> dict[str, str]:
-        """What a resumed run must share, of the adaptor and of the teacher."""
+        """What a resumed run must share with the one before, of the adaptor and of the teacher, by name."""
         taught = {"teacher": self.teaching.name} if self.teaching is not None else {}
         return adaptor_identity(settings.training, self.adaptor.config) | taught
 
@@ -103,7 +103,7 @@ class AdaptorPlan:
         encoders: Callable[[], HostEncoders],
         progress: Callable[[int, int, str], None],
     ) -> TrainingClips:
-        """The user's own clips, if any, and the teacher's."""
+        """What the run learns from: the user's ``own`` clips, if there are any, and the teacher's."""
         if self.teaching is None:
             return own
         sampled = self.teaching.clips(settings, cache, encoders, progress)
@@ -126,7 +126,7 @@ def stills_in(clips: ClipSet) -> int:
 
 @dataclass(frozen=True)
 class MotionLoraPlan:
-    """A MotionLoRA on a motion module is trained."""
+    """The plan of a run that trains a MotionLoRA on a motion module."""
 
     model: ModelPatcher
     motion_module: ModelPatcher
@@ -137,16 +137,16 @@ class MotionLoraPlan:
 
     @cached_property
     def name(self) -> str:
-        """Of the module's weights."""
+        """A name for all weights of the motion module."""
         return content_of_module(self.motion_module.model)
 
     def identity(self, settings: RunSettings) -> dict[str, str]:
-        """What a resumed run must share, of the LoRA and of the module."""
+        """What a resumed run must share with the one before, of the LoRA and of the module, by name."""
         module = self.motion_module.model
         return motion_lora_identity(module, settings.adaptor.rank or RANK) | {"motion_module": self.name}
 
     def clips(self, own: TrainingClips, *_: object) -> TrainingClips:
-        """The user's own.  Raises ValueError for stills, to which a motion module does nothing."""
+        """The user's ``own`` clips.  Raises ValueError for stills, to which a motion module does nothing."""
         stills = stills_in(own.train)
         if stills:
             raise ValueError(

@@ -52,7 +52,10 @@ def unet_settings(channels: int) -> dict[str, object]:
 
 
 def checkpoint_shapes() -> Shapes:
-    """Every tensor of the checkpoint.  Starts ComfyUI in this process if it is not there yet, as all of these do."""
+    """Name and shape of every tensor of the checkpoint.
+
+    Starts ComfyUI in this process if it is not there yet, as all functions of shapes here do.
+    """
     return _unet_shapes() | text_shapes() | _autoencoder_shapes()
 
 
@@ -66,7 +69,7 @@ def _unet_shapes() -> Shapes:
 
 
 def text_shapes() -> Shapes:
-    """The text encoder's tensors, without the projection behind it, which SD1.5 does not use."""
+    """The tensors of the text encoder, without the projection behind it, which SD1.5 does not use."""
     settings = start_host() / "comfy" / "sd1_clip_config.json"
     from comfy.clip_model import CLIPTextModel
     from comfy.ops import disable_weight_init
@@ -84,7 +87,7 @@ def _autoencoder_shapes() -> Shapes:
 
 
 def controlnet_shapes() -> Shapes:
-    """A ControlNet for this image network, in the layout of the first SD1.5 ControlNets."""
+    """The tensors of a ControlNet for this image network, in the layout of the first SD1.5 ControlNets."""
     start_host()
     from comfy.cldm.cldm import ControlNet
     from comfy.ops import disable_weight_init
@@ -97,7 +100,7 @@ def controlnet_shapes() -> Shapes:
 
 
 def lora_shapes(rank: int = 4) -> Shapes:
-    """A LoRA on the queries and values of every attention of this image network."""
+    """The tensors of a LoRA on the queries and values of every attention of this image network."""
     shapes: Shapes = {}
     for name, shape in _unet_shapes().items():
         if name.endswith(("to_q.weight", "to_v.weight")):

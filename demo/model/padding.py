@@ -108,7 +108,7 @@ def _spread(weight: Tensor) -> Tensor:
 
 
 def pad_adaptor_file(narrow: Path, wide: Path) -> None:
-    """The adaptor file ``wide``, whole or not at all.
+    """Writes the adaptor file ``wide``, made of ``narrow``, whole or not at all.
 
     Raises ValueError for a file that is no adaptor, or one whose heads cannot be padded.
     """

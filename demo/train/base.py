@@ -57,6 +57,7 @@ class Denoiser:
 
 
 def train(run: ResumableTraining, denoiser: Denoiser, stills: dict[str, Tensor], held_out: dict[str, Tensor]) -> None:
+    """Trains up to the last step of the run; ``stills`` and ``held_out`` are files of encode_stills.py."""
     torch.manual_seed(run.steps)
     told, recent = time.monotonic(), []
     while run.progress < 1:
@@ -74,7 +75,7 @@ def train(run: ResumableTraining, denoiser: Denoiser, stills: dict[str, Tensor],
 
 @torch.no_grad()
 def report(run: ResumableTraining, denoiser: Denoiser, held_out: dict[str, Tensor], loss: float | None = None) -> None:
-    """Loss since the last report, and of the running mean on held-out pictures with the same noise each time."""
+    """Prints the loss since the last report, and that of held-out pictures, always with the same noise."""
     generator = torch.Generator().manual_seed(0)
     latents, words = held_out["latents"][:256].float(), held_out["words"][:256].long()
     noise = torch.randn(latents.shape, generator=generator)

@@ -57,7 +57,7 @@ def draw_from_font(font_file: Path, folder: Path) -> None:
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """Cut to what is drawn, and put in the middle of a square of that size."""
+    """Saves a picture cut to what is drawn, in the middle of a square of that size."""
     picture = picture.convert("RGBA")
     drawn = picture.crop(picture.getchannel("A").getbbox())
     side = max(drawn.size)
@@ -67,6 +67,7 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def fetched_art(folder: Path) -> Path:
+    """The file of the vector art, which is fetched into the folder once."""
     icons = folder / "package" / "icons.json"
     if not icons.is_file():
         folder.mkdir(parents=True, exist_ok=True)

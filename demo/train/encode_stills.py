@@ -38,7 +38,7 @@ def word_table() -> Tensor:
 
 
 def word_numbers(text: str) -> list[int]:
-    """MOST_WORDS numbers.  Raises ValueError for a caption of more known words."""
+    """The numbers of a caption's known words, MOST_WORDS of them.  Raises ValueError for a caption of more."""
     numbers = [MEANING_NUMBERS[meaning] for meaning in meanings_of(text)]
     if len(numbers) > MOST_WORDS:
         raise ValueError(f"at most {MOST_WORDS} known words expected in {text!r}")
@@ -46,6 +46,7 @@ def word_numbers(text: str) -> list[int]:
 
 
 def encoded_stills(painter: Painter, network: SmallAutoencoder, count: int, seed: int) -> dict[str, Tensor]:
+    """``count`` stills, drawn from the seed, as the file holds them: ``latents`` and ``words``."""
     generator = random.Random(seed)
     latents, words = [], []
     while len(words) < count:

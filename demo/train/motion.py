@@ -87,7 +87,10 @@ class SpriteClips:
 
 
 def clips_of(path: Path) -> list[LatentClip]:
-    """As make_sprite_clips.py wrote them; a caption is its few known words (few_tokens.py), ``3 d``."""
+    """The clips of a file of make_sprite_clips.py.
+
+    A caption is its few known words (few_tokens.py), ``3 d``.
+    """
     table = word_table()
     with safe_open(path, "pt") as file:
         captions = json.loads(file.metadata()["captions"])
@@ -97,7 +100,7 @@ def clips_of(path: Path) -> list[LatentClip]:
 
 
 def training_clips(paths: list[Path]) -> TrainingClips:
-    """All clips of the files, but for the last of the first file, which are held out."""
+    """What a run learns from: all clips of the files, but for the last of the first file, which are held out."""
     first, *others = (clips_of(path) for path in paths)
     first, held_out = first[:-HELD_OUT], first[-HELD_OUT:]
     whole = [clip for clips in (first, *others) for clip in clips[: len(clips) // BATCH * BATCH]]
@@ -147,7 +150,7 @@ def narrow_parts(
 
 
 def write(output: Output, fps: float, trainables: Trainables, step: int, final: bool) -> None:
-    """The narrow adaptor, which says its usual frame rate, and, if it is tuned, the narrow base."""
+    """Writes the narrow adaptor, which says its usual frame rate, and, if it is tuned, the narrow base."""
     save(trainables.adaptor, output.adaptor, {"ss_steps": str(step), FPS: f"{fps:g}"}, overwrite=True)
     if trainables.settings.base_tuning == "full":
         metadata = {"format": "pt", "title": "image network of the demo model, narrow, tuned on clips"}
@@ -155,7 +158,7 @@ def write(output: Output, fps: float, trainables: Trainables, step: int, final: 
 
 
 def trained_to_the_end(training: MotionTraining) -> int:
-    """Trains; a process's exit status: 0, or 130 where it was stopped."""
+    """Trains, and gives the process's exit status: 0, or 130 where it was stopped."""
     # Plain attention: on a processor the fused one is slower on the way back.
     with sdpa_kernel(SDPBackend.MATH):
         finished = training.train()

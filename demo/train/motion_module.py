@@ -41,7 +41,7 @@ SETTINGS = replace(motion.SETTINGS, steps=3_000, base_tuning="frozen", base_stil
 
 
 class WholeModule:
-    """All weights of a motion module; ``Trained`` of a run."""
+    """All weights of a motion module as what a run trains (``Trained``)."""
 
     shared_noise = 0.0
 
@@ -73,7 +73,7 @@ class ModuleTraining(MotionTraining):
 
 
 def new_module(seed: int = 0) -> MotionModule:
-    """One that adds nothing yet, as public ones were begun."""
+    """A motion module that adds nothing yet, as public ones were begun."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = MotionModule(CONFIG)
@@ -85,7 +85,7 @@ def new_module(seed: int = 0) -> MotionModule:
 
 
 def public_tensors(module: MotionModule) -> dict[str, Tensor]:
-    """Under AnimateDiff's names, with the tables of positions that its files have."""
+    """A module's tensors under AnimateDiff's names, with the tables of positions that its files have."""
     found = {}
     for place, channels in module.places().items():
         for name, tensor in module.get_submodule(place).state_dict().items():
@@ -98,13 +98,14 @@ def public_tensors(module: MotionModule) -> dict[str, Tensor]:
 
 
 def write(path: Path, trained: WholeModule, step: int, final: bool) -> None:
+    """Writes the module as *Load Motion Module* takes it."""
     save_tensors(path, public_tensors(trained.network), {"format": "pt", "ss_steps": str(step)})
 
 
 def module_training(
     clips: TrainingClips, settings: TrainingSettings, folder: Path, base: Path, watchers: list[Watcher]
 ) -> MotionTraining:
-    """The run, which goes on where it was."""
+    """The run that trains a new module; it goes on where it was stopped."""
     parts = motion.narrow_parts(
         narrow_model(load_file(base)),
         clips,
