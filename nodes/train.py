@@ -123,8 +123,16 @@ class TrainAdaptor(io.ComfyNode):
         train = settings.motion_module.train
         module, prompts = module_asked_for(wired, train)
         clips = clips_asked_for(wired, needed=not prompts)
-        encoders = encoders_of(model[0], clip[0], vae[0])
-        run = GraphTraining(model[0], encoders, clips, settings, name[0], start, module, prompts)
+        run = GraphTraining(
+            model=model[0],
+            encoders=encoders_of(model[0], clip[0], vae[0]),
+            clips=clips,
+            settings=settings,
+            name=name[0],
+            start=start,
+            motion_module=module,
+            prompts=prompts,
+        )
         made, plot, sample = run.train()
         sample = not_given(NO_SAMPLE) if sample is None else sample
         if train == "motion_lora":

@@ -178,9 +178,16 @@ class TrainingRun:
             sum(is_due(every, step, settings.steps) for step in left)
             for every in (settings.validate_every, settings.sample_every if self.sample else 0)
         )
-        clips = math.ceil(settings.batch / self.accelerator.num_processes)
-        steps, held_out = settings.steps - done, len(self.clips.held_out)
-        work = Work(settings, len(clip.latents), held_out, steps, clips, validations, samples, self._predicted())
+        work = Work(
+            settings=settings,
+            frames=len(clip.latents),
+            held_out=len(self.clips.held_out),
+            steps=settings.steps - done,
+            clips=math.ceil(settings.batch / self.accelerator.num_processes),
+            validations=validations,
+            samples=samples,
+            predicted=self._predicted(),
+        )
         self.watcher.note(work.told(took, tuple(clip.latents.shape[-2:])))
 
     def _predicted(self) -> float:
