@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -34,6 +35,8 @@ REASONS = {
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one."),
 }
 BYTES_AT_ONCE = 2**20
+# Seconds between the tries to put a file in the place of one that somebody looks at.
+WAITS = (0.05, 0.1, 0.2, 0.4)
 # safetensors tells the number only in its text.
 NUMBER_IN_TEXT = re.compile(r"os error (\d+)")
 
@@ -71,8 +74,19 @@ def made_folder(folder: Path) -> Path:
     return folder
 
 
+def replaced(partial: Path, path: Path) -> None:
+    """``os.replace``, tried for a second: on Windows a program that looks at the old file keeps it for a moment."""
+    for seconds in WAITS:
+        try:
+            os.replace(partial, path)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    os.replace(partial, path)
+
+
 @contextmanager
-def written_whole(path: Path, move: Callable[[Path, Path], object] = os.replace) -> Iterator[Path]:
+def written_whole(path: Path, move: Callable[[Path, Path], object] = replaced) -> Iterator[Path]:
     """A name to write to, in the folder of ``path``, which is made; the file moves to ``path`` when nothing failed.
 
     Raises OutputError when the system refuses; but ``move`` may refuse a file that is there with FileExistsError.
@@ -92,14 +106,14 @@ def written_whole(path: Path, move: Callable[[Path, Path], object] = os.replace)
         removed(partial)
 
 
-def removed(partial: Path) -> None:
-    """What is half written goes; when even that is refused, the error that led here says why."""
-    if not os.path.lexists(partial):
+def removed(path: Path) -> None:
+    """A file that is of no use any more goes; where that is refused, the log says so, and it stays."""
+    if not os.path.lexists(path):
         return
     try:
-        partial.unlink(missing_ok=True)
+        path.unlink()
     except OSError as error:
-        logger.warning("%s was left half written and cannot be removed: %s", partial, error)
+        logger.warning("%s is of no use any more and cannot be removed: %s", path, error)
 
 
 def check_writable(path: Path) -> None:
@@ -114,7 +128,7 @@ def save_tensors(
     path: Path,
     tensors: dict[str, Tensor],
     metadata: dict[str, str] | None = None,
-    move: Callable[[Path, Path], object] = os.replace,
+    move: Callable[[Path, Path], object] = replaced,
     check: Callable[[Path], None] | None = None,
 ) -> None:
     """A safetensors file of tensors on any device and in any layout.

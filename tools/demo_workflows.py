@@ -21,12 +21,16 @@ from magicvideo.tools.page_graph import PageGraph
 from magicvideo.tools.page_layout import NOTES, Node
 from magicvideo.tools.templates import WORKFLOWS, page_form, server_form
 
-LATER_PROMPT = PROMPT.replace("left", "up")
 # A thing crosses the picture in two seconds, so longer clips need more frames a second to show it on its way.
 EXTENDED_FPS, LONG_FPS = 16.0, 32.0
 # Of a clip that is extended, continued or trained on: with seed 1 the thing is drawn anew halfway.
 FIRST_CLIP_SEED = 2
-TEXTS = {"Prompt: what to show": PROMPT, "Positive": PROMPT, "Prompt: what to show then": LATER_PROMPT}
+TEXTS = {"Prompt: what to show": PROMPT, "Positive": PROMPT}
+# A ball looks the same whichever way it goes; what has a front must turn around first.
+TEXTS_OVER_TIME = {
+    "Prompt: what to show": "a ball moving right on a green background",
+    "Prompt: what to show then": "a ball moving up on a green background",
+}
 WORDS = (
     f"The demo model draws {SIDE}x{SIDE} pixels and knows few words. **Subjects**: {', '.join(SUBJECTS)}. "
     f"**Backgrounds**: {', '.join(BACKGROUNDS)}. **Directions**: {', '.join(DIRECTIONS)}."
@@ -217,8 +221,9 @@ def demo_graph(name: str) -> PageGraph:
     told = MAKERS[name](graph)
     graph.set_all("EmptyLatentImage", width=SIDE, height=SIDE)
     graph.set_all("KSampler", **SAMPLING)
+    texts = TEXTS_OVER_TIME if name == "prompts_over_time" else TEXTS
     for encoder in [node for node in graph.graph["nodes"] if node["type"] == "CLIPTextEncode"]:
-        graph.set(encoder, text=TEXTS.get(encoder["title"], ""))
+        graph.set(encoder, text=texts.get(encoder["title"], ""))
     enlarge(graph)
     write_notes(graph, told)
     graph.number_in_order()

@@ -67,13 +67,13 @@ SHOWN = {
     "text_to_video_lora": Shown("a fish moving right on a green background"),
     "text_to_video_controlnet": Shown("a car moving left on a yellow background", source=SHORT),
     "prompts_over_time": Shown(
-        "a crab moving left on a yellow background", later_prompt="a crab moving up on a yellow background"
+        "an apple moving left on a blue background", later_prompt="an apple moving up on a blue background"
     ),
     "long_video": Shown("a turtle moving right on a purple background", LONG_FPS),
     "long_video_controlnet": Shown("a ship moving left on an orange background", LONG_FPS, LONG),
     "extend_clip": Shown("a bee moving left on a white background", EXTENDED_FPS, SHORT),
     "loop": Shown("a robot moving right on an orange background"),
-    "image_to_video": Shown("an apple moving down on a blue background", source=SHORT),
+    "image_to_video": Shown("a crab moving down on a yellow background", source=SHORT),
     "train_motion": Shown("a star moving up on a black background", source=SHORT),
     "video_to_video": Shown(
         "a fish moving left on a purple background",

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..adaptor_unet.checkpoint import FPS, save
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.teacher import ModuleTeacher
-from ..adaptor_unet.host.training_files import HostEncoders, decode, write_checkpoint
+from ..adaptor_unet.host.training_files import HostEncoders, decode, sampling_keys, write_checkpoint
 from ..adaptor_unet.host.training_unet import (
     SampleSettings,
     TrainingUnet,
@@ -102,6 +102,8 @@ class MotionTraining:
         self.model, self.clips, self.settings, self.output = parts.model, parts.clips, parts.settings, parts.output
         self.network = network
         self.check_fit(self.model)
+        if self.settings.base_tuning == "full":
+            sampling_keys(self.model)  # refuses now what could not be written when all is trained
         self.encoders, self.used, self._export = parts.encoders, parts.used, parts.export
         self.usual_fps = self.clips.usual_fps  # read now, while all clips are there
         self.dtype = training_dtype(self.settings.precision)

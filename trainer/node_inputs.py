@@ -168,8 +168,8 @@ class WiredClips:
 
 
 def as_bytes(frames: Tensor) -> Tensor:
-    """... h w c in 0 to 1 -> ... h w 3 in uint8"""
-    return (frames[..., :3] * 255).round().to("cpu", torch.uint8)
+    """... h w c in 0 to 1 -> ... h w 3 in uint8; what lies outside, as behind a bicubic scaling, becomes 0 or 255"""
+    return (frames[..., :3].clamp(0, 1) * 255).round().to("cpu", torch.uint8)
 
 
 def check_values(latents: Tensor, text: Tensor, place: int) -> None:

@@ -7,7 +7,7 @@ from typing import get_args
 import comfy.lora
 import comfy.supported_models
 import torch
-from comfy.model_patcher import ModelPatcher
+from comfy.model_patcher import ModelPatcher, get_key_weight
 from torch import Tensor, nn
 
 from ..adaptor import AdaptorConfig
@@ -130,14 +130,20 @@ def unet_weights(model: ModelPatcher) -> Callable[[str], Tensor]:
 def patched_weights(model: ModelPatcher, prefix: str = "") -> Callable[[str], Tensor]:
     """Weights of any model of the host by their keys behind ``prefix``, whatever is loaded now.
 
-    They are as this clone has them, LoRAs included, in fp32.  Asked for one of them, the host goes through the whole
-    model, so it is asked once for all.
+    They are as this clone has them, LoRAs included, in fp32.  Each is asked for by itself: the host's way to ask for
+    all at once fails for weights in 8 bits, whose scales are in the state dict and in no module.
     """
-    found = model.get_key_patches(prefix)
 
     def weight(name: str) -> Tensor:
-        (value, convert), *patches = found[prefix + name]
-        value = convert(value, inplace=False).to(device="cpu", dtype=torch.float32, copy=True)
-        return comfy.lora.calculate_weight(patches, value, prefix + name) if patches else value
+        key = prefix + name
+        value, _, convert = get_key_weight(model.model, key)
+        if key in model.backup:
+            value = model.backup[key].weight
+        if key in model.hook_backup:
+            value = model.hook_backup[key][0]
+        value = value if convert is None else convert(value, inplace=False)
+        value = value.to(device="cpu", dtype=torch.float32, copy=True)
+        patches = model.patches.get(key)
+        return comfy.lora.calculate_weight(patches, value, key) if patches else value
 
     return weight

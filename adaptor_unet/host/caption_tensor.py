@@ -65,9 +65,12 @@ class CaptionTensor:
         return tokens, rearrange(rows, "b r d -> b (r d)")[:, : self.vector]
 
     def stacked(self, captions: Sequence[Tensor]) -> Tensor:
-        """``b (n + r) d`` of captions of several lengths: tokens are repeated to the longest, as samplers do."""
-        apart = [self.apart(caption[None]) for caption in captions]
-        most = max(tokens.shape[1] for tokens, _ in apart)
+        """``b (n + r) d``, fp32, of captions of several lengths: tokens are repeated to one length, as samplers do.
+
+        In fp32 because a processor's autocast joins no tensors of fp16, as shards may have them.
+        """
+        apart = [self.apart(caption[None].float()) for caption in captions]
+        most = math.lcm(*(tokens.shape[1] for tokens, _ in apart))
         return torch.stack(
             [
                 self.joined(repeat(tokens[0], "n d -> (k n) d", k=most // tokens.shape[1]), vector)

@@ -183,6 +183,24 @@ def write_checkpoint(
     tensors = config.process_unet_state_dict_for_saving({n: x.detach().to(dtype) for n, x in unet.state_dict().items()})
     tensors |= config.process_clip_state_dict_for_saving(text_encoder_weights(clip))
     tensors |= config.process_vae_state_dict_for_saving(vae.get_sd())
-    if model.model.model_type == ModelType.V_PREDICTION:
-        tensors["v_pred"] = torch.tensor([])
-    save_tensors(path, tensors, metadata)
+    save_tensors(path, tensors | sampling_keys(model), metadata)
+
+
+def sampling_keys(model: ModelPatcher) -> dict[str, Tensor]:
+    """The keys that tell stock loaders how a checkpoint is sampled, as the host's own *Save Checkpoint* writes them.
+
+    Raises ValueError for a model of which no such key can tell it.
+    """
+    kind, sampling = model.model.model_type, model.get_model_object("model_sampling")
+    if kind == ModelType.EPS:
+        return {}
+    if kind == ModelType.V_PREDICTION:
+        names = ["v_pred"] + ["ztsnr"] * bool(getattr(sampling, "zsnr", False))
+        return {name: torch.tensor([]) for name in names}
+    if kind == ModelType.V_PREDICTION_EDM:
+        ends = {"sigma_max": sampling.sigma_max, "sigma_min": sampling.sigma_min}
+        return {f"edm_vpred.{name}": torch.tensor(float(sigma)) for name, sigma in ends.items()}
+    raise ValueError(
+        f"base_tuning full writes a checkpoint, and none can say that a model is sampled as this one is ({kind.name}). "
+        "Take base_tuning lora or frozen."
+    )

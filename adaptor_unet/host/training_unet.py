@@ -120,7 +120,7 @@ class TrainingUnet:
         self._hooks.close()
         frames = len(x) // len(fps)
         tokens, vector = self.captions.apart(text)
-        options: Options = {**self.options, "cond_or_uncond": [0] * len(fps)}
+        options: Options = {**self.options, "cond_or_uncond": [0] * len(fps), "sigmas": sigma}
         if network is not None:
             effect = self._effect(network, fps)
             for part in effect.parts([(effect, layout or FrameLayout.whole(len(fps), frames))], cache):
@@ -189,7 +189,7 @@ def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype, fp8
     made = type(unet)(**settings, device="meta", operations=layers)
     weight = unet_weights(model)
     weights = {}
-    for name in unet.state_dict():
+    for name, _ in unet.named_parameters():
         whole = weight(name)
         weights[name] = whole.to(device, FP8 if fp8 and whole.ndim > 1 else dtype)
     made.load_state_dict(weights, strict=True, assign=True)

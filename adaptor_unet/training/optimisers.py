@@ -60,10 +60,13 @@ def kept_of(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[s
 
 
 def put_back(optimiser: torch.optim.Optimizer, parameter: nn.Parameter, kept: dict[str, Tensor]) -> None:
-    """Gives an optimiser what ``kept_of`` gave of a parameter, so that it goes on from there."""
-    step = kept["step"].cpu()
+    """Gives an optimiser what ``kept_of`` gave of a parameter, in tensors of its own, so that it goes on from there.
+
+    Those of a state that was read lie in the file itself, which Windows does not let go while one of them is there.
+    """
+    step = kept["step"].cpu().clone()
     kind = kind_of(optimiser)
-    others = {key: kept[key].to(parameter.device) for key in expected(kind, parameter.shape)}
+    others = {key: kept[key].to(parameter.device, copy=True) for key in expected(kind, parameter.shape)}
     optimiser.state[parameter] = {"step": step if kind == "adamw" else int(step), **others}
 
 

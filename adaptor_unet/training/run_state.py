@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..adaptor import AdaptorConfig
-from ..whole_file import check_content, content_name, save_tensors
+from ..whole_file import check_content, content_name, removed, save_tensors
 from .data.cache_files import hash_of
 from .optimisers import check_finite, check_kept, kept_of, put_back
 from .trainables import MovingAverage
@@ -69,7 +69,7 @@ class RunState:
         found = states(folder)
         last = found.index(path) + 1
         for left in (*found[: max(0, last - keep)], *found[last:]):
-            left.unlink()
+            removed(left)
         return path
 
     def load(self, path: Path) -> None:

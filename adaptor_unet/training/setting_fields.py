@@ -1,7 +1,7 @@
 """A setting is declared once, as a field of a dataclass: its type, default, range and one sentence.
 
 Whatever checks, reads or shows settings takes them from there: ``check_settings``, the command line, the TOML reader,
-the inputs of the training node and the table in docs/training.md.
+the inputs of the training node and the table in docs/settings.md.
 """
 
 import sys

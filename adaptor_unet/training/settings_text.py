@@ -86,13 +86,15 @@ def settings_table() -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """Settings of a TOML file.  Raises ValueError that names the file."""
     try:
-        return parse_toml(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a TOML file of settings: {error}") from error
 
 
 def parse_toml(text: str) -> dict[str, Any]:
     """Settings by name from TOML, flat or in tables of any name.  Raises ValueError."""
+    if not text.strip():  # as the node has it where nobody wrote settings, also on a Python without TOML
+        return {}
     try:
         import tomllib  # since Python 3.11
     except ImportError as error:

@@ -3,15 +3,17 @@
 Here are the watchers that write a run down beside its adaptor; ``terminal.py`` has the one for a person who waits.
 """
 
+import errno
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from einops import rearrange
 from torch import Tensor
 
-from ..whole_file import writing, written_whole
+from ..whole_file import OutputError, writing, written_whole
 from .progress_pictures import save_clip, save_loss_plot
 
 logger = logging.getLogger(__name__)
@@ -117,13 +119,27 @@ class Record(Watcher):
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if done % PLOT_EVERY == 0 or done == total:
-            with writing(self.folder / "loss.png"):
-                save_loss_plot(self.records, self.folder / "loss.png")
+            with picture(self.folder / "loss.png") as path:
+                save_loss_plot(self.records, path)
 
     def clip(self, done: int, name: str, frames: Tensor) -> None:
-        path = self.folder / "samples" / f"{name}.webp"
-        with writing(path):
+        with picture(self.folder / "samples" / f"{name}.webp") as path:
             save_clip(frames, self.fps, path)
+
+
+@contextmanager
+def picture(path: Path) -> Iterator[Path]:
+    """Stands around what draws a picture.  Where another program holds the old one, it stays and the log says so.
+
+    Raises OutputError for anything else, such as a full disk.
+    """
+    try:
+        with writing(path):
+            yield path
+    except OutputError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            raise
+        logger.warning("%s", error)
 
 
 class TensorBoard(Watcher):

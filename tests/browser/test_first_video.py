@@ -41,6 +41,7 @@ def new_server(tmp_path: Path) -> Iterator[HostServer]:
 
 def test_the_steps_are_those_that_are_clicked_here() -> None:
     assert STEPS == [
+        "Install the pack, put an SD1.5 checkpoint into `ComfyUI/models/checkpoints`, and start ComfyUI again.",
         f"Press *Templates* at the left, and choose **{PACK_NAME}**.",
         f"Click **{TITLES['video_to_video']}**.",
         "Choose your checkpoint in *Load Checkpoint*.",
@@ -60,7 +61,7 @@ def test_a_few_clicks_lead_from_an_installed_pack_to_a_moving_picture(new_server
         subprocess.run([sys.executable, *words[1:]], cwd=new_server.base, check=True)
         page.tab.mouse.click(800, 700)
         page.tab.keyboard.press("r")
-        # 1 and 2
+        # 2 and 3
         page.tab.get_by_role("button", name=re.compile("^Templates")).first.click()
         dialog = page.tab.get_by_role("dialog")
         dialog.get_by_role("button", name=PACK_NAME).click()
@@ -68,11 +69,11 @@ def test_a_few_clicks_lead_from_an_installed_pack_to_a_moving_picture(new_server
         page.wait("app.graph._nodes.some(node => node.type.startsWith('MagicVideo_'))")
         page.tab.wait_for_timeout(1000)
         page.picture("opened")
-        # 3
+        # 4
         assert CHECKPOINT in page.run(CHOICES, "ckpt_name")
         page.set_widgets("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
         page.set_widgets(width=64, height=64, steps=2, length=4)  # a processor has other things to do
-        # 4
+        # 5
         seen = page.queue()
         assert seen["failed"] is None
         page.wait(PLAYING)

@@ -215,6 +215,15 @@ def test_tokens_and_vector_come_back_as_they_were() -> None:
     assert torch.equal(vectors, torch.stack([vector, -vector]))
 
 
+def test_captions_of_lengths_that_do_not_divide_become_equally_long_in_fp32() -> None:
+    """In fp32 because a processor's autocast joins no tensors of fp16, as shards may have them."""
+    layout, captions = CaptionTensor(channels=32, vector=50), [torch.randn(n, 32).half() for n in (2 + 2, 3 + 2)]
+    with torch.autocast("cpu", torch.bfloat16):
+        stacked = layout.stacked(captions)
+    assert stacked.shape == (2, 6 + 2, 32) and stacked.dtype == torch.float32
+    assert torch.equal(layout.apart(stacked)[0][1], captions[1][:3].float().repeat(2, 1))
+
+
 # Blocks of the real networks, each level 320 channels wide, as the host's loader tells families apart.
 WIDE = {"in_channels": 4, "out_channels": 4, "num_res_blocks": [2, 2, 2], "channel_mult": (1, 1, 1)}
 FULL_SIZE = {

@@ -3,11 +3,13 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import comfy.supported_models
 import pytest
 import torch
-from small_host import build_model
+from comfy.model_patcher import ModelPatcher
+from small_host import SMALL, SMALL_SDXL, build_model
 
-from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint
+from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint, sampling_keys
 from magicvideo.adaptor_unet.training.run_identity import lasting_settings
 from magicvideo.adaptor_unet.training.run_state import RunState, StateError
 from magicvideo.adaptor_unet.training.settings import RunSettings
@@ -73,3 +75,36 @@ def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
             command(tmp_path / "waves", resume)._output()
     with pytest.raises(ValueError, match="is a folder; expected a Stable Diffusion checkpoint"):
         BaseCheckpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("told", "keys"),
+    [
+        ({}, set()),
+        ({"v_pred": 0.0}, {"v_pred"}),
+        ({"v_pred": 0.0, "ztsnr": 0.0}, {"v_pred", "ztsnr"}),
+        ({"edm_vpred.sigma_max": 120.0, "edm_vpred.sigma_min": 0.002}, {"edm_vpred.sigma_max", "edm_vpred.sigma_min"}),
+    ],
+)
+def test_a_tuned_checkpoint_says_how_it_is_sampled(told: dict[str, float], keys: set[str]) -> None:
+    model = sdxl_told(told)
+    found = sampling_keys(model)
+    assert set(found) == keys
+    again = sdxl_told(found)
+    assert again.model.model_type == model.model.model_type
+    assert again.model.model_sampling.sigma_max == model.model.model_sampling.sigma_max
+
+
+def test_a_base_whose_sampling_no_checkpoint_can_tell_is_not_tuned_whole() -> None:
+    model = sdxl_told({"edm_mean": 0.0, "edm_std": 1.0})
+    with pytest.raises(ValueError, match="EDM.*Take base_tuning lora or frozen"):
+        sampling_keys(model)
+
+
+def sdxl_told(told: dict) -> ModelPatcher:
+    """An SDXL model as the host makes it of a checkpoint with these keys beside its weights."""
+    settings = SMALL | SMALL_SDXL | {"dtype": torch.float32}
+    config = comfy.supported_models.SDXL(settings)
+    config.unet_config, config.manual_cast_dtype = settings, None
+    made = config.get_model({name: torch.as_tensor(value) for name, value in told.items()}, device="cpu")
+    return ModelPatcher(made, torch.device("cpu"), torch.device("cpu"))

@@ -1,5 +1,6 @@
 """The trainer on the real host: it computes what the host computes, and leaves the graph's model alone."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,8 +9,11 @@ import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import comfy.sd
+import comfy.supported_models
+import comfy.utils
 import pytest
 import torch
+from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 from small_host import SMALL, build_model, conditioning, denoised_by_host, sample
@@ -17,9 +21,9 @@ from toy import Told
 
 from magicvideo.adaptor_unet.checkpoint import load
 from magicvideo.adaptor_unet.host.base_model import check_text, config_for, unet_weights
-from magicvideo.adaptor_unet.host.hosted import hosted
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor, hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
-from magicvideo.adaptor_unet.host.training_files import HostEncoders
+from magicvideo.adaptor_unet.host.training_files import HostEncoders, model_fingerprint
 from magicvideo.adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
@@ -99,6 +103,48 @@ def test_the_private_unet_computes_what_the_bound_model_computes(precision: str)
             torch.testing.assert_close(denoiser.denoised(out, x, sigma)[rows], expected, rtol=1e-4, atol=1e-4)
     denoiser.close()
     assert not [name for name, module in denoiser.unet.named_modules() if module._forward_hooks]
+
+
+def test_a_patch_in_training_is_told_the_noise_level_as_in_sampling() -> None:
+    """As ComfyUI's own *PatchModelAddDownscale* asks for it."""
+    model, seen = build_model(), []
+
+    def patch(h: torch.Tensor, options: dict) -> torch.Tensor:
+        seen.append(options["sigmas"])
+        return h
+
+    model.set_model_input_block_patch(patch)
+    denoiser = TrainingUnet(model, DEVICE, torch.float32, checkpointing=False)
+    sigma = torch.full((FRAMES,), 2.5)
+    with torch.no_grad():
+        denoiser.predict(torch.randn(FRAMES, 4, 8, 8), sigma, torch.zeros(1, 77, SMALL["context_dim"]), (8.0,), None)
+    assert seen and all(torch.equal(found, sigma) for found in seen)
+
+
+@pytest.mark.on_newest  # which reads checkpoints of such weights
+def test_a_base_with_weights_in_8_bits_is_copied_and_named() -> None:
+    whole = build_model()
+    state = {name: tensor.clone() for name, tensor in whole.model.diffusion_model.state_dict().items()}
+    layers = [name.removesuffix(".weight") for name, x in state.items() if ".ff." in name and x.ndim == 2]
+    for layer in layers:
+        weight = state[f"{layer}.weight"]
+        scale = weight.abs().max() / 448
+        state[f"{layer}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
+        state[f"{layer}.weight_scale"] = scale.float()
+        words = json.dumps({"format": "float8_e4m3fn"}).encode()
+        state[f"{layer}.comfy_quant"] = torch.tensor(list(words), dtype=torch.uint8)
+    settings = SMALL | {"dtype": torch.float32}
+    config = comfy.supported_models.SD15(settings)
+    config.unet_config, config.manual_cast_dtype = settings, torch.float32
+    config.quant_config = comfy.utils.detect_layer_quantization(state, "")
+    quantised = config.get_model({}, device="cpu")
+    quantised.diffusion_model.load_state_dict(state, strict=False)
+    model = ModelPatcher(quantised, DEVICE, DEVICE)
+    copied = TrainingUnet(model, DEVICE, torch.float32, checkpointing=False).unet.state_dict()
+    for name, weight in whole.model.diffusion_model.state_dict().items():
+        torch.testing.assert_close(copied[name], weight, rtol=0.1, atol=1e-3)
+    assert layers and model_fingerprint(model) != model_fingerprint(whole)
+    assert fresh_adaptor(model).model.config == fresh_adaptor(whole).model.config
 
 
 def test_computing_again_gives_the_gradients_of_keeping() -> None:
@@ -378,3 +424,10 @@ def test_captions_of_another_kind_of_model_are_refused() -> None:
     check_text(build_model(), SMALL["context_dim"])
     with pytest.raises(ValueError, match=f"encoded with 1024 channels, but the model reads {SMALL['context_dim']}"):
         check_text(build_model(), 1024)
+
+
+def test_a_base_whose_sampling_no_checkpoint_can_tell_is_refused_before_it_is_tuned_whole(tmp_path: Path) -> None:
+    model = build_model()
+    model.model.model_type = ModelType.EDM
+    with pytest.raises(ValueError, match="Take base_tuning lora or frozen"):
+        training(model, tmp_path, base_tuning="full")

@@ -11,7 +11,7 @@ from torch import Tensor
 from fake_encoders import FakeEncoders
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips
-from magicvideo.trainer.node_inputs import INPUTS, WiredClips, clips_asked_for, settings_asked_for
+from magicvideo.trainer.node_inputs import INPUTS, WiredClips, as_bytes, clips_asked_for, settings_asked_for
 
 pytestmark = pytest.mark.on_newest
 DATA = DataSettings(frames=3, width=32, height=32, fps_min=0.0)
@@ -90,6 +90,11 @@ def test_one_video_at_a_time_is_in_memory_and_none_is_behind_it() -> None:
         pass
     encoded(wired)
     assert Video.most == 1 and not Video.alive
+
+
+def test_what_a_bicubic_scaling_makes_too_bright_or_too_dark_is_white_or_black() -> None:
+    pixels = torch.tensor([-0.11, 0.0, 0.5, 1.0, 1.11]).expand(3, 1, 1, 5).permute(1, 2, 3, 0)
+    assert as_bytes(pixels)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
 
 
 def test_clips_are_named_frame_by_frame_and_by_all_their_values() -> None:

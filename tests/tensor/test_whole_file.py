@@ -1,12 +1,14 @@
 """A file is there whole or not at all, and names for tensors tell every difference, wherever it lies."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
-from magicvideo.adaptor_unet.whole_file import content_name, written_whole
+from magicvideo.adaptor_unet import whole_file
+from magicvideo.adaptor_unet.whole_file import OutputError, content_name, written_whole
 
 
 def test_the_folder_is_made_and_the_file_is_there_only_at_the_end(tmp_path: Path) -> None:
@@ -35,6 +37,26 @@ def test_a_move_that_refuses_leaves_nothing_of_the_new_file(tmp_path: Path) -> N
     with pytest.raises(FileExistsError), written_whole(tmp_path / "file.bin", refuse) as partial:
         partial.write_bytes(b"new")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("times", "there"), [(2, b"new"), (99, b"old")])
+def test_a_file_that_somebody_looks_at_is_replaced_a_moment_later(
+    times: int, there: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, replace, tries = tmp_path / "file.bin", os.replace, []
+    path.write_bytes(b"old")
+
+    def held(source: Path, target: Path) -> None:
+        tries.append(source)
+        if len(tries) <= times:
+            raise PermissionError(13, "another program has it open")
+        replace(source, target)
+
+    monkeypatch.setattr(whole_file.os, "replace", held)
+    monkeypatch.setattr(whole_file, "WAITS", (0.0,) * 4)
+    with pytest.raises(OutputError) if there == b"old" else nullcontext(), written_whole(path) as partial:
+        partial.write_bytes(b"new")
+    assert path.read_bytes() == there and os.listdir(tmp_path) == ["file.bin"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])

@@ -105,6 +105,25 @@ def test_only_the_last_states_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in states(tmp_path)] == ["step-00000009.state", "step-00000012.state"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells which files lie in memory")
+def test_a_resumed_run_holds_no_state_file_which_windows_would_not_let_go(tmp_path: Path) -> None:
+    toy_run(TrainingSettings(**SETTINGS), tmp_path, Told(stop_at=6)).train()
+    resumed = toy_run(TrainingSettings(**SETTINGS), tmp_path)
+    assert resumed.resume() and resumed.state.step == 6
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+def test_an_old_state_that_cannot_be_removed_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "it is looked at", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert toy_run(TrainingSettings(**SETTINGS | {"keep": 1}), tmp_path).train()
+    assert len(states(tmp_path)) == 3 and "step-00000004.state is of no use any more" in caplog.text
+
+
 def test_a_state_that_is_just_saved_stays_and_a_damaged_later_one_goes(tmp_path: Path) -> None:
     run = toy_run(TrainingSettings(**SETTINGS), tmp_path)
     for step in (2, 6, 8):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from magicvideo.adaptor_unet.training import watchers
 from magicvideo.adaptor_unet.training.watchers import Record, TensorBoard, Watcher, Watchers, read_records
 from magicvideo.adaptor_unet.whole_file import OutputError
 
@@ -58,6 +59,24 @@ def test_the_record_has_plot_and_samples(tmp_path: Path) -> None:
         "step-2.webp",
     ]
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0]) == {"step": 1, "loss": 1.0}
+
+
+def test_a_picture_that_somebody_looks_at_ends_no_run_and_a_full_disk_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record, number = Record(tmp_path, 0, 8.0), errno.EACCES
+
+    def held(*_: object) -> None:
+        raise OSError(number, "not now")
+
+    monkeypatch.setattr(watchers, "save_loss_plot", held)
+    monkeypatch.setattr(watchers, "save_clip", held)
+    record.numbers(1, 1, {"loss": 1.0})
+    record.clip(1, "step-1", torch.rand(2, 8, 8, 3))
+    assert "loss.png cannot be written" in caplog.text and "step-1.webp cannot be written" in caplog.text
+    number = errno.ENOSPC
+    with pytest.raises(OutputError, match="No space left there"):
+        record.numbers(2, 2, {"loss": 1.0})
 
 
 def test_tensorboard_says_what_to_install_when_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
