@@ -229,12 +229,12 @@ def main() -> None:
     results = read_results(options.results)
     if not options.table:
         ablation = Ablation(
-            load_file(options.base),
-            first_frames(options.clips),
-            load_autoencoder(VAE),
-            asked_clips(couples(load_sprites(options.sprites)), options.asked, FRAME_RATES, first_seed=90_000),
-            options.steps,
-            options.results.parent,
+            base=load_file(options.base),
+            clips=first_frames(options.clips),
+            autoencoder=load_autoencoder(VAE),
+            asked=asked_clips(couples(load_sprites(options.sprites)), options.asked, FRAME_RATES, first_seed=90_000),
+            steps=options.steps,
+            folder=options.results.parent,
         )
         rows = {row.name: row for row in ROWS if row.name in options.rows}
 

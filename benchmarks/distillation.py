@@ -207,9 +207,16 @@ def comparison_of(options: argparse.Namespace) -> Comparison:
         teacher_fps=FPS,
     )
     settings = TrainingSettings(**{**vars(motion.SETTINGS), **fixed})
-    base = load_file(options.base)
-    folder = options.results.parent
-    return Comparison(base, options.module, real, judge, settings, shares, options.clips_each, folder)
+    return Comparison(
+        base=load_file(options.base),
+        module=options.module,
+        real=real,
+        judge=judge,
+        settings=settings,
+        shares=shares,
+        clips_each=options.clips_each,
+        folder=options.results.parent,
+    )
 
 
 if __name__ == "__main__":

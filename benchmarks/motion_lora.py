@@ -139,15 +139,15 @@ def main() -> None:
         settings = replace(SETTINGS, **FIXED, steps=options.steps, learning_rate=options.rate)
         painter, folder = Painter(load_sprites(Path(".demo/sprites"))), options.results.parent
         repeats = Repeats(
-            load_file(options.base),
-            options.module,
-            painter,
-            load_autoencoder(VAE),
-            settings,
-            options.rank,
-            options.frames,
-            options.asked,
-            folder,
+            base=load_file(options.base),
+            module=options.module,
+            painter=painter,
+            autoencoder=load_autoencoder(VAE),
+            settings=settings,
+            rank=options.rank,
+            frames=options.frames,
+            asked=options.asked,
+            folder=folder,
         )
         wanted = ({"direction": direction} for direction in DIRECTIONS)
         results = measure_missing(options.results, wanted, repeats.measure)

@@ -180,7 +180,13 @@ def comparison_of(options: argparse.Namespace) -> Comparison:
     shape = tuple(clips.train[0].latents.shape)
     judge = SpriteJudge(load_autoencoder(VAE), asked, clips.empty_text, shape, text=told)
     fixed = {"steps": options.steps, "validate_every": 0, "save_every": 50, "warm_up": 20}
-    return Comparison(clips, judge, replace(motion.SETTINGS, **fixed), options.base_steps, options.results.parent)
+    return Comparison(
+        clips=clips,
+        judge=judge,
+        settings=replace(motion.SETTINGS, **fixed),
+        base_steps=options.base_steps,
+        folder=options.results.parent,
+    )
 
 
 if __name__ == "__main__":
