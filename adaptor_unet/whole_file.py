@@ -34,6 +34,7 @@ REASONS = {
     errno.EISDIR: ("that is a folder", "Choose another name."),
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one."),
 }
+BYTES_AT_ONCE = 2**20
 # Seconds between the tries to put a file in the place of one that somebody looks at.
 WAITS = (0.05, 0.1, 0.2, 0.4)
 # safetensors tells the number only in its text.
@@ -147,6 +148,15 @@ def state_of_file(path: Path) -> tuple[int, int, int]:
     """
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def read_hash(path: Path) -> str:
+    """A name that is equal for files of equal bytes: 40 hexadecimal digits.  Raises OSError when it cannot be read."""
+    digest = blake2b(digest_size=20)
+    with path.open("rb") as file:
+        while piece := file.read(BYTES_AT_ONCE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def content_name(tensors: Iterable[tuple[str, Tensor]]) -> str:

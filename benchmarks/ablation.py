@@ -13,7 +13,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
@@ -40,7 +40,7 @@ from magicvideo.benchmarks.ablation_parts import (
 from magicvideo.benchmarks.ablation_picture import save_picture
 from magicvideo.benchmarks.results import measure_missing, read_results, spread
 from magicvideo.benchmarks.sprite_judge import SpriteJudge
-from magicvideo.demo.measure.motion import FRAME_RATES, Asked, asked_clips
+from magicvideo.demo.measure.judge_motion import FRAME_RATES, Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, load_autoencoder
@@ -107,7 +107,7 @@ class StepTimes(Watcher):
 
 @dataclass(frozen=True)
 class Ablation:
-    """What all rows share."""
+    """What all rows share, and the measurement of a row."""
 
     base: dict[str, torch.Tensor]
     clips: TrainingClips
@@ -155,15 +155,13 @@ class Ablation:
         model = narrow_model(self.base)
         adaptor = row.change(adaptor_for(model, row.init, seed, heads=NARROW_HEADS, **row.adaptor))
         folder = self.folder / f"{ROWS.index(row):02}_{seed}"
-        return train_motion.narrow_training(
-            model, adaptor, self.clips, settings, folder, lambda _: [times], row.trained, export=lambda *_: None
+        parts = train_motion.narrow_parts(
+            model, self.clips, settings, folder, lambda _: [times], row.trained, export=lambda *_: None
         )
+        return MotionTraining(parts, adaptor)
 
     def _at_work(self, run: TrainingRun) -> AbstractContextManager[None]:
-        adaptor = run.trainables.adaptor
-        if not hasattr(adaptor, "over_time"):
-            return nullcontext()
-        return temporal_convolutions_at_work(run.denoiser.unet, adaptor, FRAMES)
+        return temporal_convolutions_at_work(run.denoiser.unet, run.trainables.adaptor, FRAMES)
 
 
 def first_frames(path: Path) -> TrainingClips:
@@ -231,12 +229,12 @@ def main() -> None:
     results = read_results(options.results)
     if not options.table:
         ablation = Ablation(
-            load_file(options.base),
-            first_frames(options.clips),
-            load_autoencoder(VAE),
-            asked_clips(couples(load_sprites(options.sprites)), options.asked, FRAME_RATES, first_seed=90_000),
-            options.steps,
-            options.results.parent,
+            base=load_file(options.base),
+            clips=first_frames(options.clips),
+            autoencoder=load_autoencoder(VAE),
+            asked=asked_clips(couples(load_sprites(options.sprites)), options.asked, FRAME_RATES, first_seed=90_000),
+            steps=options.steps,
+            folder=options.results.parent,
         )
         rows = {row.name: row for row in ROWS if row.name in options.rows}
 

@@ -3,14 +3,15 @@
 Axes: b clips of a batch, f frames of each, p positions, h heads, d channels of a head, c channels, y height, x width.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from einops import rearrange
 from torch import Tensor, nn
 
 from magicvideo.adaptor_unet.adaptor import SiteModules, VideoAdaptor
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
+from magicvideo.adaptor_unet.host.call_part import CallPart, Hook
 from magicvideo.adaptor_unet.temporal_attention import DirectedTemporalAttention, KvCache
 
 AttentionWeights = Callable[[Tensor], Tensor]
@@ -70,16 +71,15 @@ def with_temporal_convolutions(adaptor: VideoAdaptor) -> VideoAdaptor:
     return adaptor
 
 
-@contextmanager
-def temporal_convolutions_at_work(unet: nn.Module, adaptor: VideoAdaptor, frames: int) -> Iterator[None]:
-    """Hooks behind the convolutions of a UNet, for batches of clips of so many frames."""
-    handles = []
-    try:
-        for site in adaptor.config.convolutions if hasattr(adaptor, "over_time") else ():
-            layer = adaptor.over_time[site.name]
-            hook = lambda module, inputs, z, layer=layer: layer.over_frames(z, frames)  # noqa: E731
-            handles.append(unet.get_submodule(site.name).register_forward_hook(hook))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def temporal_convolutions_at_work(unet: nn.Module, adaptor: VideoAdaptor, frames: int) -> AbstractContextManager[None]:
+    """In its context, hooks behind the convolutions of a UNet, for batches of clips of so many frames.
+
+    The adaptor's are those of ``with_temporal_convolutions``; another one has none.
+    """
+    sites = adaptor.config.convolutions if hasattr(adaptor, "over_time") else ()
+    return CallPart(hooks={site.name: behind(adaptor.over_time[site.name], frames) for site in sites}).hooked(unet)
+
+
+def behind(layer: TemporalConvolution, frames: int) -> Hook:
+    """A forward hook that puts the layer behind a convolution."""
+    return lambda module, inputs, z: layer.over_frames(z, frames)

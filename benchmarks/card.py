@@ -43,8 +43,10 @@ CARD_ROWS: dict[str, Row] = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one step: milliseconds, kernels started, copies made, peak bytes on the card; without a card, no times and no
-    peak, but bytes written there."""
+    """What one step costs: milliseconds, kernels started, copies made, peak bytes on the card.
+
+    Without a card there are no times and no peak, but the bytes that are written.
+    """
 
     kernels: float
     copies: float

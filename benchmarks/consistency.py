@@ -67,18 +67,22 @@ class Row:
 
 
 def cross_frame(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]:  # noqa: ANN401 - the node's own
+    """A model with Cross-Frame Attention of these settings."""
     return lambda model, clip: with_effect(model, CrossFrameAttention.of(model, **settings))
 
 
 def frame_adain(**settings: Any) -> Callable[[ModelPatcher, Clip], ModelPatcher]:  # noqa: ANN401 - the node's own
+    """A model with Frame AdaIN of these settings."""
     return lambda model, clip: with_effect(model, Adain.of(model, **settings))
 
 
 def both(first: Callable, second: Callable) -> Callable[[ModelPatcher, Clip], ModelPatcher]:
+    """A model with the one and then the other."""
     return lambda model, clip: second(first(model, clip), clip)
 
 
 def calibrated(model: ModelPatcher, clip: Clip) -> ModelPatcher:
+    """The model with an adaptor that is calibrated on the clip."""
     return bind(model, calibrated_adaptor(model, clip.latent, clip.positive))
 
 
@@ -141,7 +145,7 @@ def read(path: Path, start: float, options: argparse.Namespace) -> np.ndarray:
 
 
 def sources(options: argparse.Namespace) -> list[tuple[Path, float, str]]:
-    """File, second to begin at, and prompt of each clip."""
+    """File, second to begin at, and prompt of each clip that the command names."""
     found = []
     for given in options.clips:
         name, _, start = given.partition("@")
@@ -156,6 +160,8 @@ def sources(options: argparse.Namespace) -> list[tuple[Path, float, str]]:
 
 
 def clips_of(options: argparse.Namespace, text: comfy.sd.CLIP, vae: comfy.sd.VAE) -> list[Clip]:
+    """The clips that the command names, encoded."""
+
     def encoded(words: str) -> list:
         return text.encode_from_tokens_scheduled(text.tokenize(words))
 
@@ -180,6 +186,7 @@ def sampled(
 
 
 def measured(frames: np.ndarray, clip: Clip) -> dict[str, float]:
+    """The measures of sampled frames, f h w 3 in 0..1, by name."""
     return {
         "warp": warp_error(frames, clip.frames),
         "alike": neighbour_similarity(frames),
@@ -219,6 +226,7 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
 
 @torch.inference_mode()
 def run(options: argparse.Namespace) -> None:
+    """Samples and measures all that the command asks for, and prints the tables."""
     model, text, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
     if options.narrow:
         model = narrow_model(load_file(options.narrow))

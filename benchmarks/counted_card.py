@@ -98,6 +98,7 @@ class CardAutocast(TorchFunctionMode):
 
 
 def whole(x: object) -> object:
+    """A tensor in half precision in whole precision; all else as it is."""
     return x.float() if isinstance(x, Tensor) and x.dtype in HALVES else x
 
 
@@ -111,7 +112,7 @@ def fused(
     scale: float | None = None,
     **_: object,
 ) -> Tensor:
-    """Arguments as torch's attention."""
+    """Attention by the kernels of a card; arguments as for torch's own."""
     kernels = torch.ops.aten
     if attn_mask is None and q.dtype in HALVES and q.shape[-1] <= FLASH_CHANNELS:
         return kernels._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]

@@ -32,21 +32,19 @@ from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips
 from magicvideo.adaptor_unet.training.data.latent_clip import MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.data.teacher_clips import TeacherWork, sampled_clips
-from magicvideo.adaptor_unet.training.live_bar import preparing
 from magicvideo.adaptor_unet.training.objective import Objective
 from magicvideo.adaptor_unet.training.settings import MotionModuleSettings, TrainingSettings
-from magicvideo.adaptor_unet.training.terminal import Terminal
+from magicvideo.adaptor_unet.training.terminal import Terminal, preparing
 from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.benchmarks.results import Column, arms_table, measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
-from magicvideo.demo.measure.motion import asked_clips
+from magicvideo.demo.measure.judge_motion import asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
 from magicvideo.demo.model.small_autoencoder import load_autoencoder
 from magicvideo.demo.train import motion, motion_module
 from magicvideo.demo.world.sprite_painter import couples, load_sprites
-from magicvideo.trainer.command import show
 from magicvideo.trainer.motion_training import MotionTraining
 
 TEACHER, TAUGHT, REAL, PLAIN = ARMS = ("teacher", "taught", "real clips", "teacher's clips")
@@ -88,6 +86,7 @@ class Comparison:
 
     @cached_property
     def teacher(self) -> ModelPatcher:
+        """The motion module of the file."""
         return motion_module_in(self.module)
 
     def measure(self, arm: str, seed: int) -> dict[str, object]:
@@ -114,18 +113,17 @@ class Comparison:
         model = narrow_model(self.base)
         frames = len(clips.train[0].latents)
         adaptor = adaptor_for(model, seed=settings.seed, heads=NARROW_HEADS, frames=frames)
-        return motion.narrow_training(
+        parts = motion.narrow_parts(
             model,
-            adaptor,
             clips,
             settings,
             self.folder / f"{arm.replace(' ', '_')}_{settings.seed}",
             lambda done: [] if arm == TEACHER else [Terminal(settings.steps, done)],
             resume=arm != TEACHER,
             export=lambda *_: None,
-            teacher=self.teacher.model if clips.taught else None,
-            shares=shares,
         )
+        teacher = self.teacher.model if clips.taught else None
+        return MotionTraining(replace(parts, teacher=teacher, shares=shares), adaptor)
 
     def _shares(self, arm: str) -> MotionModuleSettings:
         return replace(self.shares, prediction_share=0.0) if arm == PLAIN else self.shares
@@ -149,11 +147,7 @@ class Comparison:
         work = TeacherWork(prompts, data, how, hash_of(base, content_of_module(self.teacher.model)), "words")
         sampler = HostTeacher.of(model, self.teacher, work.shape, how.teacher_steps, how.teacher_cfg)
         with preparing("the teacher samples") as bar:
-
-            def told(done: int, total: int, doing: str) -> None:
-                show(bar, done, total, doing)
-
-            clips = sampled_clips(work, self.folder / "cache", Words, sampler.clip, told)
+            clips = sampled_clips(work, self.folder / "cache", Words, sampler.clip, bar.clip)
         return FolderClips(clips.clips[: self.clips_each], clips.empty_text)
 
 
@@ -177,7 +171,7 @@ def main() -> None:
     parser.add_argument("--frame-noise-levels", default="finished_frames")
     parser.add_argument("--prediction-share", type=float, default=0.5)
     parser.add_argument("--teacher-steps", type=int, default=20)
-    parser.add_argument("--teacher-cfg", type=float, default=3.0, help="as the demo model is sampled")
+    parser.add_argument("--teacher-cfg", type=float, default=3.0, help="guidance of the teacher's clips")
     parser.add_argument("--held-out", type=int, default=32, help="held-out clips on which the losses are measured")
     parser.add_argument("--asked", type=int, default=32, help="clips that are sampled to judge directions")
     parser.add_argument("--module", type=Path, default=motion_module.FOLDER / "module.safetensors")
@@ -213,9 +207,16 @@ def comparison_of(options: argparse.Namespace) -> Comparison:
         teacher_fps=FPS,
     )
     settings = TrainingSettings(**{**vars(motion.SETTINGS), **fixed})
-    base = load_file(options.base)
-    folder = options.results.parent
-    return Comparison(base, options.module, real, judge, settings, shares, options.clips_each, folder)
+    return Comparison(
+        base=load_file(options.base),
+        module=options.module,
+        real=real,
+        judge=judge,
+        settings=settings,
+        shares=shares,
+        clips_each=options.clips_each,
+        folder=options.results.parent,
+    )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def model(options: argparse.Namespace) -> ModelPatcher:
 
 
 def seconds(made: ModelPatcher, frames: int, options: argparse.Namespace, steps: int) -> float:
-    """One sampling."""
+    """Seconds of one sampling."""
     began = time.perf_counter()
     small_host.sample(made, frames, cfg=options.cfg, steps=steps, size=options.size, tokens=small_host.PROMPT_TOKENS)
     return time.perf_counter() - began
@@ -58,6 +58,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def in_own_process(options: argparse.Namespace, frames: int, chunk: int, at_once: int = 0) -> dict:
+    """What ``measure`` finds for that length, in a process of its own."""
     words = ["--measure", "--frames", str(frames), "--chunk", str(chunk), "--at-once", str(at_once)]
     for name in ("size", "dtype", "rounds", "steps", "cfg", "clips"):
         words += [f"--{name}", str(getattr(options, name))]

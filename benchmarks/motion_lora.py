@@ -26,7 +26,7 @@ from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
 from magicvideo.benchmarks.results import measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
-from magicvideo.demo.measure.motion import Asked, asked_clips
+from magicvideo.demo.measure.judge_motion import Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import narrow_model
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, load_autoencoder
@@ -63,19 +63,17 @@ class Repeats:
         scene = scene_of(direction, self.painter, self.frames)
         clip = self._clip(scene)
         clips = TrainingClips(MemoryClips((clip,)), (clip,), torch.zeros_like(clip.text))
-        training = motion.narrow_training(
+        parts = motion.narrow_parts(
             narrow_model(self.base),
-            motion_module_in(self.module),
             clips,
             self.settings,
             self.folder / direction,
             lambda done: [Terminal(self.settings.steps, done)],
             resume=False,
             export=lambda *_: None,
-            kind=MotionLoraTraining,
-            rank=self.rank,
-            layout="animatediff",
         )
+        module = motion_module_in(self.module)
+        training = MotionLoraTraining(parts, module, rank=self.rank, layout="animatediff")
         judge = SpriteJudge(
             self.autoencoder, self._asked(direction, scene), clips.empty_text, tuple(clip.latents.shape)
         )
@@ -141,15 +139,15 @@ def main() -> None:
         settings = replace(SETTINGS, **FIXED, steps=options.steps, learning_rate=options.rate)
         painter, folder = Painter(load_sprites(Path(".demo/sprites"))), options.results.parent
         repeats = Repeats(
-            load_file(options.base),
-            options.module,
-            painter,
-            load_autoencoder(VAE),
-            settings,
-            options.rank,
-            options.frames,
-            options.asked,
-            folder,
+            base=load_file(options.base),
+            module=options.module,
+            painter=painter,
+            autoencoder=load_autoencoder(VAE),
+            settings=settings,
+            rank=options.rank,
+            frames=options.frames,
+            asked=options.asked,
+            folder=folder,
         )
         wanted = ({"direction": direction} for direction in DIRECTIONS)
         results = measure_missing(options.results, wanted, repeats.measure)

@@ -48,6 +48,7 @@ def adapted(**settings: object) -> Row:
 
 
 def effect(kind: type[Effect], **settings: object) -> Row:
+    """A row with one effect of these settings."""
     return lambda base, dtype: with_effect(base, kind.of(base, **settings))
 
 

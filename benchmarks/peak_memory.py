@@ -17,6 +17,7 @@ def forget_peak() -> None:
 
 
 def peak_mebibytes() -> float:
+    """The highest memory since ``forget_peak``, in MiB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status").read_text()

@@ -34,7 +34,7 @@ from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.benchmarks.distillation import FPS, real_clips
 from magicvideo.benchmarks.results import Column, arms_table, measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
-from magicvideo.demo.measure.motion import asked_clips
+from magicvideo.demo.measure.judge_motion import asked_clips
 from magicvideo.demo.model import narrow_layers
 from magicvideo.demo.model.compact_checkpoint import unet_settings
 from magicvideo.demo.model.make_checkpoint import VAE
@@ -129,14 +129,15 @@ class Comparison:
         self, model: ModelPatcher, name: str, attention_at: AttentionAt, settings: TrainingSettings
     ) -> MotionTraining:
         frames = len(self.clips.train[0].latents)
-        return motion.narrow_training(
+        parts = motion.narrow_parts(
             model,
-            adaptor_for(model, seed=settings.seed, frames=frames, attention_at=attention_at),
             self.clips,
             settings,
             self.folder / name,
             lambda done: [] if name.startswith(UNTRAINED) else [Terminal(settings.steps, done)],
         )
+        adaptor = adaptor_for(model, seed=settings.seed, frames=frames, attention_at=attention_at)
+        return MotionTraining(parts, adaptor)
 
 
 def sdxl_clips(path: Path, frames: int, held_out: int) -> TrainingClips:
@@ -179,7 +180,13 @@ def comparison_of(options: argparse.Namespace) -> Comparison:
     shape = tuple(clips.train[0].latents.shape)
     judge = SpriteJudge(load_autoencoder(VAE), asked, clips.empty_text, shape, text=told)
     fixed = {"steps": options.steps, "validate_every": 0, "save_every": 50, "warm_up": 20}
-    return Comparison(clips, judge, replace(motion.SETTINGS, **fixed), options.base_steps, options.results.parent)
+    return Comparison(
+        clips=clips,
+        judge=judge,
+        settings=replace(motion.SETTINGS, **fixed),
+        base_steps=options.base_steps,
+        folder=options.results.parent,
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import Tensor
 from magicvideo.adaptor_unet.host.motion_effect import Order
 from magicvideo.adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents
 from magicvideo.adaptor_unet.temporal_network import Network
-from magicvideo.demo.measure.motion import Asked, Judged
+from magicvideo.demo.measure.judge_motion import Asked, Judged
 from magicvideo.demo.measure.motion_rule import JUMP, SMOOTH
 from magicvideo.demo.model.demo_models import CFG
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder
@@ -51,6 +51,7 @@ class SpriteJudge:
         }
 
     def sampled(self, denoiser: TrainingUnet, network: Network | None, asked: Asked, order: Order) -> Judged:
+        """One of the clips, sampled and judged."""
         text = self.text(asked.prompt)
         how = SampleSettings(self.shape, asked.fps, self.steps, CFG, asked.seed, order)
         latents = sample_latents(denoiser, network, text, self.empty_text, how)

@@ -28,7 +28,7 @@ from magicvideo.benchmarks.overhead import random_model
 from magicvideo.benchmarks.own_process import measured_apart
 from magicvideo.benchmarks.peak_memory import forget_peak, peak_mebibytes
 from magicvideo.tests.support import small_host
-from magicvideo.trainer.motion_training import MotionTraining, Output
+from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts
 
 WAYS = {
     "naive": {"cached": False, "base_gradients": True, "checkpointing": False, "precision": "fp32"},
@@ -95,17 +95,17 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
     how, cost = WAYS[way], Cost()
     model = random_model(torch.float32)
     with tempfile.TemporaryDirectory() as folder:
-        training = MotionTraining(
-            model,
-            adaptor_for(model, "random", frames=options.frames),
-            training_clips(options, how["cached"]),
-            TrainingSettings(**SETTINGS, checkpointing=how["checkpointing"], precision=how["precision"]),
-            Output(Path(folder, "adaptor"), Path(folder, "base"), Path(folder, "run")),
-            accelerator(cpu=training_device().type == "cpu"),
-            lambda done: [cost],
+        parts = RunParts(
+            model=model,
+            clips=training_clips(options, how["cached"]),
+            settings=TrainingSettings(**SETTINGS, checkpointing=how["checkpointing"], precision=how["precision"]),
+            output=Output(Path(folder, "adaptor"), Path(folder, "base"), Path(folder, "run")),
+            accelerator=accelerator(cpu=training_device().type == "cpu"),
+            watchers=lambda done: [cost],
             export=lambda *_: None,
         )
-        del model, training.model  # the trainer's own copy is what counts in all ways
+        training = MotionTraining(parts, adaptor_for(model, "random", frames=options.frames))
+        del model, parts, training.model  # the trainer's own copy is what counts in all ways
         if how["base_gradients"]:
             cost.unet = training.denoiser.unet.requires_grad_(True)
         forget_peak()
@@ -114,6 +114,7 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def in_its_own_process(way: str, options: argparse.Namespace) -> dict[str, float]:
+    """What ``measure`` finds, in a process of its own."""
     sizes = ["--size", str(options.size), "--frames", str(options.frames)]
     return measured_apart(__file__, "--way", way, *sizes)
 

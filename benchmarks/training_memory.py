@@ -71,6 +71,7 @@ class Case:
 
     @property
     def training(self) -> TrainingSettings:
+        """The settings of training."""
         return TrainingSettings(**{name: value for name, value in self.settings.items() if name != "rank"})
 
 
@@ -147,9 +148,11 @@ class Training:
         }
 
     def on_card(self, tensors: Iterable[Tensor]) -> int:
+        """Bytes of those tensors that lie on the card."""
         return sum(x.nbytes for x in tensors if x.device == self.device)
 
     def autocast(self) -> AbstractContextManager:
+        """Mixed precision, as a run has it."""
         half = self.dtype is not torch.float32
         if self.counted:
             return counted_card.autocast(self.dtype)
@@ -196,12 +199,14 @@ class Training:
         return torch.randn(1, count, 4, side, side, device=self.device)
 
     def noisy(self) -> NoisyFrames:
+        """One clip with its noise."""
         clip = self.frames(self.case.frames)
         return NoisyFrames(
             clip, torch.randn_like(clip), torch.ones(clip.shape[:2], dtype=torch.long, device=self.device)
         )
 
     def text(self) -> Tensor:
+        """1 n d: one caption."""
         return torch.randn(1, TEXT_TOKENS, self.channels, device=self.device)
 
 

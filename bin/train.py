@@ -53,7 +53,8 @@ def parser(every: bool = False) -> argparse.ArgumentParser:
     def rare(text: str) -> str:
         return text if every else argparse.SUPPRESS
 
-    files.add_argument("--base", required=True, type=Path, metavar="FILE", help="SD1.5 checkpoint to train for")
+    text = "Stable Diffusion checkpoint (1.x, 2.x, XL) to train for"
+    files.add_argument("--base", required=True, type=Path, metavar="FILE", help=text)
     source = files.add_mutually_exclusive_group()
     source.add_argument("--clips", type=Path, metavar="FOLDER", help="clips: video files, gif, webp, folders of images")
     text = rare("shards written by --write-shards, in place of --clips")
@@ -117,9 +118,9 @@ def main() -> int:
 def run() -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from magicvideo.adaptor_unet.training.live_bar import LiveBar, preparing
     from magicvideo.adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
     from magicvideo.adaptor_unet.training.settings_text import read_toml
+    from magicvideo.adaptor_unet.training.terminal import LiveBar, preparing
     from magicvideo.adaptor_unet.training.training_error import TrainingError
     from magicvideo.tools.host_in_process import start_host
 

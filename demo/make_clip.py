@@ -51,16 +51,19 @@ def filled_in(options: argparse.Namespace) -> Prompt:
 
 
 def host_flags() -> tuple[str, ...]:
+    """Options of ComfyUI for this machine."""
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     return () if has_gpu else ("--cpu",)
 
 
 def show(progress: str) -> None:
+    """Shows how far the sampler is, where there is a terminal."""
     if sys.stdout.isatty():
         print(f"\r  step {progress}   ", end="", flush=True)
 
 
 def make_clip(options: argparse.Namespace) -> list[Path]:
+    """Starts a server, samples the clip, and gives the files.  Raises HostError when that fails."""
     server = HostServer(find_host(), BASE, options.output, host_flags())
     try:
         print("Starting ComfyUI ...", flush=True)

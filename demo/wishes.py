@@ -17,6 +17,7 @@ MINUTES_A_CLIP = 2
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """The options of bin/demo, from these words or the command line's."""
     parser = argparse.ArgumentParser(
         prog="bin/demo", description="Makes a short clip of the demo model through a real ComfyUI server."
     )
@@ -59,6 +60,7 @@ def remarks(options: argparse.Namespace) -> list[str]:
 
 
 def frames_in_words(frames: int) -> str:
+    """A number of frames in words."""
     return "1 frame" if frames == 1 else f"{frames} frames"
 
 

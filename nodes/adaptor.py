@@ -10,10 +10,20 @@ from ..adaptor_unet.host.binding import with_effect
 from ..adaptor_unet.host.causal_sampling import MOST_HISTORY_NOISE
 from ..adaptor_unet.host.folders import FOLDER, adaptor_names, file_state, load_adaptor, save_adaptor
 from ..adaptor_unet.host.hosted import fresh_adaptor
-from ..adaptor_unet.host.motion_effect import Motion
+from ..adaptor_unet.host.motion_effect import Motion, Order
 from ..adaptor_unet.host.versions import schema
 from ..adaptor_unet.sites import ATTENTION_AT, AttentionAt
-from .inputs import ADAPTORS, CATEGORY, Adaptor, end_percent, frames_per_clip, scaling_strength, seed, start_percent
+from .inputs import (
+    ADAPTORS,
+    CATEGORY,
+    Adaptor,
+    end_percent,
+    frames_per_clip,
+    of_setting,
+    scaling_strength,
+    seed,
+    start_percent,
+)
 
 
 class LoadAdaptor(io.ComfyNode):
@@ -94,35 +104,11 @@ class NewAdaptor(io.ComfyNode):
             search_aliases=["motion module", "train motion"],
             inputs=[
                 io.Model.Input("model", tooltip="The Stable Diffusion (1.x, 2.x, XL) model that the adaptor is for."),
-                io.Int.Input(
-                    "frames",
-                    default=16,
-                    min=1,
-                    max=1024,
-                    tooltip="Length of a training clip. Longer clips can still be made with the adaptor.",
-                ),
-                io.Int.Input(
-                    "rank",
-                    default=0,
-                    min=0,
-                    max=1280,
-                    tooltip="Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file.",
-                ),
-                io.Combo.Input(
-                    "init",
-                    options=["spatial", "random"],
-                    default="spatial",
-                    tooltip="Temporal attention starts from the model's own self-attention, or at random.",
-                ),
+                of_setting("frames"),
+                of_setting("rank"),
+                of_setting("init"),
                 seed("Seed of the weights that start at random.", stays=True),
-                io.Combo.Input(
-                    "attention_at",
-                    options=list(get_args(AttentionAt)),
-                    default=ATTENTION_AT,
-                    optional=True,
-                    tooltip="Where a spatial transformer has several blocks, as in SDXL: temporal attention in every "
-                    "one, or in the first, for a much smaller file. For SD1.5 and SD2 both are the same.",
-                ),
+                of_setting("attention_at", optional=True),
             ],
             outputs=[Adaptor.Output(display_name="adaptor", tooltip="Changes nothing until it is trained.")],
         )
@@ -166,7 +152,7 @@ class ApplyMagicVideo(io.ComfyNode):
                 end_percent("Where in sampling the motion stops acting."),
                 io.Combo.Input(
                     "order",
-                    options=["auto", "together", "frame by frame"],
+                    options=list(get_args(Order)),
                     default="auto",
                     optional=True,
                     tooltip="frame by frame: each frame is finished before the next is begun, and the next is made to "

@@ -1,11 +1,16 @@
 """Nodes that make frames steadier with nothing trained."""
 
+from typing import get_args
+
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..adaptor_unet.host.adain_effect import Adain
+from ..adaptor_unet.cross_frame_attention import Rule
+from ..adaptor_unet.frame_noise import Kind
+from ..adaptor_unet.host.adain_effect import Adain, At
 from ..adaptor_unet.host.binding import with_effect
 from ..adaptor_unet.host.calibrate import calibrated_adaptor
+from ..adaptor_unet.host.cross_frame_effect import SIDES
 from ..adaptor_unet.host.cross_frame_effect import CrossFrameAttention as Attention
 from ..adaptor_unet.host.noise import FrameNoise as Noise
 from ..adaptor_unet.host.versions import schema
@@ -36,7 +41,7 @@ class CrossFrameAttention(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "look_back",
-                    options=["first and previous", "first", "last"],
+                    options=list(get_args(Rule)),
                     default="first and previous",
                     tooltip="Which frames a frame reads beside itself: the first of its clip and the one before it, "
                     "the first alone, or the last_frames before it. More of them cost more time.",
@@ -50,7 +55,7 @@ class CrossFrameAttention(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "where",
-                    options=["middle and decoder", "all"],
+                    options=list(SIDES),
                     default="middle and decoder",
                     tooltip="The blocks of the UNet in which frames look back.",
                 ),
@@ -88,7 +93,7 @@ class FrameAdain(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "at",
-                    options=["latent", "features"],
+                    options=list(get_args(At)),
                     default="latent",
                     tooltip="latent: on the clean latents that the model predicts at each step. features: at every "
                     "place of the UNet where an adaptor acts, which is stronger and wants the same noise for all "
@@ -189,7 +194,7 @@ class FrameNoise(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "kind",
-                    options=["mixed", "progressive"],
+                    options=list(get_args(Kind)),
                     default="progressive",
                     tooltip="Whose noise is shared. mixed: the first frame's, by all alike. progressive: the frame "
                     "before's, so that frames far apart have little in common.",

@@ -6,6 +6,7 @@ On the wire an adaptor is a ModelPatcher around a VideoAdaptor, and a motion mod
 from comfy_api.latest import io
 
 from ..adaptor_unet.host.versions import unchanging_seed
+from ..trainer.node_inputs import ALL_SETTINGS
 
 Adaptor = io.Custom("MAGICVIDEO_ADAPTOR")
 MotionModule = io.Custom("MAGICVIDEO_MOTION_MODULE")
@@ -51,3 +52,20 @@ def start_percent(tooltip: str) -> io.Float.Input:
 def end_percent(tooltip: str) -> io.Float.Input:
     """Point of sampling up to which an effect acts: 0 the start, 1 the end."""
     return io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001, tooltip=tooltip)
+
+
+def of_setting(name: str, optional: bool = False, **limits: float) -> io.Input:
+    """The input for a setting of training, with the type, default, choices, range and tooltip declared there.
+
+    ``limits`` are narrower ones of the node.  Raises KeyError for a name that is no setting's.
+    """
+    setting = ALL_SETTINGS[name]
+    told = {"default": setting.default, "tooltip": setting.tooltip, "optional": optional}
+    if setting.choices:
+        return io.Combo.Input(name, options=list(setting.choices), **told)
+    if setting.multiple > 1:
+        told["step"] = setting.multiple
+    if setting.most is not None:
+        told["max"] = setting.kind(setting.most)
+    kind = io.Int if setting.kind is int else io.Float
+    return kind.Input(name, **{"min": setting.kind(setting.least)} | told | limits)

@@ -1,6 +1,7 @@
 """Nodes for public motion modules: load one, add a MotionLoRA to it, and apply it to a model."""
 
 import logging
+from typing import get_args
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -15,7 +16,8 @@ from ..adaptor_unet.host.folders import (
     with_motion_lora_from,
 )
 from ..adaptor_unet.host.folders import MOTION_MODULES as MODULE_FILES
-from ..adaptor_unet.host.motion_module_effect import MotionModuleEffect
+from ..adaptor_unet.host.motion_module_effect import GroupNorms, MotionModuleEffect
+from ..adaptor_unet.host.noise_schedule import Schedule
 from ..adaptor_unet.host.versions import schema
 from .inputs import MOTION_MODULES, MotionModule, end_percent, frames_per_clip, scaling_strength, start_percent
 
@@ -118,14 +120,14 @@ class ApplyMotionModule(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "noise_schedule",
-                    options=["auto", "the model's own", "AnimateDiff", "AnimateLCM"],
+                    options=list(get_args(Schedule)),
                     default="auto",
                     tooltip="The noise levels that the model is sampled at. auto: those that the motion module was "
                     "trained with. Another schedule makes pictures pale or too strong in contrast.",
                 ),
                 io.Combo.Input(
                     "group_norm",
-                    options=["auto", "per frame", "over frames"],
+                    options=list(get_args(GroupNorms)),
                     default="auto",
                     tooltip="How the image model's residual blocks are normalised. auto: over all frames together "
                     "for v1, frame by frame for all others, as in their training.",

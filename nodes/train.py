@@ -7,8 +7,8 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.host.versions import not_given, schema
 from ..trainer.graph import GraphTraining, clips_state, encoders_of
-from ..trainer.node_inputs import INPUTS, clips_asked_for, module_asked_for, settings_asked_for
-from .inputs import ADAPTORS, Adaptor, MotionModule
+from ..trainer.node_inputs import clips_asked_for, module_asked_for, settings_asked_for
+from .inputs import ADAPTORS, Adaptor, MotionModule, of_setting
 
 NO_ADAPTOR = "Train MagicVideo Adaptor has trained a MotionLoRA and no adaptor: use its output motion_module."
 NO_MODULE = "Train MagicVideo Adaptor has trained an adaptor and no MotionLoRA: use its output adaptor."
@@ -16,20 +16,6 @@ NO_SAMPLE = (
     "Train MagicVideo Adaptor has made no sample clip, because sample_every is 0 in its settings: take that out to get "
     "one."
 )
-
-
-def of_setting(name: str, optional: bool = False, **limits: float) -> io.Input:
-    """The input of one of the trainer's settings, as it is declared there; ``limits`` are narrower ones of the node."""
-    setting = INPUTS[name]
-    told = {"default": setting.default, "tooltip": setting.tooltip, "optional": optional}
-    if setting.choices:
-        return io.Combo.Input(name, options=list(setting.choices), **told)
-    if setting.multiple > 1:
-        told["step"] = setting.multiple
-    if setting.most is not None:
-        told["max"] = setting.kind(setting.most)
-    kind = io.Int if setting.kind is int else io.Float
-    return kind.Input(name, **{"min": setting.kind(setting.least)} | told | limits)
 
 
 class TrainAdaptor(io.ComfyNode):
@@ -137,8 +123,16 @@ class TrainAdaptor(io.ComfyNode):
         train = settings.motion_module.train
         module, prompts = module_asked_for(wired, train)
         clips = clips_asked_for(wired, needed=not prompts)
-        encoders = encoders_of(model[0], clip[0], vae[0])
-        run = GraphTraining(model[0], encoders, clips, settings, name[0], start, module, prompts)
+        run = GraphTraining(
+            model=model[0],
+            encoders=encoders_of(model[0], clip[0], vae[0]),
+            clips=clips,
+            settings=settings,
+            name=name[0],
+            start=start,
+            motion_module=module,
+            prompts=prompts,
+        )
         made, plot, sample = run.train()
         sample = not_given(NO_SAMPLE) if sample is None else sample
         if train == "motion_lora":

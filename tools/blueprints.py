@@ -113,6 +113,7 @@ class Port:
 
 
 def inner_nodes(graph: PageGraph, blueprint: Blueprint) -> list[Node]:
+    """Copies of a workflow's nodes that the blueprint holds."""
     return [copy.deepcopy(node) for node in graph.graph["nodes"] if node["type"] in blueprint.holds]
 
 

@@ -45,6 +45,7 @@ FILES = (
 
 
 def text_to_video(graph: PageGraph) -> str:
+    """Makes the workflow the demo's, and gives the note that says what to do."""
     return (
         f"## Text to video, demo model\n\nPress *Run*: the {FRAMES} frames of one clip, in a minute or two on a "
         "processor.\n\n### Change these first\n\n1. **Prompt**: another subject, background, direction.\n"
@@ -54,6 +55,7 @@ def text_to_video(graph: PageGraph) -> str:
 
 
 def prompts_over_time(graph: PageGraph) -> str:
+    """Makes the workflow the demo's, and gives the note that says what to do."""
     graph.set(graph.find("EmptyLatentImage"), batch_size=24)
     graph.set_all(fps=EXTENDED_FPS, amount=12)
     return (
@@ -65,6 +67,7 @@ def prompts_over_time(graph: PageGraph) -> str:
 
 
 def long_video(graph: PageGraph) -> str:
+    """Makes the workflow the demo's, and gives the note that says what to do."""
     graph.set(graph.find("EmptyLatentImage"), batch_size=4 * FRAMES)
     graph.set_all(fps=LONG_FPS)
     return (
@@ -78,6 +81,7 @@ def long_video(graph: PageGraph) -> str:
 
 
 def image_to_video(graph: PageGraph) -> str:
+    """Makes the workflow the demo's, and gives the note that says what to do."""
     still = sampled_first(graph, frames=1, names=("LoadImage", "ImageScale", "VAEEncode"))
     graph.connect(graph.find("CheckpointLoaderSimple"), "MODEL", still, "model")
     graph.connect(still, "LATENT", graph.find("MagicVideo_ExpandLatent"), "latent")
@@ -90,6 +94,7 @@ def image_to_video(graph: PageGraph) -> str:
 
 
 def extend_clip(graph: PageGraph) -> str:
+    """Makes the workflow the demo's, and gives the note that says what to do."""
     inputs = ("LoadVideo", "GetVideoComponents", "ImageFromBatch", "ImageScale", "VAEEncode")
     clip = sampled_first(graph, frames=FRAMES, names=inputs)
     graph.connect(graph.find("MagicVideo_CausalWindows"), "MODEL", clip, "model")
@@ -107,6 +112,7 @@ def extend_clip(graph: PageGraph) -> str:
 
 
 def loop(graph: PageGraph) -> str:
+    """Makes the workflow the demo's, and gives the note that says what to do."""
     return (
         "## Loop, demo model\n\nPress *Run*: 9 frames are sampled as one clip and shown there and back, 16 frames that "
         "end beside their beginning.\n\n### Change these first\n\n"
@@ -117,7 +123,7 @@ def loop(graph: PageGraph) -> str:
 
 
 def train_motion(graph: PageGraph) -> str:
-    """A clip of the demo model takes the place of a clip of the user's."""
+    """Puts a clip of the demo model in the place of the user's, and gives the note that says what to do."""
     train, video = graph.find("MagicVideo_Train"), graph.find("LoadVideo")
     checkpoint, caption = graph.find("CheckpointLoaderSimple"), graph.find("PrimitiveString")
     learned = graph.find("MagicVideo_Apply")

@@ -53,7 +53,7 @@ def frame(number: int) -> Image.Image:
 
 
 def boat(draw: ImageDraw.ImageDraw, number: int) -> None:
-    """Goes from left to right and rocks."""
+    """Draws the boat, which goes from left to right and rocks."""
     x, y = 110 + 9 * number, 352 + 6 * math.sin(0.5 * number)
     lean = 0.07 * math.sin(0.5 * number + 1)
     for shape, colour in ((HULL, "#7a3b22"), (SAIL, "#c8372d"), (JIB, "#f7f1e3")):
@@ -64,14 +64,17 @@ def boat(draw: ImageDraw.ImageDraw, number: int) -> None:
 
 
 def scaled(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points in the drawing's own, finer pixels."""
     return [(FINER * x, FINER * y) for x, y in points]
 
 
 def ellipse(draw: ImageDraw.ImageDraw, x: float, y: float, across: float, down: float, colour: str) -> None:
+    """Draws an ellipse around x and y, so far across and down to each side."""
     draw.ellipse([FINER * v for v in (x - across, y - down, x + across, y + down)], colour)
 
 
 def draw_clip(path: Path) -> None:
+    """Writes the clip as an MP4 file."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "20"})
         stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"

@@ -39,6 +39,7 @@ class Finished:
     outputs: dict[str, Any]
 
     def message(self, kind: str) -> dict[str, Any] | None:
+        """What the first message of a kind says; None where there is none."""
         return next((content for name, content in self.messages if name == kind), None)
 
     @property
@@ -49,6 +50,7 @@ class Finished:
 
     @property
     def interrupted(self) -> bool:
+        """Whether the prompt was stopped before its end."""
         return self.message("execution_interrupted") is not None
 
     def files(self) -> list[str]:
@@ -69,13 +71,19 @@ def link_pack(base: Path) -> None:
 
 
 def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 class HostServer:
-    """Starts on entering the block and stops on leaving it, however it is left."""
+    """A ComfyUI server; it starts on entering the block and stops on leaving it, however it is left.
+
+    ``comfyui`` is the folder of ComfyUI, ``base`` that of models, inputs and the log; results go to ``output``, or a
+    folder of that name in ``base``.  ``flags`` are further options of ComfyUI.  Raises HostError when the server does
+    not start.
+    """
 
     def __init__(self, comfyui: Path, base: Path, output: Path | None = None, flags: tuple[str, ...] = ()) -> None:
         self.comfyui, self.base = comfyui.resolve(), base.resolve()
@@ -112,6 +120,7 @@ class HostServer:
         self.stop()
 
     def stop(self) -> None:
+        """Stops the server, if it runs."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.terminate()
@@ -137,13 +146,16 @@ class HostServer:
             raise HostError(f"ComfyUI in {self.comfyui} stopped with exit code {self._process.returncode}")
 
     def log(self) -> str:
+        """All that the server has written until now."""
         return self.log_path.read_text(errors="replace")
 
     def get(self, path: str) -> Any:  # noqa: ANN401 - whatever JSON the server answers
+        """What the server answers to a request for a path, from JSON."""
         with urllib.request.urlopen(self._address(path), timeout=60) as answer:
             return json.load(answer)
 
     def post(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
+        """What the server answers to content that is sent to a path, both JSON.  Raises HostError when it refuses."""
         data = json.dumps(content).encode()
         request = urllib.request.Request(self._address(path), data, {"Content-Type": "application/json"})
         try:
@@ -168,6 +180,11 @@ class HostServer:
         return self.post("/prompt", {"prompt": prompt, "extra_data": {"extra_pnginfo": {"workflow": {}}}})["prompt_id"]
 
     def wait(self, prompt_id: str, seconds: float = 600, tell: Callable[[str], None] | None = None) -> Finished:
+        """Waits for a prompt's end, for so many seconds, and gives what became of it.
+
+        ``tell`` is told of the sampler's progress, such as 3/20.  Raises HostError when it takes longer, or the server
+        is gone.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self._raise_if_gone()
@@ -187,13 +204,8 @@ class HostServer:
         return finished
 
     def interrupt(self) -> None:
+        """Stops the prompt that runs now."""
         self.post("/interrupt", {})
-
-    def forget_results(self) -> None:
-        """Makes the server run every node anew the next time, instead of handing out results it kept."""
-        self.post("/free", {"free_memory": True})
-        # The flag is read by the thread that runs prompts; give it the moment to do so.
-        time.sleep(0.5)
 
     def progress(self) -> str | None:
         """The sampler's progress as it last wrote it to the log since the prompt was queued, for instance 3/20."""

@@ -37,7 +37,7 @@ from magicvideo.tools.motion_module_files import (
 
 
 def random_tensor(name: str, shape: Shape, seed: int) -> Tensor:
-    """Unit-variance weights, plain norms, zero biases. Each name has its own seed, so the order does not matter."""
+    """A tensor of that name: unit-variance weights, plain norms, zero biases. Each name has its own seed."""
     if len(shape) < 2:
         is_norm_weight = name.endswith(".weight")
         return torch.ones(shape) if is_norm_weight else torch.zeros(shape)
@@ -47,6 +47,7 @@ def random_tensor(name: str, shape: Shape, seed: int) -> Tensor:
 
 
 def random_checkpoint(seed: int) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, by name."""
     shapes = checkpoint_shapes()
     weights = {name: random_tensor(name, shape, seed) for name, shape in shapes.items() if not name.startswith(TEXT)}
     for name in weights:
@@ -68,6 +69,7 @@ def _autoencoder_gain(name: str) -> float:
 
 
 def random_controlnet(seed: int) -> dict[str, Tensor]:
+    """All tensors of a ControlNet for that checkpoint, by name."""
     weights = {name: random_tensor(name, shape, seed) for name, shape in controlnet_shapes().items()}
     for name in weights:
         # A hint is a nudge: as strong as the features themselves it would drown them.
@@ -77,6 +79,7 @@ def random_controlnet(seed: int) -> dict[str, Tensor]:
 
 
 def random_lora(seed: int) -> dict[str, Tensor]:
+    """All tensors of a LoRA for that checkpoint, by name."""
     return {name: random_tensor(name, shape, seed) for name, shape in lora_shapes().items()}
 
 

@@ -149,7 +149,7 @@ class Maker:
 
 
 def save_thumbnail(animation: Path, path: Path, fps: float) -> None:
-    """Each pixel that the model drew stays a sharp square."""
+    """Saves an animation enlarged; each pixel that the model drew stays a sharp square."""
     with Image.open(animation) as frames:
         large = [
             frame.convert("RGB").resize((ACROSS, ACROSS), Image.Resampling.NEAREST)
@@ -166,6 +166,7 @@ def save_thumbnail(animation: Path, path: Path, fps: float) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workflows", nargs="*", default=list(TITLES), metavar="WORKFLOW", help="default: all")
     parser.add_argument("--steps", type=int, help="of sampling and training, default: as many as a workflow says")

@@ -1,4 +1,4 @@
-"""Names and shapes in the files of public motion modules, in AnimateDiff's own layout and in that of diffusers.
+"""Names and shapes in the files of public motion modules and MotionLoRAs, in AnimateDiff's own layout.
 
 Written down from what such files hold, so that a random one is read as a real one is.
 """
@@ -15,7 +15,7 @@ LORA_RANK = 64
 
 @dataclass(frozen=True)
 class Size:
-    """Of the UNet that a module is for: channels of its levels, and residual blocks of each on the way down."""
+    """The UNet that a module is for: channels of its levels, and residual blocks of each on the way down."""
 
     widths: tuple[int, ...]
     depth: int = 2
@@ -53,7 +53,7 @@ def places(size: Size, mid: bool) -> dict[str, int]:
 
 
 def official_shapes(size: Size, variant: Variant) -> dict[str, Shape]:
-    """AnimateDiff's own layout: 28 tensors a place, 26 without positions."""
+    """Names and shapes of a module in AnimateDiff's own layout: 28 tensors a place, 26 without positions."""
     shapes: dict[str, Shape] = {}
     for place, c in places(size, variant.mid).items():
         own: dict[str, Shape] = {}
@@ -80,7 +80,7 @@ def official_shapes(size: Size, variant: Variant) -> dict[str, Shape]:
 
 
 def motion_lora_shapes(size: Size, mid: bool = True, rank: int = LORA_RANK) -> dict[str, Shape]:
-    """A MotionLoRA of AnimateDiff: a pair of matrices for each of the eight attention weights of a place."""
+    """Names and shapes of AnimateDiff's MotionLoRA: two matrices for each of the eight attention weights of a place."""
     shapes: dict[str, Shape] = {}
     for place, c in places(size, mid).items():
         for number in (0, 1):
@@ -89,25 +89,6 @@ def motion_lora_shapes(size: Size, mid: bool = True, rank: int = LORA_RANK) -> d
                 shapes[f"{inner}.to_{part}_lora.down.weight"] = (rank, c)
                 shapes[f"{inner}.to_{part}_lora.up.weight"] = (c, rank)
     return shapes
-
-
-def as_diffusers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors in the layout of diffusers' MotionAdapter, which has one position encoding a place."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        for theirs, ours in (
-            (".temporal_transformer.", "."),
-            ("attention_blocks.0.pos_encoder.", "pos_embed."),
-            ("attention_blocks.0.", "attn1."),
-            ("attention_blocks.1.", "attn2."),
-            (".norms.0.", ".norm1."),
-            (".norms.1.", ".norm2."),
-            (".ff_norm.", ".norm3."),
-        ):
-            name = name.replace(theirs, ours)
-        if ".attn2.pos_encoder" not in name:
-            renamed[name] = tensor
-    return renamed
 
 
 def position_table(length: int, channels: int) -> Tensor:

@@ -14,7 +14,7 @@ PAGE_ONLY = "upload"
 
 
 class PageGraph:
-    """A workflow file as an object; `graph` is what the page opens."""
+    """A workflow file that can be changed; `graph` is what the page opens."""
 
     def __init__(self, path: Path) -> None:
         self.graph = json.loads(path.read_text(encoding="utf-8"))

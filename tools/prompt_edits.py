@@ -9,6 +9,7 @@ from magicvideo.tools.host_server import Prompt
 
 
 def read_prompt(path: Path) -> Prompt:
+    """The workflow in a file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -21,7 +22,7 @@ def frame_rate(prompt: Prompt) -> float:
     """Frames a second of the one video that a prompt makes, from the node that says it."""
     (video,) = nodes_of(prompt, "CreateVideo")
     rate = prompt[video]["inputs"]["fps"]
-    while _is_link(rate):
+    while is_link(rate):
         rate = prompt[rate[0]]["inputs"]["fps"]
     return rate
 
@@ -31,18 +32,8 @@ def with_inputs(prompt: Prompt, class_type: str | None = None, **values: object)
     changed = copy.deepcopy(prompt)
     for node in changed.values():
         if class_type in (None, node["class_type"]):
-            known = {name: value for name, value in values.items() if not _is_link(node["inputs"].get(name, []))}
+            known = {name: value for name, value in values.items() if not is_link(node["inputs"].get(name, []))}
             node["inputs"].update({name: value for name, value in known.items() if name in node["inputs"]})
-    return changed
-
-
-def with_at_most(prompt: Prompt, **limits: int) -> Prompt:
-    """A copy in which numbers of these names are no greater than this; smaller ones and links stay."""
-    changed = copy.deepcopy(prompt)
-    for node in changed.values():
-        for name in limits.keys() & node["inputs"].keys():
-            if not _is_link(node["inputs"][name]):
-                node["inputs"][name] = min(node["inputs"][name], limits[name])
     return changed
 
 
@@ -50,7 +41,7 @@ def with_text(prompt: Prompt, text: str) -> Prompt:
     """A copy with another positive prompt: the text that the samplers' positive input leads back to."""
     changed = copy.deepcopy(prompt)
     for node in prompt.values():
-        if _is_link(node["inputs"].get("positive", [])):
+        if is_link(node["inputs"].get("positive", [])):
             source = node["inputs"]["positive"][0]
             if prompt[source]["class_type"] == "CLIPTextEncode":
                 changed[source]["inputs"]["text"] = text
@@ -96,5 +87,6 @@ def with_animated_picture(prompt: Prompt, prefix: str, fps: float) -> Prompt:
     return changed
 
 
-def _is_link(value: Any) -> bool:  # noqa: ANN401 - any input of any node
+def is_link(value: Any) -> bool:  # noqa: ANN401 - any input of any node
+    """Whether an input's value is another node's output: its number and which of its outputs."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)

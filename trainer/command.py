@@ -5,7 +5,6 @@ import os
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,23 +15,21 @@ from ..adaptor_unet.host.folders import motion_module_in
 from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
 from ..adaptor_unet.host.training_unet import make_room, training_device
-from ..adaptor_unet.training.data.cache_files import read_hash
 from ..adaptor_unet.training.data.data_settings import DataSettings
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, fitting_size, settings_of_shards
 from ..adaptor_unet.training.data.shards import check_new, write_shards
 from ..adaptor_unet.training.data.teacher_clips import read_prompts
-from ..adaptor_unet.training.live_bar import LiveBar, preparing
 from ..adaptor_unet.training.processes import check_processes, processes
 from ..adaptor_unet.training.run_identity import identity_of, lasting_settings
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.run_state import last_step, states
 from ..adaptor_unet.training.setting_fields import settings_of
 from ..adaptor_unet.training.settings import FOR_MOTION_LORA, RunSettings
-from ..adaptor_unet.training.terminal import Terminal
+from ..adaptor_unet.training.terminal import LiveBar, Terminal, preparing
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher, summary_writer
-from ..adaptor_unet.whole_file import check_writable
-from .motion_training import Output, check_able, is_finished, refuse_finished
+from ..adaptor_unet.whole_file import check_writable, read_hash
+from .motion_training import Output, RunParts, check_able, is_finished, refuse_finished
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
 if TYPE_CHECKING:
@@ -64,7 +61,7 @@ in the template "Text to video, motion module" of the pack."""
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """The files of one command; each is what the option of its name says."""
+    """A run of ``bin/train``: the files of one command, each as the option of its name says."""
 
     base: Path
     clips: Path | None
@@ -80,9 +77,10 @@ class TrainCommand:
     motion_module: Path | None = None
 
     def train(self, settings: RunSettings, left_open: Collection[str] = ()) -> bool:
-        """Trains; False when it was stopped before its end.  Raises ValueError or TrainingError with a sentence.
+        """Trains; False when it was stopped before its end.
 
         ``left_open`` names settings that nobody has chosen: width, height and steps then follow from clips and device.
+        Raises ValueError, TrainingError or, for a library that is missing, ImportError, each with a sentence.
         """
         self._check_files(settings.motion_module.train)
         settings = self._as_in_shards(settings, left_open)
@@ -236,19 +234,19 @@ class TrainCommand:
             bar.close()
             return self._watchers(settings.training.steps, clips.sample_fps, output.folder, place, done)
 
-        training = plan.training(
-            base.model,
-            clips,
-            settings,
-            output,
-            place,
-            watchers,
+        parts = RunParts(
+            model=base.model,
+            clips=clips,
+            settings=settings.training,
+            output=output,
+            accelerator=place,
+            watchers=watchers,
             resume=self.resume,
             encoders=lambda: base.encoders,
             used=used,
             run_identity=run_identity,
         )
-        finished = training.train()
+        finished = plan.training(parts, settings).train()
         if place.is_main_process:
             self._tell(finished, settings, clips, output.adaptor)
         return finished
@@ -296,11 +294,11 @@ class TrainCommand:
                     cache,
                     lambda: base.encoders,
                     base.fingerprint,
-                    partial(show, bar),
+                    bar.clip,
                 )
             if plan is None:
                 return own
-            return plan.clips(own, settings, cache, lambda: base.encoders, partial(show, bar))
+            return plan.clips(own, settings, cache, lambda: base.encoders, bar.clip)
 
     def _adaptor(self, settings: RunSettings, base: BaseCheckpoint) -> VideoAdaptor:
         if settings.adaptor.start:
@@ -327,8 +325,3 @@ class TrainCommand:
             logger.info(LORA_GRAPH.format(name=adaptor.name, module=self.motion_module.name))
         else:
             logger.info(GRAPH.format(**told, **size))
-
-
-def show(bar: LiveBar, done: int, total: int, doing: str) -> None:
-    """Which clip is read or encoded, so that a stall has a name."""
-    bar.phase(f"clip {done + 1} of {total}: {doing}" if done < total else doing)

@@ -37,19 +37,19 @@ from ..adaptor_unet.training.run_identity import MAY_CHANGE
 from ..adaptor_unet.training.run_lock import run_lock
 from ..adaptor_unet.training.settings import SETTING_GROUPS, RunSettings, TrainingSettings
 from ..adaptor_unet.training.training_error import clear_frames, enough_memory
-from ..adaptor_unet.training.watchers import Record, Watcher, read_records
+from ..adaptor_unet.training.watchers import Record, Watcher, clip_phase, read_records
 from ..adaptor_unet.whole_file import content_name, save_tensors, written_whole
-from .motion_training import MotionTraining, Output, check_able, is_finished, written_files
+from .motion_training import MotionTraining, Output, RunParts, check_able, is_finished, written_files
 from .node_inputs import WiredClips
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
 logger = logging.getLogger(__name__)
 
 # Where a run's folder says which run it is.
-RUN = "run.json"
+RUN_FILE = "run.json"
 # The last sample clip, which a run that is finished gives again: frames ``f h w 3`` in uint8.  Its metadata tell the
 # settings by which it was made.
-SAMPLE, MADE_BY = "sample.safetensors", "magicvideo.sample"
+SAMPLE_FILE, MADE_BY = "sample.safetensors", "magicvideo.sample"
 FINISHED = "%s is finished: nothing is trained. Other clips or more steps, for instance, begin another run."
 OTHER_COSTS = "%s was begun with other settings of memory or looks, which begin no other run."
 # Drawing takes a moment, and steps of a small model are quick.
@@ -77,16 +77,18 @@ class PreviewWatch(GraphWatch, Watcher):
         self.show()
 
     def show(self) -> None:
+        """Draws losses and sample clip anew."""
         self.preview(progress_picture(self.record.records, self.last_clip))
         self.next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
 
 
 @dataclass(frozen=True)
 class GraphTraining:
-    """What the node was given.
+    """A run of the training node: what the node was given, and ``train``.
 
     ``clips`` is a folder, or what is wired to it, or None where a motion module makes them; ``start`` an adaptor to
-    begin from.  ``motion_module`` teaches by clips of the ``prompts``, or a LoRA on it is trained.
+    begin from.  ``motion_module`` teaches by clips of the ``prompts``, or a LoRA on it is trained.  Raises ValueError
+    for a name that is no plain file name.
     """
 
     model: ModelPatcher
@@ -156,19 +158,20 @@ class GraphTraining:
             record = Record(output.folder, done, clips.sample_fps)
             return record, PreviewWatch(settings.steps, record)
 
-        training = plan.training(
-            self.model,
-            clips,
-            self.settings,
-            output,
-            accelerator(cpu=training_device().type == "cpu"),
-            watchers,
+        parts = RunParts(
+            model=self.model,
+            clips=clips,
+            settings=settings,
+            output=output,
+            accelerator=accelerator(cpu=training_device().type == "cpu"),
+            watchers=watchers,
             resume=known,
             encoders=lambda: self.encoders,
             used=self.settings.told(motion_module=self.motion_module is not None),
         )
+        training = plan.training(parts, self.settings)
         record, preview = training.watchers
-        with written_whole(output.folder / RUN) as partial_file:
+        with written_whole(output.folder / RUN_FILE) as partial_file:
             partial_file.write_text(json.dumps(run_identity), encoding="utf-8")
         if training.run.state.step >= settings.steps:
             logger.info(FINISHED, output.adaptor.name)
@@ -191,7 +194,7 @@ class GraphTraining:
             record.clip(step, f"step-{step:08}", frames)
         sample = {"frames": (frames * 255).round().to(torch.uint8)}
         told = {MADE_BY: sample_settings(self.settings.training)}
-        save_tensors(output.folder / SAMPLE, sample, told | contents(sample))
+        save_tensors(output.folder / SAMPLE_FILE, sample, told | contents(sample))
         return frames
 
     @property
@@ -209,7 +212,7 @@ class GraphTraining:
         own = None
         if isinstance(self.clips, WiredClips):
             held = self.settings.training.validation_clips
-            own = self.clips.encoded(self.settings.clips, held, self.encoders, partial(told, watch))
+            own = self.clips.encoded(self.settings.clips, held, self.encoders, partial(show_clip, watch))
         elif self.clips is not None:
             own = clips_of_folder(
                 self.clips,
@@ -218,9 +221,9 @@ class GraphTraining:
                 cache,
                 lambda: self.encoders,
                 self.encoders.fingerprint,
-                partial(told, watch),
+                partial(show_clip, watch),
             )
-        return plan.clips(own, self.settings, cache, lambda: self.encoders, partial(told, watch))
+        return plan.clips(own, self.settings, cache, lambda: self.encoders, partial(show_clip, watch))
 
     def _plan(self) -> Plan:
         if self._is_lora:
@@ -263,10 +266,10 @@ def last_sample(output: Output, settings: TrainingSettings) -> Tensor | None:
 
     None when it is not there, cannot be read or was made by other settings than these.
     """
-    if (read_metadata(output.folder / SAMPLE) or {}).get(MADE_BY) != sample_settings(settings):
+    if (read_metadata(output.folder / SAMPLE_FILE) or {}).get(MADE_BY) != sample_settings(settings):
         return None
     try:
-        frames = read_tensor(output.folder / SAMPLE, "frames")
+        frames = read_tensor(output.folder / SAMPLE_FILE, "frames")
     except ValueError:
         return None
     whole = frames.dtype == torch.uint8 and frames.ndim == 4 and frames.shape[3] == 3 and len(frames)
@@ -274,7 +277,11 @@ def last_sample(output: Output, settings: TrainingSettings) -> Tensor | None:
 
 
 def run_files(name: str, run_identity: dict[str, Any], tuning: str, lora: bool = False) -> tuple[Output, bool]:
-    """Files of the run of this identity, and whether it was begun before; else of the next free number."""
+    """The files of the run of this identity, and whether it was begun before.
+
+    A new run gets those of the next free number.  ``tuning`` says what is trained of the base, ``lora`` whether a
+    MotionLoRA is trained in place of an adaptor.
+    """
     folders = training_folders()
     name, number = name.strip(), 1
     while True:
@@ -287,7 +294,7 @@ def run_files(name: str, run_identity: dict[str, Any], tuning: str, lora: bool =
         if not any(path.exists() for path in written):
             return output, False
         try:
-            begun = with_all_settings(json.loads((folder / RUN).read_text(encoding="utf-8")))
+            begun = with_all_settings(json.loads((folder / RUN_FILE).read_text(encoding="utf-8")))
             if what_lasts(begun) == what_lasts(run_identity):
                 if begun != run_identity:
                     logger.info(OTHER_COSTS, made)
@@ -332,17 +339,21 @@ def clips_state(clips_folder: Sequence[str | None]) -> str:
         return ""  # why it cannot be read is said when the node runs
 
 
-def told(watch: GraphWatch, done: int, total: int, doing: str) -> None:
-    """While clips are encoded the bar counts them, and the stop button works between two."""
-    watch.phase(f"clip {done + 1} of {total}: {doing}" if done < total else doing, 0, 0)
+def show_clip(watch: GraphWatch, done: int, total: int, doing: str) -> None:
+    """A ``progress`` of ``build_cache``: the node's bar counts the clips.
+
+    Raises the host's own error when its stop button was pressed.
+    """
+    watch.phase(clip_phase(done, total, doing), 0, 0)
     watch.numbers(done, total, {})
     raise_if_stopped()
 
 
 def as_image(pixels: Image.Image) -> Tensor:
-    """1 h w 3 in 0 to 1, as the host's image wires carry it."""
+    """A picture as the host's image wires carry it: 1 h w 3 in 0 to 1."""
     return torch.from_numpy(np.asarray(pixels, dtype=np.float32) / 255)[None]
 
 
 def encoders_of(model: ModelPatcher, clip: Any, vae: Any) -> HostEncoders:  # noqa: ANN401 - the host's classes
+    """The autoencoder and the text encoder that are wired to a node, and a name for their weights."""
     return HostEncoders(model, clip, vae, encoders_fingerprint(model, clip, vae))

@@ -1,6 +1,6 @@
 """A training run of a MotionLoRA: put together as any other, around a frozen motion module in place of an adaptor."""
 
-from typing import Any
+from dataclasses import replace
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -13,27 +13,20 @@ from ..adaptor_unet.training.motion_lora_trainables import MotionLoraTrainables
 from ..adaptor_unet.training.settings import LoraLayout
 from ..adaptor_unet.training.trainables import Trained
 from ..adaptor_unet.whole_file import save_tensors
-from .motion_training import MotionTraining, common_keys
+from .motion_training import MotionTraining, RunParts, common_keys
 
 
 class MotionLoraTraining(MotionTraining):
     """Trains a LoRA of that ``rank`` on the motion module that the patcher holds, at the module's noise schedule.
 
-    The file is ``output.adaptor``, in the ``layout`` that is asked for.  Other arguments as for ``MotionTraining``.
+    The file is ``output.adaptor`` of the ``parts``, with names in the ``layout`` that is asked for.  Raises what
+    ``MotionTraining`` does.
     """
 
-    def __init__(
-        self,
-        model: ModelPatcher,
-        motion_module: ModelPatcher,
-        *arguments: Any,  # noqa: ANN401 - those of MotionTraining
-        rank: int,
-        layout: LoraLayout,
-        **named: Any,  # noqa: ANN401
-    ) -> None:
+    def __init__(self, parts: RunParts, motion_module: ModelPatcher, *, rank: int, layout: LoraLayout) -> None:
         self.rank, self.layout, self.patcher = rank, layout, motion_module
         module = motion_module.model
-        super().__init__(sampled_like(model, module.config.kind, NODE), module, *arguments, **named)
+        super().__init__(replace(parts, model=sampled_like(parts.model, module.config.kind, NODE)), module)
 
     def check_fit(self, model: ModelPatcher) -> None:
         check_module(model, self.patcher, len(self.clips.train[0].latents))
@@ -47,7 +40,7 @@ class MotionLoraTraining(MotionTraining):
         return MotionLoraTrainables(self.network, self.settings, self.rank)
 
     def write(self, told: dict[str, str], step: int, final: bool) -> None:
-        """The LoRA alone."""
+        """Writes the LoRA alone."""
         common = common_keys(self.settings, step, "SD1.5", self.run.rate) | {"ss_network_dim": str(self.rank)}
         save_tensors(self.output.adaptor, self.trainables.lora.for_loaders(self.layout), told | common)
 

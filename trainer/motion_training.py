@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Metadata of what a run writes: its settings, and its name.
-TRAINING, RUN = "magicvideo.training", "magicvideo.run"
+TRAINING_KEY, RUN_KEY = "magicvideo.training", "magicvideo.run"
 # LoRA managers' names of the families.
 BASE_VERSIONS = {"SD1.5": "sd_v1", "SD2": "sd_v2"}
 
@@ -58,100 +58,114 @@ class Output:
     folder: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunParts:
+    """What a training run is put together of, whatever it trains.
+
+    ``model``: the image model; it is copied and stays as it is.  ``watchers`` is called with the number of finished
+    steps, once that is known, and gives those who are told of everything.  With ``resume`` the run goes on from the
+    last state in its folder, if there is one.  ``encoders`` gives autoencoder and text encoder when a sample clip or a
+    checkpoint needs them; without it there are no sample clips.  ``used`` is written into the files.  ``run_identity``:
+    what a resumed run must share with the one before, beside its settings, its clips and the kind of what it trains.
+    ``export(trainables, step, final)`` takes the place of writing the usual files.  ``memory_format`` is that of the
+    copied UNet's weights.  ``teacher``: a motion module that says, on the copied UNet, what is wanted of the clips that
+    it has sampled, by ``shares`` of them.
+    """
+
+    model: ModelPatcher
+    clips: TrainingClips
+    settings: TrainingSettings
+    output: Output
+    accelerator: "Accelerator"
+    watchers: Callable[[int], Sequence[Watcher]]
+    resume: bool = False
+    encoders: Callable[[], HostEncoders] | None = None
+    used: dict[str, Any] = field(default_factory=dict)
+    run_identity: dict[str, Any] = field(default_factory=dict)
+    export: Callable[[Trained, int, bool], object] | None = None
+    memory_format: torch.memory_format = torch.preserve_format
+    teacher: MotionModule | None = None
+    shares: MotionModuleSettings = MotionModuleSettings()
+
+
 class MotionTraining:
     """A training run that is ready to start: ``train`` trains, ``export`` writes files, ``sample`` renders a clip.
 
-    ``model`` is copied and stays as it is; ``network``, an adaptor, is itself trained.  Those who train another network
-    are derived from this and say how it is checked, trained and written.  With ``resume`` the run goes on from the
-    last state in its folder, if there is one.  ``watchers`` is called then, with the number of finished steps, and
-    gives those who are told of everything.
-
-    ``encoders`` gives autoencoder and text encoder when a sample clip or a checkpoint needs them; without it there are
-    no sample clips.  ``used`` is written into the files; ``run_identity`` is what a resumed run must share with the one
-    before, beside its settings, clips and kind of adaptor.  ``export(trainables, step, final)`` takes the place of
-    writing the usual files.  ``memory_format`` is that of the copied UNet's weights.  A motion module as ``teacher``,
-    on the copied UNet, says what is wanted of the clips that it has sampled, by ``shares`` of them.
+    ``network``, an adaptor, is itself trained.  Those who train another network are derived from this and say how it is
+    checked, trained and written.
 
     Must be made and used outside inference mode.  Raises ValueError when adaptor, model, clips or saved state do not
     fit, and when a new run would write over a finished file; OutOfMemoryError when there is no room for the copy.
     """
 
-    def __init__(
-        self,
-        model: ModelPatcher,
-        network: Network,
-        clips: TrainingClips,
-        settings: TrainingSettings,
-        output: Output,
-        accelerator: "Accelerator",
-        watchers: Callable[[int], Sequence[Watcher]],
-        *,
-        resume: bool = False,
-        encoders: Callable[[], HostEncoders] | None = None,
-        used: dict[str, Any] | None = None,
-        run_identity: dict[str, Any] | None = None,
-        export: Callable[[Trained, int, bool], object] | None = None,
-        memory_format: torch.memory_format = torch.preserve_format,
-        teacher: MotionModule | None = None,
-        shares: MotionModuleSettings | None = None,
-    ) -> None:
-        self.model, self.clips, self.settings, self.output = model, clips, settings, output
+    def __init__(self, parts: RunParts, network: Network) -> None:
+        self.model, self.clips, self.settings, self.output = parts.model, parts.clips, parts.settings, parts.output
         self.network = network
-        self.check_fit(model)
-        if settings.base_tuning == "full":
-            sampling_keys(model)  # refuses now what could not be written when all is trained
-        self.encoders, self.used, self._export = encoders, used or {}, export
-        self.usual_fps = clips.usual_fps  # read now, while all clips are there
-        self.dtype = dtype = training_dtype(settings.precision)
-        weights = torch.float32 if settings.base_tuning == "full" else dtype
+        self.check_fit(self.model)
+        if self.settings.base_tuning == "full":
+            sampling_keys(self.model)  # refuses now what could not be written when all is trained
+        self.encoders, self.used, self._export = parts.encoders, parts.used, parts.export
+        self.usual_fps = self.clips.usual_fps  # read now, while all clips are there
+        self.dtype = training_dtype(self.settings.precision)
         with enough_memory(
             "the model is copied to train with",
             "Close what else uses the memory, or take precision bf16 or base_precision fp8.",
         ):
-            self.denoiser = TrainingUnet(
-                model,
-                accelerator.device,
-                weights,
-                settings.checkpointing,
-                fp8=settings.base_precision == "fp8",
-                offload=settings.offload_activations,
-                frames_at_once=settings.frames_at_once,
-            )
-            self.denoiser.unet.to(memory_format=memory_format)
-            self.trainables = self.made_trainables(accelerator.device)
-            taught_by = ModuleTeacher(self.denoiser, model, teacher) if teacher is not None else None
+            self.denoiser = self._copied_unet(parts)
+            self.trainables = self.made_trainables(parts.accelerator.device)
+            teacher = ModuleTeacher(self.denoiser, self.model, parts.teacher) if parts.teacher is not None else None
         self.run = TrainingRun(
-            self.denoiser,
-            self.trainables,
-            clips,
-            settings,
-            output.folder,
-            accelerator,
-            Watcher(),
-            self.export,
-            self.sample if encoders else None,
-            dtype,
-            run_identity or {},
-            foretells=True,
-            teacher=taught_by,
-            shares=shares or MotionModuleSettings(),
+            denoiser=self.denoiser,
+            trainables=self.trainables,
+            clips=self.clips,
+            settings=self.settings,
+            folder=self.output.folder,
+            accelerator=parts.accelerator,
+            watcher=Watcher(),
+            export=self.export,
+            sample=self.sample if self.encoders else None,
+            dtype=self.dtype,
+            run_identity=parts.run_identity,
+            teacher=teacher,
+            shares=parts.shares,
         )
-        resumed = resume and self.run.resume()
-        if export is None:
-            refuse_others(output, settings, self.run.state.name) if resumed else refuse_finished(output, settings)
-        if resume and not resumed:
-            logger.info("Nothing to resume in %s: a new run begins.", output.folder)
-        if not settings.learning_rate and accelerator.is_main_process:
-            logger.info("learning_rate 0 chooses %g here (clips: %d).", self.run.rate, clips.clip_count)
-        self.watchers = tuple(watchers(self.run.state.step))
+        self._begin(parts.resume)
+        self.watchers = tuple(parts.watchers(self.run.state.step))
         self.run.watcher = Watchers(self.watchers)
+
+    def _copied_unet(self, parts: RunParts) -> TrainingUnet:
+        """The run's own copy of the model's UNet, on the device of this process."""
+        settings = self.settings
+        copy = TrainingUnet(
+            self.model,
+            parts.accelerator.device,
+            torch.float32 if settings.base_tuning == "full" else self.dtype,
+            settings.checkpointing,
+            fp8=settings.base_precision == "fp8",
+            offload=settings.offload_activations,
+            frames_at_once=settings.frames_at_once,
+        )
+        copy.unet.to(memory_format=parts.memory_format)
+        return copy
+
+    def _begin(self, resume: bool) -> None:
+        """Goes on from a saved state if that is wanted.  Raises ValueError for a file that would be written over."""
+        resumed = resume and self.run.resume()
+        if self._export is None and resumed:
+            refuse_others(self.output, self.settings, self.run.state.name)
+        elif self._export is None:
+            refuse_finished(self.output, self.settings)
+        if resume and not resumed:
+            logger.info("Nothing to resume in %s: a new run begins.", self.output.folder)
+        if not self.settings.learning_rate and self.run.accelerator.is_main_process:
+            logger.info("learning_rate 0 chooses %g here (clips: %d).", self.run.rate, self.clips.clip_count)
 
     def check_fit(self, model: ModelPatcher) -> None:
         """Raises ValueError when the network was made for another model."""
         check_fit(model, self.network.config)
 
     def made_trainables(self, device: torch.device) -> Trained:
-        """What the optimiser changes, on that device."""
+        """What the optimiser changes, made from the network on that device."""
         self.network.to(device, torch.float32)
         return Trainables(self.network, self.denoiser.unet, self.settings)
 
@@ -163,7 +177,7 @@ class MotionTraining:
             self.run.watcher.close()
 
     def sample(self) -> Tensor:
-        """f h w 3: a clip of the first held-out clip's caption and size, always from the same noise."""
+        """f h w 3 in 0 to 1: a clip of the first held-out clip's caption and size, always from the same noise."""
         clip = self.clips.held_out[0]
         how = SampleSettings(
             tuple(clip.latents.shape),
@@ -180,19 +194,23 @@ class MotionTraining:
         return frames
 
     def sample_averaged(self) -> Tensor:
-        """f h w 3: such a clip by the averaged weights, outside the loop."""
+        """f h w 3 in 0 to 1: the clip that ``sample`` gives, by the averaged weights, outside the loop."""
         with self.run.averages.in_place(), self.run.autocast():
             return self.sample()
 
     def export(self, step: int, final: bool) -> None:
-        """Writes what has been learnt, or hands it to whoever wants to do that."""
+        """Writes what has been learnt in so many steps, or hands it to ``export`` of the parts."""
         if self._export is not None:
             self._export(self.trainables, step, final)
             return
-        self.write({TRAINING: json.dumps(self.used | {"steps_done": step}), RUN: self.run.state.name}, step, final)
+        told = {TRAINING_KEY: json.dumps(self.used | {"steps_done": step}), RUN_KEY: self.run.state.name}
+        self.write(told, step, final)
 
     def write(self, told: dict[str, str], step: int, final: bool) -> None:
-        """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end."""
+        """Writes the adaptor, and what is tuned of the base; a whole checkpoint only at the end.
+
+        ``told`` goes into the metadata of all of them.
+        """
         rate = {FPS: f"{self.usual_fps:g}"}
         common = common_keys(self.settings, step, self.network.config.base, self.run.rate)
         save(self.network, self.output.adaptor, told | rate | common, overwrite=True)
@@ -246,16 +264,20 @@ def refuse_others(output: Output, settings: TrainingSettings, run: str) -> None:
 def is_of_run(path: Path, run: str) -> bool:
     """Whether the run of this name has written a file; earlier versions gave no names, but told their settings."""
     told = read_metadata(path) or {}
-    theirs = told.get(RUN, "")
-    return TRAINING in told and (theirs == run or "" in (theirs, run))
+    theirs = told.get(RUN_KEY, "")
+    return TRAINING_KEY in told and (theirs == run or "" in (theirs, run))
 
 
 def written_files(output: Output, settings: TrainingSettings) -> tuple[Path, ...]:
+    """The files that a run writes for its user: the adaptor, and what is tuned of the base."""
     return (output.adaptor,) if settings.base_tuning == "frozen" else (output.adaptor, output.base)
 
 
 def common_keys(settings: TrainingSettings, step: int, family: str, rate: float) -> dict[str, str]:
-    """What LoRA managers read; those made of SDXL have its name.  ``rate`` is the learning rate that is used."""
+    """The metadata that LoRA managers read, of a run after so many steps.
+
+    Families that were made of SDXL have its name.  ``rate`` is the learning rate that is used.
+    """
     return {
         "ss_base_model_version": BASE_VERSIONS.get(family, "sdxl_base_v1-0"),
         "ss_steps": str(step),

@@ -23,7 +23,7 @@ from ..adaptor_unet.host.training_files import HostEncoders
 from ..adaptor_unet.training.data.data_settings import DataSettings
 from ..adaptor_unet.training.data.framing import draw_framing, frame_size, framed
 from ..adaptor_unet.training.data.latent_cache import FRAMES_AT_ONCE
-from ..adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, SourceClip, TrainingClips
+from ..adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, SourceClip, TrainingClips, fault_in
 from ..adaptor_unet.training.data.prepare import HELD_OUT_OF, evenly, moving_places, set_apart
 from ..adaptor_unet.training.data.shot_cuts import as_video, cuts_of, shots_of
 from ..adaptor_unet.training.data.sub_clips import UnfitClipError, draw_within_shots
@@ -42,9 +42,10 @@ INPUTS = {
 
 @dataclass(frozen=True)
 class WiredClips:
-    """What is connected to the trainer; exactly one of the three must be.  ``fps`` is that of images and latents.
+    """The clips that are connected to the training node: images, videos or latents, exactly one of the three.
 
-    Raises ValueError when nothing or too much is connected, or captions and clips do not match.
+    ``fps`` is the frame rate of images and latents.  ``encoded`` raises ValueError when captions and clips do not
+    match.
     """
 
     images: Sequence[Tensor] = ()
@@ -61,9 +62,10 @@ class WiredClips:
         encoders: HostEncoders,
         progress: Callable[[int, int, str], None],
     ) -> TrainingClips:
-        """Sub-clips of all, encoded and in memory; up to ``validation_clips`` clips are held out, as of a folder.
+        """Sub-clips of all clips, encoded and in memory; up to ``validation_clips`` clips are held out, as of a folder.
 
-        ``progress`` is told how many clips are done, of how many.
+        ``progress`` is told how many clips are done, of how many, and what comes next.  Raises ValueError for clips
+        that cannot be used, OutOfMemoryError when memory is too short.
         """
         self._check_latents(encoders)
         progress(0, len(self), "encoding captions")
@@ -102,7 +104,7 @@ class WiredClips:
         return found
 
     def given(self, data: DataSettings, encoders: HostEncoders) -> Iterator[tuple[str, Tensor]]:
-        """All that came over the wires, with names; before it is encoded, which may differ in the last digit."""
+        """All that came over the wires, with names: before it is encoded, which may differ in the last digit."""
         kind = "latents" if self.latents else "videos" if self.videos else "images"
         yield f"{kind} {self.fps} {list(self.captions)}", torch.zeros(0)
         for place in range(len(self)):
@@ -171,13 +173,14 @@ def as_bytes(frames: Tensor) -> Tensor:
 
 
 def check_values(latents: Tensor, text: Tensor, place: int) -> None:
-    """Raises ValueError for a clip that nothing can be learnt from."""
-    if not (latents.isfinite().all() and text.isfinite().all()):
+    """Raises ValueError for a clip from whose latents, f c h w, and text, n d, nothing can be learnt."""
+    fault = fault_in(latents, text)
+    if fault == "not finite":
         raise ValueError(
             f"Clip {place + 1} for Train MagicVideo Adaptor, or its caption, has values that are not finite numbers. "
             "Mend what makes them."
         )
-    if not latents.any():
+    if fault == "all zeros":
         raise ValueError(
             f"Clip {place + 1} for Train MagicVideo Adaptor is an empty latent, all zeros. Connect an encoded clip."
         )
@@ -200,7 +203,10 @@ def sub_clips(
 
 
 def refuse_captions(captions: bool, conditioning: bool, folder: bool) -> None:
-    """Raises ValueError for what is connected as captions of clips that are not connected themselves."""
+    """Raises ValueError for captions or conditioning that are connected where no clips are.
+
+    ``folder``: whether there is a folder of clips, which have captions of their own.
+    """
     given = " and ".join(["captions"] * captions + ["conditioning"] * conditioning)
     if given:
         theirs = (

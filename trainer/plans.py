@@ -4,10 +4,9 @@ Each plan says what a resumed run must share with the one before, which clips it
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 
@@ -22,7 +21,7 @@ from ..adaptor_unet.training.motion_lora_trainables import RANK, motion_lora_ide
 from ..adaptor_unet.training.run_identity import adaptor_identity
 from ..adaptor_unet.training.settings import RunSettings
 from .motion_lora_training import MotionLoraTraining, check_module
-from .motion_training import MotionTraining
+from .motion_training import MotionTraining, RunParts
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Teaching:
 
     @cached_property
     def name(self) -> str:
-        """Of all weights of the teacher."""
+        """A name for all weights of the teacher: the model's and the motion module's."""
         return hash_of(self.base, content_of_module(self.motion_module.model))
 
     def check(self, settings: RunSettings, adaptor: VideoAdaptor) -> None:
@@ -75,13 +74,13 @@ class Teaching:
 
 @dataclass(frozen=True)
 class AdaptorPlan:
-    """An adaptor is trained."""
+    """The plan of a run that trains an adaptor, perhaps with a teacher."""
 
     adaptor: VideoAdaptor
     teaching: Teaching | None = None
 
     def check(self, settings: RunSettings) -> None:
-        """Raises ValueError when it does not go with the settings or the teacher."""
+        """Raises ValueError when the adaptor does not go with the settings or the teacher."""
         parts = self.adaptor.config.parts
         if settings.training.fps_guidance and "fps" not in parts:
             raise ValueError(
@@ -92,7 +91,7 @@ class AdaptorPlan:
             self.teaching.check(settings, self.adaptor)
 
     def identity(self, settings: RunSettings) -> dict[str, str]:
-        """What a resumed run must share, of the adaptor and of the teacher."""
+        """What a resumed run must share with the one before, of the adaptor and of the teacher, by name."""
         taught = {"teacher": self.teaching.name} if self.teaching is not None else {}
         return adaptor_identity(settings.training, self.adaptor.config) | taught
 
@@ -104,26 +103,18 @@ class AdaptorPlan:
         encoders: Callable[[], HostEncoders],
         progress: Callable[[int, int, str], None],
     ) -> TrainingClips:
-        """The user's own clips, if any, and the teacher's."""
+        """What the run learns from: the user's ``own`` clips, if there are any, and the teacher's."""
         if self.teaching is None:
             return own
         sampled = self.teaching.clips(settings, cache, encoders, progress)
         return with_teacher(own, sampled, settings.training.validation_clips)
 
-    def training(
-        self,
-        model: ModelPatcher,
-        clips: TrainingClips,
-        settings: RunSettings,
-        *others: Any,  # noqa: ANN401 - those of MotionTraining
-        **named: Any,  # noqa: ANN401
-    ) -> MotionTraining:
-        """The run, ready to start; ``others`` and ``named`` as for MotionTraining."""
+    def training(self, parts: RunParts, settings: RunSettings) -> MotionTraining:
+        """The run of these parts, ready to start.  Raises what ``MotionTraining`` does."""
         shares, teacher = settings.motion_module, None
-        if self.teaching is not None and shares.predicted(alone=len(clips.train.groups) == 1):
+        if self.teaching is not None and shares.predicted(alone=len(parts.clips.train.groups) == 1):
             teacher = self.teaching.motion_module.model  # the run keeps a copy of it
-        how = {"teacher": teacher, "shares": shares} | named
-        return MotionTraining(model, self.adaptor, clips, settings.training, *others, **how)
+        return MotionTraining(replace(parts, teacher=teacher, shares=shares), self.adaptor)
 
 
 def stills_in(clips: ClipSet) -> int:
@@ -135,7 +126,7 @@ def stills_in(clips: ClipSet) -> int:
 
 @dataclass(frozen=True)
 class MotionLoraPlan:
-    """A MotionLoRA on a motion module is trained."""
+    """The plan of a run that trains a MotionLoRA on a motion module."""
 
     model: ModelPatcher
     motion_module: ModelPatcher
@@ -146,16 +137,16 @@ class MotionLoraPlan:
 
     @cached_property
     def name(self) -> str:
-        """Of the module's weights."""
+        """A name for all weights of the motion module."""
         return content_of_module(self.motion_module.model)
 
     def identity(self, settings: RunSettings) -> dict[str, str]:
-        """What a resumed run must share, of the LoRA and of the module."""
+        """What a resumed run must share with the one before, of the LoRA and of the module, by name."""
         module = self.motion_module.model
         return motion_lora_identity(module, settings.adaptor.rank or RANK) | {"motion_module": self.name}
 
     def clips(self, own: TrainingClips, *_: object) -> TrainingClips:
-        """The user's own.  Raises ValueError for stills, to which a motion module does nothing."""
+        """The user's ``own`` clips.  Raises ValueError for stills, to which a motion module does nothing."""
         stills = stills_in(own.train)
         if stills:
             raise ValueError(
@@ -164,17 +155,10 @@ class MotionLoraPlan:
             )
         return own
 
-    def training(
-        self,
-        model: ModelPatcher,
-        clips: TrainingClips,
-        settings: RunSettings,
-        *others: Any,  # noqa: ANN401 - those of MotionTraining
-        **named: Any,  # noqa: ANN401
-    ) -> MotionTraining:
-        """The run, ready to start; ``others`` and ``named`` as for MotionTraining."""
-        how = {"rank": settings.adaptor.rank or RANK, "layout": settings.motion_module.lora_layout} | named
-        return MotionLoraTraining(model, self.motion_module, clips, settings.training, *others, **how)
+    def training(self, parts: RunParts, settings: RunSettings) -> MotionTraining:
+        """The run of these parts, ready to start.  Raises what ``MotionTraining`` does."""
+        rank, layout = settings.adaptor.rank or RANK, settings.motion_module.lora_layout
+        return MotionLoraTraining(parts, self.motion_module, rank=rank, layout=layout)
 
 
 Plan = AdaptorPlan | MotionLoraPlan

@@ -6,7 +6,7 @@ Axes: n rows of a call, c channels, h height, w width, p positions.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from comfy.model_patcher import ModelPatcher
 from einops import rearrange
@@ -24,6 +24,8 @@ from .finished_frames import finished_frames
 from .frame_cache import ONCE, CallCache
 from .unet_call import clip_layout, sigma_where_it_counts
 
+At = Literal["latent", "features"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adain(Effect):
@@ -35,13 +37,13 @@ class Adain(Effect):
 
     node: ClassVar[str] = "Frame AdaIN"
     stage: ClassVar[int] = 2  # it has the last word on what the others make
-    at: Literal["features", "latent"] = "latent"
+    at: At = "latent"
     sites: tuple[Site, ...] = field(default=(), repr=False)
     told: Callable[[str, FrameLayout, Change], None] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.at not in ("features", "latent"):
+        if self.at not in get_args(At):
             raise ValueError(f"at of Frame AdaIN must be features or latent, found {self.at!r}.")
 
     @classmethod

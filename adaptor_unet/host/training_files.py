@@ -3,7 +3,6 @@
 Axes: f frames, h w of a picture or latent, c latent channels, n tokens, d text channels.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ from comfy.sd import CLIP, VAE
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..whole_file import content_name, save_tensors
+from ..whole_file import content_name, read_hash, save_tensors
 from .base_model import check_latents, check_trainable, patched_weights, unet_of, unet_weights
 from .caption_tensor import POOLED, CaptionTensor
 from .content_of import content_of
@@ -27,8 +26,6 @@ from .graph_watch import raise_if_stopped
 from .training_unet import PATCHES
 from .versions import text_encoder_weights
 
-# Bytes of a file that are read at once.
-PIECE = 2**22
 # What the host's readers raise for a file that is no checkpoint.
 UNREADABLE = (RuntimeError, ValueError, KeyError, OSError, SafetensorError, UnpicklingError)
 
@@ -107,11 +104,7 @@ class BaseCheckpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Tells checkpoints apart by all that is in the file."""
-        with self.path.open("rb") as file:
-            digest = hashlib.blake2b(digest_size=20)
-            while piece := file.read(PIECE):
-                digest.update(piece)
-        return digest.hexdigest()
+        return read_hash(self.path)
 
     def _load(self, clip: bool) -> tuple:
         try:

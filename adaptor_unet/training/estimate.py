@@ -28,13 +28,13 @@ MINUTE = 60
 
 @dataclass(frozen=True)
 class TimedPass:
-    """Seconds of a pass: some for itself, and some for each row."""
+    """Seconds that a pass of the image model takes: ``itself`` for any, and ``row`` for each of its rows."""
 
     itself: float
     row: float
 
     def seconds(self, rows: int, area: float = 1.0) -> float:
-        """Of that many rows, of ``area`` times the pixels."""
+        """Seconds of a pass of that many rows, of ``area`` times the pixels of the timed ones."""
         return self.itself + self.row * rows * area
 
 
@@ -52,7 +52,7 @@ def timed(one_pass: Callable[[int], object]) -> TimedPass:
 
 @torch.no_grad()
 def pass_time(denoiser: Denoiser, network: Network, latents: Tensor, text: Tensor) -> TimedPass:
-    """Times passes over frames of the size of ``latents``, f c h w; ``text`` is n d."""
+    """Times passes over frames as large as those of ``latents``, f c h w, with the caption ``text``, n d."""
     device = denoiser.sigmas.device
     frame, words = latents[:1].to(device).float(), text[None].to(device).float()
 
@@ -65,10 +65,10 @@ def pass_time(denoiser: Denoiser, network: Network, latents: Tensor, text: Tenso
 
 @dataclass(frozen=True)
 class Work:
-    """What is left of a run: its steps, of ``clips`` each on one process, and its looks.
+    """What is left of a run: ``steps`` steps, and so many ``validations`` and ``samples`` (sample clips).
 
-    ``frames`` of a clip, ``held_out`` clips that are looked at.  ``predicted``: share of the clips that are learnt
-    towards a teacher's prediction, at one noise level.
+    A step has ``clips`` clips on one process, a clip has ``frames`` frames, and a validation looks at ``held_out``
+    clips.  ``predicted``: share of the clips that are learnt towards a teacher's prediction, at one noise level.
     """
 
     settings: TrainingSettings
@@ -81,7 +81,7 @@ class Work:
     predicted: float = 0.0
 
     def training(self, took: TimedPass, area: float = 1.0) -> float:
-        """Seconds of all steps, of clips of ``area`` times the size."""
+        """Seconds of all steps, for latents of ``area`` times the size of the timed ones."""
         rows = self.frames * (2 if self.settings.frame_noise_levels == "finished_frames" else 1)
         factor = STEP_COMPUTED_AGAIN if self.settings.checkpointing else STEP
         clip = factor * took.seconds(rows, area)
@@ -89,12 +89,12 @@ class Work:
         return self.steps * self.clips * ((1 - self.predicted) * clip + self.predicted * taught)
 
     def validation(self, took: TimedPass, area: float = 1.0) -> float:
-        """Seconds of all looks at the validation loss: each frame alone, and given finished ones."""
+        """Seconds of all validations; each frame is looked at alone, and given finished ones."""
         each = took.seconds(self.frames, area) + took.seconds(2 * self.frames, area)
         return self.validations * self.held_out * LEVELS * each
 
     def sampling(self, took: TimedPass, area: float = 1.0) -> float:
-        """Seconds of all sample clips, with and without the prompt: together, or frame by frame."""
+        """Seconds of all sample clips, whose frames are made together or one after the other, as they are trained."""
         steps = self.settings.sample_steps
         if self.settings.frame_noise_levels == "one_a_clip":
             return self.samples * steps * took.seconds(2 * self.frames, area)

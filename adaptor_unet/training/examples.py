@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..fps_embedding import NOT_TOLD
 from ..frame_noise import clip_noise
-from .data.latent_clip import STILL_FPS, LatentClip, TrainingClips
+from .data.latent_clip import STILL_FPS, LatentClip, TrainingClips, fault_in
 from .settings import MotionModuleSettings, TrainingSettings
 from .step_plan import PlannedClip, draw_context, draw_timesteps
 from .training_error import ClipError
@@ -19,10 +19,11 @@ from .training_error import ClipError
 
 @dataclass(frozen=True)
 class Example:
-    """A clip as one step sees it: with its noise ``f c h w``, its timesteps ``f``, and its text or none, ``n d``.
+    """A clip as one step sees it: latents and their noise, ``f c h w``; timesteps, ``f``; text, ``n d``; frame rate.
 
-    ``finished_noise`` and ``finished_timesteps`` are those of its frames as earlier ones that are given, or None.
-    ``predicted``: what is wanted is the teacher's prediction, and not the clip itself.
+    ``finished_noise`` and ``finished_timesteps`` are those of the same frames where each is shown to later ones as a
+    finished frame; None where none is shown.  ``predicted``: what is wanted is the teacher's prediction, and not the
+    clip itself.
     """
 
     latents: Tensor
@@ -36,13 +37,13 @@ class Example:
 
     @property
     def kind(self) -> tuple[int, ...]:
-        """Those that are alike in it can go through the model together."""
+        """The sizes of latents and text, and ``predicted``: only examples of one kind go through the model together."""
         return (*self.latents.shape, *self.text.shape, self.predicted)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Makes them of clips.
+    """Makes the examples of a run's clips: adds to each what chance decides.
 
     ``shares``: how often the teacher's prediction is wanted; ``levels``: how many noise levels the model has;
     ``shared_noise``: share of each frame's noise that is the first frame's.
@@ -55,9 +56,10 @@ class Examples:
     shared_noise: float
 
     def of(self, planned: Iterable[PlannedClip]) -> Iterator[list[Example]]:
-        """As many as go through the model together, those alike.  Raises ClipError for one that is of no use.
+        """The examples of the planned clips, as lists of one kind, each of at most ``clips_at_once``.
 
-        What waits for others of its kind waits in main memory: no more than ``clips_at_once`` of each kind.
+        What waits for others of its kind waits in main memory: no more than ``clips_at_once`` of each kind.  Raises
+        ClipError for a clip that cannot be read, or that nothing can be learnt from.
         """
         waiting: dict[tuple[int, ...], list[Example]] = {}
         for clip in planned:
@@ -93,11 +95,12 @@ class Examples:
         except ValueError as error:
             raise ClipError(str(error)) from error
         named = f"Item {item + 1} of the clips, with the caption {clip.caption!r:.80},"
-        if not (clip.latents.isfinite().all() and clip.text.isfinite().all()):
+        fault = fault_in(clip.latents, clip.text)
+        if fault == "not finite":
             raise ClipError(
                 f"{named} has values that are not finite numbers. Take it out, or encode it again in 32 bits."
             )
-        if not clip.latents.any():
+        if fault == "all zeros":
             raise ClipError(
                 f"{named} is empty: its latents are all zeros, and nothing can be learnt from them. Take it out, or "
                 "encode it again."

@@ -51,15 +51,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainingRun:
     """One run, on one process of perhaps several, computing in ``dtype``.
 
     ``export(step, final)`` writes the files that a user keeps, ``sample`` renders a clip ``f h w 3``; both are called
     while the averaged weights stand in the modules.  ``run_identity``: what else a resumed run must share with the one
-    before.  ``foretells``: who watches is told first how long it will take.  ``teacher``: whose predictions are learnt
-    on the clips that it has sampled, by ``shares`` of them.  Raises ValueError when the settings do not fit the
-    processes.
+    before.  ``foretells``: passes are timed first, and watchers are told how long the run will take.  ``teacher``:
+    whose predictions are learnt on the clips that it has sampled, by ``shares`` of them.  Raises ValueError when the
+    settings do not fit the processes.
     """
 
     denoiser: Denoiser
@@ -73,7 +73,7 @@ class TrainingRun:
     sample: Callable[[], Tensor] | None = None
     dtype: torch.dtype = torch.float32
     run_identity: dict[str, Any] = field(default_factory=dict)
-    foretells: bool = False
+    foretells: bool = True
     teacher: Teacher | None = None
     shares: MotionModuleSettings = MotionModuleSettings()
 
@@ -178,9 +178,16 @@ class TrainingRun:
             sum(is_due(every, step, settings.steps) for step in left)
             for every in (settings.validate_every, settings.sample_every if self.sample else 0)
         )
-        clips = math.ceil(settings.batch / self.accelerator.num_processes)
-        steps, held_out = settings.steps - done, len(self.clips.held_out)
-        work = Work(settings, len(clip.latents), held_out, steps, clips, validations, samples, self._predicted())
+        work = Work(
+            settings=settings,
+            frames=len(clip.latents),
+            held_out=len(self.clips.held_out),
+            steps=settings.steps - done,
+            clips=math.ceil(settings.batch / self.accelerator.num_processes),
+            validations=validations,
+            samples=samples,
+            predicted=self._predicted(),
+        )
         self.watcher.note(work.told(took, tuple(clip.latents.shape[-2:])))
 
     def _predicted(self) -> float:

@@ -21,7 +21,7 @@ PLACE_END = ".transformer_blocks.0."
 
 
 class ModuleLora(AttentionLora):
-    """On every query, key, value and output projection of a motion module's attentions."""
+    """A LoRA on every query, key, value and output projection of a motion module's attentions."""
 
     def __init__(self, module: MotionModule, rank: int, seed: int = 0) -> None:
         super().__init__(module, [f"attention_blocks.{n}.{part}" for n in (0, 1) for part in TARGETS], rank, seed)
@@ -62,14 +62,15 @@ class MotionLoraTrainables:
         }
 
     def rate(self, clips: int) -> float:
-        """The same for any number of clips: so few numbers are not soon learnt by heart."""
+        """The highest learning rate, the same for any number of clips: so few numbers are not soon learnt by heart."""
         return self.settings.learning_rate or RATE
 
     def optimiser(self, rate: float) -> torch.optim.Optimizer:
+        """An optimiser of the LoRA's weights at that highest rate."""
         group = {"params": [*self.parameters.values()], "lr": rate, "peak": rate}
         return made_optimiser(self.settings.optimiser, [group | {"weight_decay": self.settings.weight_decay}])
 
 
 def motion_lora_identity(module: MotionModule, rank: int) -> dict[str, str]:
-    """What a resumed run must share of the LoRA with the one before."""
+    """What a resumed run must share with the one before: the LoRA's rank and the module's settings, as JSON."""
     return {"motion_lora": json.dumps({"rank": rank, "module": asdict(module.config)})}

@@ -50,8 +50,10 @@ class Teacher(Protocol):
     """A model that is good at motion already, and is learnt from."""
 
     def clean(self, x: Tensor, sigma: Tensor, text: Tensor, fps: tuple[float, ...]) -> Tensor:
-        """n c h w -> n c h w: the clean latents for which it takes clips that are noised to ``sigma``, one level a
-        clip; arguments as for ``Denoiser.predict``."""
+        """n c h w -> n c h w: the clean latents for which it takes clips that are noised to ``sigma``.
+
+        There is one noise level a clip; arguments as for ``Denoiser.predict``.
+        """
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def weights(kind: Weighting, sigma: Tensor, slope: Tensor, cap: float) -> Tensor
 
 
 class Objective:
-    """Weighted error of a clip batch.  The weights are scaled to a mean of 1 over all timesteps."""
+    """The weighted error of clips.  The weights are scaled to a mean of 1 over all timesteps."""
 
     def __init__(self, denoiser: Denoiser, settings: TrainingSettings) -> None:
         self.denoiser, self.settings = denoiser, settings

@@ -16,13 +16,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 # What bitsandbytes keeps: two moments, and where these are in 8 bits, for each the scales of its blocks and the table
 # of the values that 8 bits stand for.  Parameters of fewer values are kept in 32 bits.
 STATES, SCALES, TABLES = ("state1", "state2"), ("absmax1", "absmax2"), ("qmap1", "qmap2")
-SMALLEST, BLOCK, LEVELS = 4096, 256, 256
+SMALLEST, BLOCK, BYTE_VALUES = 4096, 256, 256
 # What the library raises where its compiled part is missing, or knows no such device.
 CANNOT = (RuntimeError, AttributeError, NameError, TypeError, ValueError, OSError)
 
 
 def made_optimiser(kind: Optimiser, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """For groups of parameters with their ``lr`` and ``weight_decay``.
+    """An optimiser of these groups of parameters, each with its ``lr`` and ``weight_decay``.
 
     Raises ImportError with a sentence when bitsandbytes is needed and not installed.
     """
@@ -39,7 +39,7 @@ def made_optimiser(kind: Optimiser, groups: list[dict[str, Any]]) -> torch.optim
 
 
 def check_optimiser(kind: Optimiser, device: torch.device) -> None:
-    """Raises ImportError when its library is not installed, and ValueError when that cannot work on the device."""
+    """Raises ImportError when the optimiser's library is missing, and ValueError when it cannot work on the device."""
     if kind == "adamw":
         return
     weight = nn.Parameter(torch.ones(SMALLEST, device=device))
@@ -54,13 +54,13 @@ def check_optimiser(kind: Optimiser, device: torch.device) -> None:
 
 
 def kept_of(optimiser: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """What it keeps of a parameter, by name; nothing of one that was not trained yet."""
+    """What an optimiser keeps of a parameter, by name; nothing of one that was not trained yet."""
     state = optimiser.state.get(parameter, {})
     return {key: x if isinstance(x, Tensor) else torch.tensor(float(x)) for key, x in state.items()}
 
 
 def put_back(optimiser: torch.optim.Optimizer, parameter: nn.Parameter, kept: dict[str, Tensor]) -> None:
-    """Lets it go on with what was kept of a parameter, in tensors of its own.
+    """Gives an optimiser what ``kept_of`` gave of a parameter, in tensors of its own, so that it goes on from there.
 
     Those of a state that was read lie in the file itself, which Windows does not let go while one of them is there.
     """
@@ -91,16 +91,16 @@ def check_kept(optimiser: torch.optim.Optimizer, name: str, shape: torch.Size, k
 
 
 def expected(kind: Optimiser, shape: torch.Size) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """The tensors that it keeps of a parameter, beside the number of steps: by name, their shapes and dtypes."""
+    """Shape and dtype of each tensor that an optimiser keeps of a parameter, beside the number of steps, by name."""
     if kind == "adamw" or shape.numel() < SMALLEST:
         return dict.fromkeys(MOMENTS if kind == "adamw" else STATES, (shape, torch.float32))
-    blocks, levels = torch.Size([math.ceil(shape.numel() / BLOCK)]), torch.Size([LEVELS])
+    blocks, levels = torch.Size([math.ceil(shape.numel() / BLOCK)]), torch.Size([BYTE_VALUES])
     states = dict.fromkeys(STATES, (shape, torch.uint8))
     return states | dict.fromkeys(SCALES, (blocks, torch.float32)) | dict.fromkeys(TABLES, (levels, torch.float32))
 
 
 def kind_of(optimiser: torch.optim.Optimizer) -> Optimiser:
-    """Which of the two it is."""
+    """The kind of an optimiser, by the word of the setting."""
     return "adamw" if isinstance(optimiser, torch.optim.AdamW) else "adamw_8bit"
 
 
@@ -114,5 +114,6 @@ def check_finite(words: str, tensor: Tensor | None, shape: torch.Size) -> None:
 
 
 def check_shape(words: str, tensor: Tensor, shape: torch.Size) -> None:
+    """Raises ValueError, with what the tensor is in ``words``, unless it has that shape."""
     if tensor.shape != shape:
         raise ValueError(f"{words} has the shape {list(tensor.shape)}, expected {list(shape)}")

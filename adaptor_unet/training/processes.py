@@ -35,7 +35,7 @@ def accelerator(cpu: bool) -> "Accelerator":
 
 @contextmanager
 def processes(cpu: bool) -> Iterator["Accelerator"]:
-    """As ``accelerator``, for a command: lets go of the other processes before its own one ends.
+    """``accelerator`` as a context for a command: lets go of the other processes before its own one ends.
 
     Left to the interpreter's exit, a waiting thread can abort a process that has done its work.  After an error the
     others may still wait for this one, and letting go of them could wait as well; the launcher ends them.

@@ -33,18 +33,21 @@ NAMES = {
 }
 # While a run goes on there is room for two panels: the loss, and the first of these that there is.
 TO_WATCH = ("val_given_high", "val_high")
+# Frames beside each other on a contact sheet.
+COLUMNS = 8
 # Small pictures are enlarged to about this.
 LEAST_SIDE = 256
 Points = list[tuple[float, float]]
 
 
 class Smoothed:
-    """Running mean of a noisy number: ``add`` takes the next value, if it is finite, and gives the mean."""
+    """A running mean of a noisy number."""
 
     def __init__(self, decay: float = 0.98) -> None:
         self.decay, self.value, self.weight = decay, 0.0, 0.0
 
     def add(self, value: float) -> float:
+        """Takes the next value, unless it is not finite, and gives the mean; NaN before the first one."""
         if math.isfinite(value):
             self.value = self.decay * self.value + (1 - self.decay) * value
             self.weight = self.decay * self.weight + 1 - self.decay
@@ -68,6 +71,10 @@ def loss_plot(records: Sequence[dict[str, float]], names: Sequence[str] = tuple(
 
 
 def draw_panel(draw: ImageDraw.ImageDraw, top: int, name: str, points: Points, last: float) -> None:
+    """Draws one loss over the steps, with its axes and its name, from ``top`` pixels on down.
+
+    ``points`` are step and loss, ``last`` is the last step of the axis.
+    """
     font, small = ImageFont.load_default(WORDS), ImageFont.load_default(NUMBERS)
     low, high = span([y for _, y in points])
     left, right, up, down = LEFT, WIDTH - MARGIN, top + MARGIN, top + PANEL - MARGIN
@@ -98,7 +105,7 @@ def draw_panel(draw: ImageDraw.ImageDraw, top: int, name: str, points: Points, l
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:
-    """Range of the axis; a few wild values out of many are cut off."""
+    """The least and the largest number of the axis; a few wild values out of many are cut off."""
     found = sorted(values) or [0.0, 1.0]
     high = found[min(len(found) - 1, math.ceil(0.99 * len(found)))]
     margin = (high - found[0]) * 0.08 or abs(high) * 0.1 or 1.0
@@ -106,20 +113,21 @@ def span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """A few round numbers between the two, of which wide ones have room beside each other."""
+    """A few round numbers from ``low`` to ``high``, so few that wide ones have room beside each other."""
     step = 10 ** math.floor(math.log10((high - low) / 5))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= 6)
     return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def save_loss_plot(records: Sequence[dict[str, float]], path: Path) -> None:
+    """Writes ``loss_plot`` of the records as a PNG file.  Raises OutputError when it cannot be written."""
     with written_whole(path) as partial:
         loss_plot(records).save(partial, "PNG")
 
 
-def contact_sheet(frames: Tensor, columns: int = 8) -> Tensor:
-    """f h w 3 -> h w 3: rows of frames in reading order with a white line between them."""
-    columns = min(columns, len(frames))
+def contact_sheet(frames: Tensor) -> Tensor:
+    """f h w 3 -> h w 3: rows of up to ``COLUMNS`` frames in reading order, with a white line between them."""
+    columns = min(COLUMNS, len(frames))
     rows = math.ceil(len(frames) / columns)
     padded = torch.nn.functional.pad(frames, (0, 0, 2, 2, 2, 2), value=1.0)
     missing = rows * columns - len(frames)
@@ -128,14 +136,14 @@ def contact_sheet(frames: Tensor, columns: int = 8) -> Tensor:
 
 
 def picture(pixels: Tensor, side: int = 0) -> Image.Image:
-    """h w 3 in 0 to 1 -> picture, enlarged with clean edges while what is ``side`` long in it is small."""
+    """h w 3 in 0 to 1 -> a picture, enlarged with clean edges until ``side`` of its pixels come to about LEAST_SIDE."""
     image = Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
     factor = max(1, LEAST_SIDE // (side or max(image.size)))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def save_clip(frames: Tensor, fps: float, path: Path) -> None:
-    """Writes an animated webp ``path`` and a contact sheet beside it."""
+    """Writes frames, f h w 3 in 0 to 1, as an animated WebP at ``path``, and a contact sheet beside it as a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *others = [picture(frame) for frame in frames]
     first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0, lossless=True)

@@ -44,17 +44,17 @@ SHARES = ("teacher_share", "prediction_share")
 
 
 def trained_config(settings: TrainingSettings, config: AdaptorConfig) -> AdaptorConfig:
-    """What an adaptor says of itself once it is trained so."""
+    """The settings of an adaptor, with what it says of its training once it is trained so."""
     return replace(config, frame_noise_levels=settings.frame_noise_levels, fps_guidance=settings.fps_guidance)
 
 
 def adaptor_identity(settings: TrainingSettings, config: AdaptorConfig) -> dict[str, str]:
-    """The part of it that says which kind of adaptor is trained."""
+    """What a resumed run must share with the one before of its adaptor: the settings, as JSON."""
     return {"adaptor": trained_config(settings, config).to_json()}
 
 
 def lasting_settings(settings: TrainingSettings) -> dict[str, Any]:
-    """The part of it that is known before any clip is."""
+    """The settings of training that a resumed run must share with the one before, by name."""
     return {name: getattr(settings, name) for name in LASTING}
 
 

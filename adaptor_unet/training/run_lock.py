@@ -40,6 +40,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def opened(path: Path) -> IO[bytes]:
+    """The lock's file, made if need be.  Raises ValueError with a sentence when it cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")

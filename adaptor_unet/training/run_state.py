@@ -73,7 +73,7 @@ class RunState:
         return path
 
     def load(self, path: Path) -> None:
-        """Raises StateError when the file is damaged or belongs to another run; then nothing has changed."""
+        """Goes on from a state.  Raises StateError when it is damaged or of another run; then nothing has changed."""
         try:
             found, step, run, tensors = read_state(path)
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
@@ -189,7 +189,7 @@ def kept_by_name(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def damaged(path: Path, error: Exception) -> StateError:
-    """To be raised from ``error``, so that it is told from a sound state of another run."""
+    """The error for a damaged state, to be raised from ``error``, which tells it from a sound one of another run."""
     return StateError(f"{path} is damaged ({error}). Delete it to go on from the one before.")
 
 

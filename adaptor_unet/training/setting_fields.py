@@ -31,10 +31,10 @@ def setting(
 ) -> Any:  # noqa: ANN401 - as dataclasses.field
     """A dataclass field that is a setting.
 
-    ``help`` is one sentence or two, as ``--help`` and the guide show them; the training node shows ``tooltip`` in their
-    place where things are different in a graph.  ``least`` and ``most`` bound a number, of which ``multiple`` must be a
-    divisor; a ``share`` lies in 0 to 1.  ``choices`` are the words that a tuple may hold; those of a single word are in
-    its type, a ``Literal``.
+    ``help`` is one sentence or two, as ``--help`` and the guide show them; a node that has the setting as an input
+    shows ``tooltip`` instead, where things are different in a graph.  ``least`` and ``most`` bound a number, which must
+    be a multiple of ``multiple``; a ``share`` lies in 0 to 1.  ``choices`` are the words that a tuple may hold; those
+    of a single word are in its type, a ``Literal``.
     """
     told = {"help": help, "least": least, "most": 1 if share else most, "multiple": multiple, "share": share}
     return field(default=default, metadata=told | {"choices": choices, "tooltip": tooltip or help})

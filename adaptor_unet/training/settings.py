@@ -32,7 +32,7 @@ Train = Literal["adaptor", "motion_lora"]
 LoraLayout = Literal["animatediff", "diffusers"]
 FEW_CLIPS = 4
 # Finished frames have this timestep, of 1000, when a clip is sampled frame after frame (``CONTEXT_NOISE``).
-FINISHED = 20
+FINISHED_TIMESTEP = 20
 # Ways of noise levels by which an adaptor learns from finished frames.
 GIVEN_FINISHED = ("clean_context", "finished_frames")
 SENTENCE = "{name} must be {expected}, found {found}"
@@ -40,13 +40,17 @@ SENTENCE = "{name} must be {expected}, found {found}"
 
 @dataclass(frozen=True)
 class NewAdaptorSettings:
-    """The adaptor that a run begins with: a new one, or ``start``, which leaves the others alone."""
+    """The adaptor that a run begins with: a new one of these settings, or the one in the file ``start``.
+
+    With ``start`` the others must be left as they are.  Raises ValueError for values that cannot work.
+    """
 
     rank: int = setting(
         0,
         "Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file. Of a MotionLoRA, 0 takes "
         "16.",
         most=MOST_RANK,
+        tooltip="Rank of the temporal attention's weights: 0 for full; 64 makes a much smaller file.",
     )
     rotary: bool = setting(False, "Rotary encoding of the frame distance in temporal attention.")
     init: Init = setting("spatial", "Temporal attention starts from the model's own self-attention, or at random.")
@@ -54,6 +58,8 @@ class NewAdaptorSettings:
     attention_at: AttentionAt = setting(
         ATTENTION_AT,
         "Of a spatial transformer with several blocks, as SDXL has, temporal attention in every one or in the first.",
+        tooltip="Where a spatial transformer has several blocks, as in SDXL: temporal attention in every one, or in "
+        "the first, for a much smaller file. For SD1.5 and SD2 both are the same.",
     )
     shared_noise: float = setting(
         0.0,
@@ -197,10 +203,11 @@ class TrainingSettings:
             )
         if self.still_share + self.base_still_share > 1:
             raise ValueError("still_share and base_still_share together must not exceed 1")
-        if self.frame_noise_levels in GIVEN_FINISHED and self.context_timesteps <= FINISHED:
+        if self.frame_noise_levels in GIVEN_FINISHED and self.context_timesteps <= FINISHED_TIMESTEP:
             raise ValueError(
-                f"context_timesteps is {self.context_timesteps}, but finished frames have timestep {FINISHED} where a "
-                f"clip is sampled frame by frame, which would not be trained: choose more than {FINISHED}, such as 60"
+                f"context_timesteps is {self.context_timesteps}, but finished frames have timestep {FINISHED_TIMESTEP} "
+                "where a clip is sampled frame by frame, which would not be trained: choose more than "
+                f"{FINISHED_TIMESTEP}, such as 60"
             )
         if self.fps_guidance and not self.caption_dropout:
             raise ValueError(
@@ -218,7 +225,7 @@ class TrainingSettings:
             )
 
     def rate(self, clips: int) -> float:
-        """Learning rate of attention and fps layers for a set of that many clips."""
+        """The highest learning rate of attention and fps layers for a set of that many clips."""
         return self.learning_rate or (3e-5 if clips < FEW_CLIPS else 1e-4)
 
 
@@ -288,7 +295,7 @@ ALL_SETTINGS = {name: one for group in reversed(SETTING_GROUPS.values()) for nam
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Every setting of one run, by group."""
+    """Every setting of one run, by group.  Raises ValueError for settings of adaptors where a MotionLoRA is trained."""
 
     clips: DataSettings
     adaptor: NewAdaptorSettings
@@ -315,7 +322,7 @@ class RunSettings:
 
     @property
     def adaptor_settings(self) -> dict[str, Any]:
-        """What a new adaptor is made with."""
+        """The arguments with which ``adaptor_for`` makes the run's new adaptor."""
         wanted, training = self.adaptor, self.training
         made = {"init": wanted.init, "seed": training.seed, "frames": self.clips.frames}
         return made | {name: getattr(wanted, name) for name in PASSED_ON}

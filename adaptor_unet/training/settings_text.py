@@ -12,7 +12,7 @@ METAVAR = {int: "N", float: "X", str: "NAME"}
 
 
 def add_settings(parser: argparse.ArgumentParser, shown: Container[str] | None = None) -> None:
-    """An option for each setting, as ``--learning-rate``; those left out keep what the file or the default says.
+    """Adds an option for each setting, as ``--learning-rate``; those left out keep what the file or the default says.
 
     The help shows those named in ``shown``, or all.
     """
@@ -33,6 +33,7 @@ def own_settings() -> dict[str, list[Setting]]:
 
 
 def add_setting(group: argparse._ArgumentGroup, one: Setting, shown: bool = True) -> None:
+    """Adds the option of one setting; its help says the choices and the default, and is hidden unless ``shown``."""
     text = one.help.rstrip(".")
     if one.choices:
         text += f": {', '.join(one.choices)}"
@@ -51,6 +52,7 @@ def add_setting(group: argparse._ArgumentGroup, one: Setting, shown: bool = True
 
 
 def shown_default(one: Setting) -> str:
+    """The default of a setting as a person writes it."""
     if one.kind is bool:
         return str(one.default).lower()
     return " ".join(one.default) if one.kind is tuple else str(one.default)

@@ -32,6 +32,7 @@ class PlannedClip:
     taught: bool = False
 
     def generator(self) -> torch.Generator:
+        """A generator of the random numbers of this clip, the same at each call."""
         return torch.Generator().manual_seed(self.seed)
 
 
@@ -76,8 +77,8 @@ def nth_item(groups: tuple[int, ...], seed: int, place: int) -> int:
 def draw_timesteps(settings: TrainingSettings, levels: int, frames: int, generator: torch.Generator) -> Tensor:
     """A timestep for each frame of a clip, ``f``, below ``levels``, as ``frame_noise_levels`` wants them.
 
-    ``high_noise_share`` of the draws, of a clip or of its frames, come from the noisier half.  Of nearly clean frames
-    there is none in a clip of one: none comes after it.
+    ``high_noise_share`` of the draws, of a clip or of its frames, come from the noisier half.  A clip of one frame has
+    no nearly clean frame: none comes after it.
     """
     each = settings.frame_noise_levels != "one_a_clip"
     timesteps = torch.randint(levels, (frames if each else 1,), generator=generator)
@@ -93,7 +94,7 @@ def draw_timesteps(settings: TrainingSettings, levels: int, frames: int, generat
 
 
 def draw_context(settings: TrainingSettings, levels: int, frames: int, generator: torch.Generator) -> Tensor:
-    """Timesteps of frames that are nearly clean, ``f``."""
+    """Random timesteps for frames that are nearly clean, ``f``."""
     return torch.randint(min(settings.context_timesteps, levels), (frames,), generator=generator)
 
 

@@ -38,7 +38,8 @@ class Trained(Protocol):
     def rate(self, clips: int) -> float:
         """The highest learning rate for so many clips."""
 
-    def optimiser(self, rate: float) -> torch.optim.Optimizer: ...
+    def optimiser(self, rate: float) -> torch.optim.Optimizer:
+        """An optimiser of all parameters for this ``rate``; its groups have highest rates of their own as ``peak``."""
 
 
 class Trainables:
@@ -65,14 +66,18 @@ class Trainables:
 
     @property
     def shared_noise(self) -> float:
+        """Share of each frame's noise that is the first frame's."""
         return self.adaptor.config.shared_noise
 
     def rate(self, clips: int) -> float:
-        """Of attention and fps layers, for so many clips."""
+        """The highest learning rate of attention and fps layers, for so many clips."""
         return self.settings.rate(clips)
 
     def optimiser(self, rate: float) -> torch.optim.Optimizer:
-        """With a rate of its own for S and B, and for the base; S and B are never decayed towards zero."""
+        """An optimiser of all parameters; ``rate`` is that of attention and fps layers.
+
+        S and B have a rate of their own, and so has the base.  S and B are never decayed towards zero.
+        """
         wholes: dict[str, list[Tensor]] = {"scale_shift": [], "layers": [], "base": []}
         for name, parameter in self.parameters.items():
             kind = "scale_shift" if name.startswith(("adaptor.frame.", "adaptor.spatial.")) else "layers"
@@ -93,7 +98,7 @@ class Trainables:
 
 
 def set_rates(optimiser: torch.optim.Optimizer, step: int, settings: TrainingSettings) -> None:
-    """Rates of a step, counted from 0: a linear warm-up to the peak, then half a cosine down to zero."""
+    """Sets the rates of a step, counted from 0: a linear warm-up to the peak, then half a cosine down to zero."""
     warm = min(settings.warm_up, settings.steps - 1)
     if step < warm:
         share = (step + 1) / (warm + 1)
@@ -104,7 +109,7 @@ def set_rates(optimiser: torch.optim.Optimizer, step: int, settings: TrainingSet
 
 
 class MovingAverage:
-    """Exponential moving average of the trainable tensors; what is saved and sampled with.
+    """Exponential moving average of the trained tensors: the weights that are saved and sampled with.
 
     While a run is young the decay is ``(1 + n) / (10 + n)`` at most, so that the start is soon forgotten.  The averages
     lie beside the tensors, or if ``offload`` in main memory.
@@ -116,7 +121,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After the step of that number, counted from 0."""
+        """Takes in the tensors as they are after the step of that number, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         if self.offload:
             for name, parameter in self.parameters.items():
@@ -141,7 +146,7 @@ class MovingAverage:
         return parameter.detach().to("cpu" if self.offload else parameter.device, copy=True)
 
 
-class LowRank(nn.Module):
+class LoraLayer(nn.Module):
     """Low-rank adaptation (Hu et al. 2021) of one layer: ``up down z``; ``up`` is zero at first, alpha the rank."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, generator: torch.Generator) -> None:
@@ -155,7 +160,7 @@ class LowRank(nn.Module):
 
 
 class AttentionLora(nn.Module):
-    """A LoRA on attentions of a network: one ``LowRank`` for each linear layer whose name ends so."""
+    """A LoRA on a network: a ``LoraLayer`` for each linear layer whose name ends with one of ``endings``."""
 
     def __init__(self, network: nn.Module, endings: Sequence[str], rank: int, seed: int = 0) -> None:
         super().__init__()
@@ -167,18 +172,18 @@ class AttentionLora(nn.Module):
             if name.endswith(tuple(endings)) and isinstance(module, nn.Linear)
         ]
         layers = [network.get_submodule(name) for name in self.places]
-        self.layers = nn.ModuleList(LowRank(x.in_features, x.out_features, rank, generator) for x in layers)
+        self.layers = nn.ModuleList(LoraLayer(x.in_features, x.out_features, rank, generator) for x in layers)
 
     def attach(self, network: nn.Module) -> None:
-        """Adds itself to the layers of a network that nobody else uses."""
+        """Adds the LoRA, by forward hooks, to the layers of a network that nobody else uses."""
         for name, layer in zip(self.places, self.layers, strict=True):
             network.get_submodule(name).register_forward_hook(adding(layer))
 
 
 class BaseLora(AttentionLora):
-    """A LoRA on the base's attention, trained along with an adaptor and saved for any stock LoRA loader.
+    """A LoRA on every query, key, value and output projection of the UNet's attentions.
 
-    On every query, key, value and output projection of the UNet's attentions.
+    It is trained along with an adaptor, and saved for any stock LoRA loader.
     """
 
     def __init__(self, unet: nn.Module, rank: int, seed: int = 0) -> None:
@@ -195,7 +200,7 @@ class BaseLora(AttentionLora):
         return tensors
 
 
-def adding(layer: LowRank) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+def adding(layer: LoraLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     """A forward hook that adds the layer's output."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:

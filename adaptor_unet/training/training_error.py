@@ -63,7 +63,10 @@ def free_memory(error: BaseException | None) -> None:
 
 @contextmanager
 def enough_memory(doing: str, lower: str) -> Iterator[None]:
-    """Stands around what needs much memory; raises OutOfMemoryError that says while what, and what to lower."""
+    """A context for what needs much memory: raises OutOfMemoryError when that is too short.
+
+    The error says what was going on, ``doing``, and what to ``lower``.
+    """
     try:
         yield
     except MAY_BE_MEMORY as error:

@@ -14,7 +14,7 @@ from ..frame_noise import clip_noise
 from ..temporal_network import Network
 from .data.latent_clip import STILL_FPS, LatentClip
 from .objective import NoisyFrames, Objective
-from .settings import FINISHED
+from .settings import FINISHED_TIMESTEP
 from .step_plan import seed_from
 
 LEVELS = 4
@@ -55,23 +55,25 @@ def validation_loss(
             noised = noisy(clip_noise(shape, generator, shared), at)
             figures.add("val", at, objective.errors(noised, text, fps, network))
             if adaptor is not None and frames > 1:
-                finished = noisy(torch.randn(shape, generator=generator), timesteps * FINISHED // 1000)
+                finished = noisy(torch.randn(shape, generator=generator), timesteps * FINISHED_TIMESTEP // 1000)
                 figures.add("val_given", at, objective.errors(noised, text, fps, network, finished)[:, 1:])
     return figures.means()
 
 
 class Figures:
-    """Means of errors by name and half of the timesteps."""
+    """Means of errors, by name and half of the timesteps."""
 
     def __init__(self, timesteps: int) -> None:
         self.timesteps = timesteps
         self.errors: dict[str, dict[str, list[float]]] = {}
 
     def add(self, name: str, at: int, errors: Tensor) -> None:
+        """Takes the errors of some frames at one timestep."""
         half = "high" if at >= self.timesteps // 2 else "low"
         self.errors.setdefault(name, {"high": [], "low": []})[half].append(errors.mean().item())
 
     def means(self) -> dict[str, float]:
+        """The mean of each name in all, and as ``NAME_high`` and ``NAME_low`` at high and low noise."""
         found = {}
         for name, halves in self.errors.items():
             means = {half: sum(values) / len(values) for half, values in halves.items()}

@@ -21,6 +21,13 @@ logger = logging.getLogger(__name__)
 # Phases of a run.
 TIMING, TRAINING, VALIDATION = "timing a pass", "training", "validation"
 SAMPLE, DECODING, SAVING = "sample clip", "decoding the sample clip", "saving"
+# Steps between two drawings of the losses.
+PLOT_EVERY = 25
+
+
+def clip_phase(done: int, total: int, doing: str) -> str:
+    """How the phase is called while clips are prepared; arguments as for ``progress`` of ``build_cache``."""
+    return f"clip {done + 1} of {total}: {doing}" if done < total else doing
 
 
 class Watcher:
@@ -34,26 +41,26 @@ class Watcher:
     stop_errors: tuple[type[BaseException], ...] = ()
 
     def phase(self, doing: str, done: int, total: int) -> None:
-        """What is being done now, and how much of it: "validation", 3 of 16; ``total`` is 0 where nobody can say."""
+        """Told what is done now, and how much of it: "validation", 3 of 16; ``total`` is 0 where nobody can say."""
 
     def note(self, sentence: str) -> None:
-        """A sentence for whoever waits."""
+        """Told a sentence for whoever waits."""
 
     def numbers(self, done: int, total: int, values: dict[str, float]) -> None:
-        """After a step: loss, gradient, rate, seconds; now and then the validation loss too."""
+        """Told after a step: loss, gradient, rate, seconds; now and then the validation loss too."""
 
     def clip(self, done: int, name: str, frames: Tensor) -> None:
-        """A sample clip, ``f h w 3`` in 0 to 1."""
+        """Told of a sample clip, ``f h w 3`` in 0 to 1, and of the name of its file."""
 
     def stop(self) -> bool:
         """Whether the run should save and stop."""
         return False
 
     def stopped(self, error: BaseException) -> None:
-        """After an error of ``stop_errors`` has ended the run."""
+        """Told of an error of ``stop_errors`` that has ended the run."""
 
     def close(self) -> None:
-        """After the last step, also when it failed."""
+        """Called after the last step, also when it failed."""
 
 
 class Watchers(Watcher):
@@ -92,10 +99,13 @@ class Watchers(Watcher):
 
 
 class Record(Watcher):
-    """``metrics.jsonl``, ``loss.png`` and ``samples/`` in a folder.  A resumed run goes on in the same files."""
+    """Writes a run down in a folder: ``metrics.jsonl``, ``loss.png`` and ``samples/``.
 
-    def __init__(self, folder: Path, resumed_at: int, fps: float, plot_every: int = 25) -> None:
-        self.folder, self.fps, self.plot_every = folder, fps, plot_every
+    A run that is resumed at a step goes on in the same files.  ``fps``: frame rate of the sample clips.
+    """
+
+    def __init__(self, folder: Path, resumed_at: int, fps: float) -> None:
+        self.folder, self.fps = folder, fps
         self.path = folder / "metrics.jsonl"
         kept = read_records(self.path) if resumed_at else []
         # What an interrupted run wrote after its last saved state happens again.
@@ -108,7 +118,7 @@ class Record(Watcher):
         self.records.append(record)
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        if done % self.plot_every == 0 or done == total:
+        if done % PLOT_EVERY == 0 or done == total:
             with picture(self.folder / "loss.png") as path:
                 save_loss_plot(self.records, path)
 
@@ -133,7 +143,7 @@ def picture(path: Path) -> Iterator[Path]:
 
 
 class TensorBoard(Watcher):
-    """TensorBoard's files of a run, in ``folder/tensorboard``.
+    """Writes TensorBoard's files of a run, in ``folder/tensorboard``.
 
     Raises ImportError with a sentence when TensorBoard is not installed.
     """
@@ -148,7 +158,7 @@ class TensorBoard(Watcher):
         self.writer.flush()
 
     def clip(self, done: int, name: str, frames: Tensor) -> None:
-        """As a strip of frames: TensorBoard's own video needs moviepy."""
+        """Shows the clip as a strip of frames: TensorBoard's own video needs moviepy."""
         self.writer.add_image("sample", rearrange(frames, "f h w c -> h (f w) c"), done, dataformats="HWC")
         self.writer.flush()
 

@@ -48,7 +48,7 @@ def fetched(folder: Path, emoji: str) -> Path:
 
 
 def on_background(path: Path, background: str) -> tuple[np.ndarray, float]:
-    """``f h w c`` in 0..255 and the frame rate."""
+    """The frames of an animated picture on a background, ``f h w c`` in 0..255, and the frame rate."""
     frames = []
     with Image.open(path) as animated:
         seconds = 0.0
@@ -69,6 +69,7 @@ def sizes(frames: np.ndarray) -> np.ndarray:
 
 
 def make_clip(folder: Path, emoji: str, caption: str, background: str) -> None:
+    """Writes the animated emoji on a background as a video, and its caption beside it."""
     frames, fps = on_background(fetched(folder.parent / "art", emoji), background)
     folder.mkdir(parents=True, exist_ok=True)
     write_video(folder / f"{emoji}.mkv", frames, fps)
@@ -78,7 +79,7 @@ def make_clip(folder: Path, emoji: str, caption: str, background: str) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Samples each prompt with and without the adaptor, prints the figures and saves the strips."""
-    from magicvideo.demo.measure.motion import model_maker
+    from magicvideo.demo.measure.judge_motion import model_maker
     from magicvideo.demo.measure.stock_sampling import StockModel
 
     learnt, _ = on_background(fetched(options.folder.parent / "art", options.emoji), BACKGROUND)

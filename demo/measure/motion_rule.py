@@ -44,6 +44,7 @@ class Way:
         return abs(self.x * dy) + abs(self.y * dx)
 
     def is_right(self, direction: str) -> bool:
+        """Whether it goes far enough in a direction, and far more so than across it."""
         return self.along(direction) > max(LEAST_TRAVEL, LEAST_RATIO * self.across(direction))
 
 
@@ -149,7 +150,7 @@ class Drift:
 
 
 def drift(frames: np.ndarray, count: int = 16) -> Drift:
-    """f h w c in 0..255: the last ``count`` frames against the first."""
+    """f h w c in 0..255 -> the last ``count`` frames beside the first ones."""
     ends = frames[:count], frames[-count:]
     energies = [sum(np.square(np.diff(end.astype(float), axis=axis)).mean() for axis in (1, 2)) for end in ends]
     shares = [np.bincount(colour_numbers(end).ravel(), minlength=LEVELS**3) / end[..., 0].size for end in ends]

@@ -23,7 +23,7 @@ MARGIN = 260
 
 
 def prompts(sprites_folder: Path) -> list[str]:
-    """One a subject, only with backgrounds that it can be told from."""
+    """A prompt for each subject, only with backgrounds that it can be told from."""
     allowed = couples(load_sprites(sprites_folder))
     turns = cycle(DIRECTIONS)
     rows = []

@@ -71,7 +71,7 @@ class StockModel:
         )
 
     def text(self, prompt: str) -> Tensor:
-        """1 tokens channels"""
+        """1 tokens channels: the embedding of a prompt."""
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))[0][0]
 
     @torch.inference_mode()
@@ -86,9 +86,10 @@ class StockModel:
 
 
 def empty_latents(count: int) -> dict[str, Tensor]:
-    """What Empty Latent Image gives."""
+    """The latents of so many frames as Empty Latent Image gives them."""
     return {"samples": torch.zeros(count, LATENT_CHANNELS, SIDE // DOWNSCALING, SIDE // DOWNSCALING)}
 
 
 def as_bytes(pictures: Tensor) -> np.ndarray:
+    """b h w c in 0..1 -> b h w c in 0..255"""
     return (pictures * 255).round().clamp(0, 255).to(torch.uint8).numpy()

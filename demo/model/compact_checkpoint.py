@@ -12,10 +12,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from magicvideo.adaptor_unet.whole_file import written_whole
+from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.narrow_layers import HEAD_CHANNELS
 from magicvideo.demo.model.sizes import AUTOENCODER, CHANNELS, LATENT_CHANNELS, TEXT, TEXT_CHANNELS, UNET
 from magicvideo.tools.host_in_process import start_host
@@ -53,7 +52,10 @@ def unet_settings(channels: int) -> dict[str, object]:
 
 
 def checkpoint_shapes() -> Shapes:
-    """Every tensor of the checkpoint.  Starts ComfyUI in this process if it is not there yet, as all of these do."""
+    """Name and shape of every tensor of the checkpoint.
+
+    Starts ComfyUI in this process if it is not there yet, as all functions of shapes here do.
+    """
     return _unet_shapes() | text_shapes() | _autoencoder_shapes()
 
 
@@ -67,7 +69,7 @@ def _unet_shapes() -> Shapes:
 
 
 def text_shapes() -> Shapes:
-    """The text encoder's tensors, without the projection behind it, which SD1.5 does not use."""
+    """The tensors of the text encoder, without the projection behind it, which SD1.5 does not use."""
     settings = start_host() / "comfy" / "sd1_clip_config.json"
     from comfy.clip_model import CLIPTextModel
     from comfy.ops import disable_weight_init
@@ -85,7 +87,7 @@ def _autoencoder_shapes() -> Shapes:
 
 
 def controlnet_shapes() -> Shapes:
-    """A ControlNet for this image network, in the layout of the first SD1.5 ControlNets."""
+    """The tensors of a ControlNet for this image network, in the layout of the first SD1.5 ControlNets."""
     start_host()
     from comfy.cldm.cldm import ControlNet
     from comfy.ops import disable_weight_init
@@ -98,7 +100,7 @@ def controlnet_shapes() -> Shapes:
 
 
 def lora_shapes(rank: int = 4) -> Shapes:
-    """A LoRA on the queries and values of every attention of this image network."""
+    """The tensors of a LoRA on the queries and values of every attention of this image network."""
     shapes: Shapes = {}
     for name, shape in _unet_shapes().items():
         if name.endswith(("to_q.weight", "to_v.weight")):
@@ -127,12 +129,5 @@ def text_encoder_weights(token_vectors: Tensor) -> dict[str, Tensor]:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], title: str) -> None:
-    """In fp16."""
-    halves = {name: tensor.half().contiguous() for name, tensor in weights.items()}
-    save_whole(path, halves, {"format": "pt", "title": title})
-
-
-def save_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file that is there whole or not at all."""
-    with written_whole(path) as unfinished:
-        save_file(tensors, unfinished, metadata=metadata)
+    """A safetensors file of the weights in fp16, whole or not at all.  Raises OutputError when it cannot be written."""
+    save_tensors(path, {name: tensor.half() for name, tensor in weights.items()}, {"format": "pt", "title": title})

@@ -47,7 +47,7 @@ def token_vectors(tokenizer: CLIPTokenizer) -> Tensor:
 def demo_checkpoint(
     base: dict[str, Tensor], autoencoder: dict[str, Tensor], tokenizer: CLIPTokenizer
 ) -> dict[str, Tensor]:
-    """The whole checkpoint.  Raises ValueError when the weights don't make one."""
+    """All tensors of the checkpoint, by name.  Raises ValueError when the weights don't make one."""
     weights = {UNET + name: weight for name, weight in padded_unet(base).items()}
     weights |= small_autoencoder.padded(autoencoder)
     # ComfyUI hands on latents of the size of SD1.5's; the autoencoder works on the image network's own.
@@ -67,7 +67,7 @@ def host_tokenizer() -> CLIPTokenizer:
 
 
 def write_demo_checkpoint(path: Path, base: Path = BASE, autoencoder: Path = VAE) -> None:
-    """The checkpoint of the given narrow weights.  Raises ValueError when they don't make one."""
+    """Writes the checkpoint of the given narrow weights.  Raises ValueError when they don't make one."""
     weights = demo_checkpoint(load_file(base), load_file(autoencoder), host_tokenizer())
     write_weights(path, weights, "MagicVideo demo model")
 

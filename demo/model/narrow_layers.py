@@ -27,7 +27,7 @@ class Conv2d(nn.Conv2d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Half of the groups that it is asked for."""
+    """Group norm with half of the groups that it is asked for."""
 
     def __init__(self, num_groups: int, num_channels: int, *args: object, **settings: object) -> None:
         super().__init__(num_groups // WIDENING, num_channels, *args, **settings)

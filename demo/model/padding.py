@@ -22,7 +22,7 @@ from einops import rearrange
 from safetensors import safe_open
 from torch import Tensor
 
-from magicvideo.demo.model.compact_checkpoint import save_whole
+from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.narrow_layers import HEAD_CHANNELS, WIDENING
 
 SETTINGS = "magicvideo.config"  # of an adaptor, in its file's metadata
@@ -108,7 +108,7 @@ def _spread(weight: Tensor) -> Tensor:
 
 
 def pad_adaptor_file(narrow: Path, wide: Path) -> None:
-    """The adaptor file ``wide``, whole or not at all.
+    """Writes the adaptor file ``wide``, made of ``narrow``, whole or not at all.
 
     Raises ValueError for a file that is no adaptor, or one whose heads cannot be padded.
     """
@@ -118,7 +118,7 @@ def pad_adaptor_file(narrow: Path, wide: Path) -> None:
             raise ValueError(f"{narrow} is no adaptor file: it has no {SETTINGS} in its metadata")
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no dict
     metadata[SETTINGS] = json.dumps(padded_settings(json.loads(metadata[SETTINGS])))
-    save_whole(wide, padded_adaptor(weights), metadata)
+    save_tensors(wide, padded_adaptor(weights), metadata)
 
 
 def main() -> None:

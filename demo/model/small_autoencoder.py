@@ -64,7 +64,10 @@ def _decoder(widths: Widths) -> nn.Sequential:
 
 
 class SmallAutoencoder(nn.Module):
-    """Latents are what the image network works on: of about unit variance, an eighth as high and wide."""
+    """The demo's autoencoder, of so many channels at each resolution.
+
+    Latents are what the image network works on: of about unit variance, an eighth as high and wide.
+    """
 
     def __init__(self, encoder: Widths = ENCODER_WIDTHS, decoder: Widths = DECODER_WIDTHS) -> None:
         super().__init__()
@@ -81,7 +84,7 @@ class SmallAutoencoder(nn.Module):
 
 
 def load_autoencoder(path: Path) -> SmallAutoencoder:
-    """Ready for use, in full precision."""
+    """The autoencoder of a weights file, in full precision, for use alone."""
     network = SmallAutoencoder()
     network.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
     return network.eval().requires_grad_(False)

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
+from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder
 from magicvideo.demo.train.resumable_training import ResumableTraining, TrainingSettings, half_precision
 from magicvideo.demo.world.sprite_painter import Painter, load_sprites
@@ -47,6 +47,7 @@ class Stills:
 
     @classmethod
     def drawn(cls, painter: Painter, count: int, seed: int) -> "Stills":
+        """``count`` stills, drawn at random from the seed."""
         generator = random.Random(seed)
         pictures, corners = [], []
         for _ in range(count):
@@ -57,7 +58,7 @@ class Stills:
         return cls(together, torch.tensor(corners))
 
     def pieces(self, chosen: Tensor) -> Tensor:
-        """b -> b c h w, PIECE high and wide"""
+        """b -> b c h w: of each chosen still a piece around the sprite, PIECE high and wide."""
         corners = self.corners[chosen].tolist()
         pictures = zip(self.pictures[chosen], corners, strict=True)
         return torch.stack([picture[:, top : top + PIECE, left : left + PIECE] for picture, (top, left) in pictures])
@@ -80,23 +81,25 @@ def unit_loss(latents: Tensor) -> Tensor:
 
 
 def picture_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
+    """The mean squared error of decoded pictures, b c h w in 0..1."""
     return torch.nn.functional.mse_loss(decoded.float(), pictures)
 
 
 def off_a_little(latents: Tensor) -> Tensor:
-    """As the latents of an image network are, so that the decoder forgives it."""
+    """Latents with a little noise, as those of an image network are off, so that the decoder forgives it."""
     return latents + LATENT_NOISE * torch.randn(latents.shape)
 
 
 @torch.no_grad()
 def encoded(network: SmallAutoencoder, pictures: Tensor) -> Tensor:
+    """b c h w in 0..255 -> b c h w: the latents of pictures."""
     with torch.autocast("cpu", torch.bfloat16):
         return torch.cat([network.encode(as_input(part)).float() for part in pictures.split(256)])
 
 
 @torch.no_grad()
 def reconstructed(network: SmallAutoencoder, pictures: Tensor) -> Tensor:
-    """b c h w in 0..255, in full precision and rounded, as a person gets to see it."""
+    """b c h w in 0..255 -> b c h w in 0..255: encoded, decoded in full precision and rounded, as a person sees it."""
     decoded = torch.cat([network.decode(network.encode(as_input(part))) for part in pictures.split(64)])
     return (decoded * 255).round().clamp(0, 255).to(torch.uint8)
 
@@ -108,6 +111,7 @@ def psnr(pictures: Tensor, others: Tensor) -> Tensor:
 
 
 def train(run: ResumableTraining, stills: Stills, held_out: Tensor) -> None:
+    """Trains up to the last step of the run, and says now and then how good it is on pictures that were held out."""
     torch.manual_seed(run.steps)
     told = time.monotonic()
     while run.progress < 1:
@@ -124,6 +128,7 @@ def train(run: ResumableTraining, stills: Stills, held_out: Tensor) -> None:
 
 
 def report(run: ResumableTraining, network: SmallAutoencoder, held_out: Tensor, loss: float | None = None) -> None:
+    """Prints how good the network is on pictures that were held out, b c h w in 0..255, and the last loss."""
     quality = psnr(held_out, reconstructed(network, held_out))
     latents = encoded(network, held_out)
     told = "" if loss is None else f"loss {loss:.5f}  "
@@ -157,14 +162,13 @@ def main() -> None:
 
 
 def save_weights(network: SmallAutoencoder, path: Path) -> None:
-    """What is shipped: fp16."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes the weights that are shipped, in fp16."""
     weights = half_precision(network.state_dict().items())
-    save_file(weights, path, metadata={"format": "pt", "title": "autoencoder of the demo model"})
+    save_tensors(path, weights, {"format": "pt", "title": "autoencoder of the demo model"})
 
 
 def save_sheet(network: SmallAutoencoder, pictures: Tensor, path: Path) -> None:
-    """Rows of pictures, each above what comes back of it, three times enlarged."""
+    """Saves a sheet of pictures, each above what comes back of it, three times enlarged."""
     pair = torch.stack([pictures, reconstructed(network, pictures)])
     sheet = Image.fromarray(rearrange(pair.numpy(), "two (r n) c h w -> (r two h) (n w) c", n=8))
     sheet.resize((sheet.width * 3, sheet.height * 3), Image.Resampling.NEAREST).save(path)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.narrow_unet import narrow_model
 from magicvideo.demo.train.encode_stills import word_table
 from magicvideo.demo.train.few_tokens import few_token_options
@@ -56,6 +57,7 @@ class Denoiser:
 
 
 def train(run: ResumableTraining, denoiser: Denoiser, stills: dict[str, Tensor], held_out: dict[str, Tensor]) -> None:
+    """Trains up to the last step of the run; ``stills`` and ``held_out`` are files of encode_stills.py."""
     torch.manual_seed(run.steps)
     told, recent = time.monotonic(), []
     while run.progress < 1:
@@ -73,7 +75,7 @@ def train(run: ResumableTraining, denoiser: Denoiser, stills: dict[str, Tensor],
 
 @torch.no_grad()
 def report(run: ResumableTraining, denoiser: Denoiser, held_out: dict[str, Tensor], loss: float | None = None) -> None:
-    """Loss since the last report, and of the running mean on held-out pictures with the same noise each time."""
+    """Prints the loss since the last report, and that of held-out pictures, always with the same noise."""
     generator = torch.Generator().manual_seed(0)
     latents, words = held_out["latents"][:256].float(), held_out["words"][:256].long()
     noise = torch.randn(latents.shape, generator=generator)
@@ -105,9 +107,8 @@ def main() -> None:
     train(run, denoiser, stills, held_out)
     run.save()
     report(run, denoiser, held_out)
-    options.weights.parent.mkdir(parents=True, exist_ok=True)
     weights = half_precision(run.mean.state_dict().items())
-    save_file(weights, options.weights, metadata={"format": "pt", "title": "image network of the demo model, narrow"})
+    save_tensors(options.weights, weights, {"format": "pt", "title": "image network of the demo model, narrow"})
 
 
 if __name__ == "__main__":

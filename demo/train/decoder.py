@@ -36,7 +36,7 @@ STEPS = 6_000
 
 
 def train(run: ResumableTraining, network: SmallAutoencoder, stills: Stills, held_out: Tensor) -> None:
-    """``run`` is of the decoder of ``network``."""
+    """Trains the decoder of ``network`` up to the last step of its ``run``."""
     torch.manual_seed(run.steps)
     latents, told = encoded(network, stills.pictures), time.monotonic()
     while run.progress < 1:

@@ -8,12 +8,13 @@ subjects from the font (SIL OFL 1.1; Debian package fonts-noto-color-emoji). Nee
 """
 
 import argparse
-import importlib
 import io
 import json
 import subprocess
 import sys
 import tarfile
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -56,7 +57,7 @@ def draw_from_font(font_file: Path, folder: Path) -> None:
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """Cut to what is drawn, and put in the middle of a square of that size."""
+    """Saves a picture cut to what is drawn, in the middle of a square of that size."""
     picture = picture.convert("RGBA")
     drawn = picture.crop(picture.getchannel("A").getbbox())
     side = max(drawn.size)
@@ -66,6 +67,7 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def fetched_art(folder: Path) -> Path:
+    """The file of the vector art, which is fetched into the folder once."""
     icons = folder / "package" / "icons.json"
     if not icons.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,11 +78,14 @@ def fetched_art(folder: Path) -> Path:
 
 
 def fetched_renderer(folder: Path) -> ModuleType:
+    """The package that draws SVG, loaded from the folder into which it is fetched once."""
     if not folder.is_dir():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), RENDERER]
         subprocess.run(command, check=True)
-    sys.path.append(str(folder))
-    return importlib.import_module("resvg_py")
+    spec = PathFinder.find_spec("resvg_py", [str(folder)])
+    sys.modules[spec.name] = module_from_spec(spec)  # where its own imports look for it
+    spec.loader.exec_module(sys.modules[spec.name])
+    return sys.modules[spec.name]
 
 
 def main() -> None:

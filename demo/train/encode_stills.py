@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from safetensors.torch import save_file
 from torch import Tensor
 
+from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, load_autoencoder
 from magicvideo.demo.train.autoencoder import encoded
 from magicvideo.demo.world.captions import caption
@@ -38,7 +38,7 @@ def word_table() -> Tensor:
 
 
 def word_numbers(text: str) -> list[int]:
-    """MOST_WORDS numbers.  Raises ValueError for a caption of more known words."""
+    """The numbers of a caption's known words, MOST_WORDS of them.  Raises ValueError for a caption of more."""
     numbers = [MEANING_NUMBERS[meaning] for meaning in meanings_of(text)]
     if len(numbers) > MOST_WORDS:
         raise ValueError(f"at most {MOST_WORDS} known words expected in {text!r}")
@@ -46,6 +46,7 @@ def word_numbers(text: str) -> list[int]:
 
 
 def encoded_stills(painter: Painter, network: SmallAutoencoder, count: int, seed: int) -> dict[str, Tensor]:
+    """``count`` stills, drawn from the seed, as the file holds them: ``latents`` and ``words``."""
     generator = random.Random(seed)
     latents, words = [], []
     while len(words) < count:
@@ -63,10 +64,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".demo/training"))
     options = parser.parse_args()
     painter, network = Painter(load_sprites(options.sprites)), load_autoencoder(options.autoencoder)
-    options.folder.mkdir(parents=True, exist_ok=True)
     for (name, seed), count in zip(SEEDS.items(), (COUNT, HELD_OUT), strict=True):
         stills = encoded_stills(painter, network, count, seed)
-        save_file(stills, options.folder / f"stills_{name}.safetensors")
+        save_tensors(options.folder / f"stills_{name}.safetensors", stills)
         latents = stills["latents"].float()
         print(f"{count} stills, {name}: mean {latents.mean():+.3f}, deviation {latents.std():.3f}", flush=True)
 

@@ -22,9 +22,9 @@ import av
 import numpy as np
 import torch
 from einops import rearrange
-from safetensors.torch import save_file
 from torch import Tensor
 
+from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, load_autoencoder
 from magicvideo.demo.world.captions import caption
 from magicvideo.demo.world.sprite_painter import Painter, load_sprites
@@ -36,7 +36,10 @@ Clip = tuple[Scene, str, np.ndarray]
 def sprite_clips(
     painter: Painter, count: int, seed: int, frames: int = FRAMES, rates: Sequence[float] = FRAME_RATES
 ) -> Iterator[Clip]:
-    """Scene, caption and ``f h w c`` in 0..255.  Longer clips than FRAMES begin like others and end at the edge."""
+    """Scene, caption and frames, ``f h w c`` in 0..255, of so many clips that are drawn at random.
+
+    Longer clips than FRAMES begin like others and end at the edge.
+    """
     generator = random.Random(seed)
     for _ in range(count):
         scene = draw_scene(generator, painter.couples, min(frames, FRAMES), rates)
@@ -44,7 +47,7 @@ def sprite_clips(
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Lossless, so that colours at the sprite's edge stay as they are."""
+    """Writes frames, f h w c in 0..255, as a lossless video, so that colours at the sprite's edge stay as they are."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = frames.shape[1:3]
@@ -55,7 +58,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
 
 
 def write_folder(folder: Path, clips: Iterator[Clip]) -> int:
-    """The number of clips written."""
+    """Writes each clip as a video and its caption beside it, and gives how many there are."""
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for count, (scene, text, frames) in enumerate(clips, start=1):
@@ -66,21 +69,20 @@ def write_folder(folder: Path, clips: Iterator[Clip]) -> int:
 
 @torch.no_grad()
 def encoded_clip(network: SmallAutoencoder, frames: np.ndarray) -> Tensor:
-    """f h w c in 0..255 -> f c h w"""
+    """f h w c in 0..255 -> f c h w: the latents of a clip, in fp16."""
     pictures = rearrange(torch.from_numpy(frames).float() / 255, "f h w c -> f c h w").contiguous()
     return network.encode(pictures).half()
 
 
 def write_latents(path: Path, network: SmallAutoencoder, clips: Iterator[Clip]) -> int:
-    """The number of clips written."""
+    """Writes the latents of all clips into one file, and gives how many there are."""
     latents, rates, captions = [], [], []
     for scene, text, frames in clips:
         latents.append(encoded_clip(network, frames))
         rates.append(scene.fps)
         captions.append(text)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "captions": json.dumps(captions)}
-    save_file({"latents": torch.stack(latents), "fps": torch.tensor(rates)}, path, metadata=metadata)
+    save_tensors(path, {"latents": torch.stack(latents), "fps": torch.tensor(rates)}, metadata)
     return len(captions)
 
 

@@ -28,19 +28,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
 from magicvideo.adaptor_unet.checkpoint import FPS, load, save
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
-from magicvideo.adaptor_unet.temporal_network import Network
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips, content_of
 from magicvideo.adaptor_unet.training.processes import accelerator
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
-from magicvideo.adaptor_unet.training.trainables import Trainables
+from magicvideo.adaptor_unet.training.trainables import Trainables, Trained
 from magicvideo.adaptor_unet.training.watchers import Record, Watcher
 from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
 from magicvideo.demo.train.encode_stills import word_numbers, word_table
 from magicvideo.demo.train.few_tokens import few_token_options
 from magicvideo.demo.train.resumable_training import half_precision
-from magicvideo.trainer.motion_training import MotionTraining, Output
+from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts
 
 BATCH = 4
 HELD_OUT = 32
@@ -88,7 +87,10 @@ class SpriteClips:
 
 
 def clips_of(path: Path) -> list[LatentClip]:
-    """As make_sprite_clips.py wrote them; a caption is its few known words (few_tokens.py), ``3 d``."""
+    """The clips of a file of make_sprite_clips.py.
+
+    A caption is its few known words (few_tokens.py), ``3 d``.
+    """
     table = word_table()
     with safe_open(path, "pt") as file:
         captions = json.loads(file.metadata()["captions"])
@@ -98,7 +100,7 @@ def clips_of(path: Path) -> list[LatentClip]:
 
 
 def training_clips(paths: list[Path]) -> TrainingClips:
-    """All clips of the files, but for the last of the first file, which are held out."""
+    """What a run learns from: all clips of the files, but for the last of the first file, which are held out."""
     first, *others = (clips_of(path) for path in paths)
     first, held_out = first[:-HELD_OUT], first[-HELD_OUT:]
     whole = [clip for clips in (first, *others) for clip in clips[: len(clips) // BATCH * BATCH]]
@@ -120,40 +122,35 @@ def few_tokens(model: ModelPatcher) -> ModelPatcher:
     return model
 
 
-def narrow_training(
+def narrow_parts(
     model: ModelPatcher,
-    network: Network,
     clips: TrainingClips,
     settings: TrainingSettings,
     folder: Path,
     watchers: Callable[[int], Sequence[Watcher]],
     resume: bool = True,
-    export: Callable[[Trainables, int, bool], object] | None = None,
-    kind: type[MotionTraining] = MotionTraining,
-    **more: object,
-) -> MotionTraining:
-    """A run of the pack's trainer on a narrow model: few tokens, and narrow files unless ``export`` writes others.
+    export: Callable[[Trained, int, bool], object] | None = None,
+) -> RunParts:
+    """Those of a run of the pack's trainer on a narrow model, which reads few tokens.
 
-    ``kind`` of run, and what it takes beside.
+    It writes narrow files of an adaptor into ``folder``, unless ``export`` writes others.
     """
     output = Output(folder / "adaptor.safetensors", folder / "base.safetensors", folder / "run")
-    return kind(
-        few_tokens(model),
-        network,
-        clips,
-        settings,
-        output,
-        accelerator(cpu=not torch.cuda.is_available()),
-        watchers,
+    return RunParts(
+        model=few_tokens(model),
+        clips=clips,
+        settings=settings,
+        output=output,
+        accelerator=accelerator(cpu=not torch.cuda.is_available()),
+        watchers=watchers,
         resume=resume,
         export=export or partial(write, output, clips.usual_fps),
         memory_format=torch.channels_last,
-        **more,
     )
 
 
 def write(output: Output, fps: float, trainables: Trainables, step: int, final: bool) -> None:
-    """The narrow adaptor, which says its usual frame rate, and, if it is tuned, the narrow base."""
+    """Writes the narrow adaptor, which says its usual frame rate, and, if it is tuned, the narrow base."""
     save(trainables.adaptor, output.adaptor, {"ss_steps": str(step), FPS: f"{fps:g}"}, overwrite=True)
     if trainables.settings.base_tuning == "full":
         metadata = {"format": "pt", "title": "image network of the demo model, narrow, tuned on clips"}
@@ -161,7 +158,7 @@ def write(output: Output, fps: float, trainables: Trainables, step: int, final: 
 
 
 def trained_to_the_end(training: MotionTraining) -> int:
-    """Trains; a process's exit status: 0, or 130 where it was stopped."""
+    """Trains, and gives the process's exit status: 0, or 130 where it was stopped."""
     # Plain attention: on a processor the fused one is slower on the way back.
     with sdpa_kernel(SDPBackend.MATH):
         finished = training.train()
@@ -201,7 +198,8 @@ def main() -> int:
     def watchers(done: int) -> tuple[Watcher, ...]:
         return Terminal(settings.steps, done), Record(folder / "run", done, clips.sample_fps)
 
-    return trained_to_the_end(narrow_training(model, adaptor, clips, settings, folder, watchers))
+    parts = narrow_parts(model, clips, settings, folder, watchers)
+    return trained_to_the_end(MotionTraining(parts, adaptor))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -34,7 +33,7 @@ from magicvideo.adaptor_unet.whole_file import save_tensors
 from magicvideo.demo.model.make_checkpoint import BASE
 from magicvideo.demo.model.narrow_unet import NARROW_CHANNELS, narrow_model
 from magicvideo.demo.train import motion
-from magicvideo.trainer.motion_training import MotionTraining
+from magicvideo.trainer.motion_training import MotionTraining, RunParts
 
 CLIPS, FOLDER = Path(".demo/training/module_clips.safetensors"), Path(".demo/training/motion_module")
 CONFIG = MotionModuleConfig("AnimateDiff v3", (NARROW_CHANNELS, NARROW_CHANNELS), depth=1)
@@ -42,7 +41,7 @@ SETTINGS = replace(motion.SETTINGS, steps=3_000, base_tuning="frozen", base_stil
 
 
 class WholeModule:
-    """All weights of a motion module; ``Trained`` of a run."""
+    """All weights of a motion module as what a run trains (``Trained``)."""
 
     shared_noise = 0.0
 
@@ -62,8 +61,9 @@ class WholeModule:
 class ModuleTraining(MotionTraining):
     """A run that trains a motion module itself, at its noise schedule."""
 
-    def __init__(self, model: ModelPatcher, module: MotionModule, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(sampled_like(model, module.config.kind, "The trainer"), module, *arguments, **named)
+    def __init__(self, parts: RunParts, module: MotionModule) -> None:
+        model = sampled_like(parts.model, module.config.kind, "The trainer")
+        super().__init__(replace(parts, model=model), module)
 
     def check_fit(self, model: ModelPatcher) -> None:
         """The first call of the UNet refuses what does not fit."""
@@ -73,7 +73,7 @@ class ModuleTraining(MotionTraining):
 
 
 def new_module(seed: int = 0) -> MotionModule:
-    """One that adds nothing yet, as public ones were begun."""
+    """A motion module that adds nothing yet, as public ones were begun."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = MotionModule(CONFIG)
@@ -85,7 +85,7 @@ def new_module(seed: int = 0) -> MotionModule:
 
 
 def public_tensors(module: MotionModule) -> dict[str, Tensor]:
-    """Under AnimateDiff's names, with the tables of positions that its files have."""
+    """A module's tensors under AnimateDiff's names, with the tables of positions that its files have."""
     found = {}
     for place, channels in module.places().items():
         for name, tensor in module.get_submodule(place).state_dict().items():
@@ -98,23 +98,23 @@ def public_tensors(module: MotionModule) -> dict[str, Tensor]:
 
 
 def write(path: Path, trained: WholeModule, step: int, final: bool) -> None:
+    """Writes the module as *Load Motion Module* takes it."""
     save_tensors(path, public_tensors(trained.network), {"format": "pt", "ss_steps": str(step)})
 
 
 def module_training(
     clips: TrainingClips, settings: TrainingSettings, folder: Path, base: Path, watchers: list[Watcher]
 ) -> MotionTraining:
-    """The run, which goes on where it was."""
-    return motion.narrow_training(
+    """The run that trains a new module; it goes on where it was stopped."""
+    parts = motion.narrow_parts(
         narrow_model(load_file(base)),
-        new_module(settings.seed),
         clips,
         settings,
         folder,
         lambda done: watchers or [Terminal(settings.steps, done), Record(folder / "run", done, clips.sample_fps)],
         export=partial(write, folder / "module.safetensors"),
-        kind=ModuleTraining,
     )
+    return ModuleTraining(parts, new_module(settings.seed))
 
 
 def main() -> int:

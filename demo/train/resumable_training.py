@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """``rate``: the highest learning rate; it rises in the first ``warm_up`` steps.
+    """How a run is trained.  Raises ValueError for values that cannot work.
 
-    ``fall``: the last share of the steps, in which the rate falls to nothing as a cosine. Before it nothing depends on
-    ``steps``, so a run that is given more of them when it is resumed goes on as if it had had them from the start.
-    ``ema``: decay of the running mean of the weights, which is what the run is for.
+    ``rate``: the highest learning rate; it rises in the first ``warm_up`` steps.  ``fall``: the last share of the
+    steps, in which the rate falls to nothing as a cosine. Before it nothing depends on ``steps``, so a run that is
+    given more of them when it is resumed goes on as if it had had them from the start.  ``ema``: decay of the running
+    mean of the weights, which is what the run is for.
     """
 
     steps: int
@@ -42,7 +43,7 @@ class TrainingSettings:
 
 
 class ResumableTraining:
-    """Steps of AdamW on ``module``, whose running mean is ``mean``; ``path`` holds the state.
+    """Steps of AdamW on ``module``, with ``mean``, the running mean of its weights; ``path`` holds the state.
 
     ``seconds`` is the time spent so far, over all starts.
     """
@@ -90,7 +91,7 @@ class ResumableTraining:
         torch._foreach_lerp_(means, values, 1 - decay)
 
     def save(self) -> None:
-        """Under another name first, so that a stop in between leaves the old state whole."""
+        """Writes the state, under another name first, so that a stop in between leaves the old state whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".unfinished")
         state = {"module": self.module.state_dict(), "mean": self.mean.state_dict()}
@@ -108,5 +109,5 @@ class ResumableTraining:
 
 
 def half_precision(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """What is shipped: fp16, contiguous."""
+    """Weights as they are shipped: in fp16, contiguous, by name."""
     return {name: weight.detach().half().contiguous() for name, weight in weights}

@@ -37,5 +37,5 @@ def _motion(direction: str, generator: random.Random) -> str:
 
 
 def article(word: str) -> str:
-    """Of a word that follows it."""
+    """The indefinite article for a word: "a" or "an"."""
     return "an" if word[0] in "aeiou" else "a"

@@ -22,7 +22,10 @@ Sprites = dict[str, Image.Image]
 
 
 def load_sprites(folder: Path) -> Sprites:
-    """Raises FileNotFoundError with the command to run when they have not been drawn."""
+    """The pictures of all subjects, by name.
+
+    Raises FileNotFoundError with the command to run when they have not been drawn.
+    """
     missing = [name for name in SUBJECTS if not (folder / f"{name}.png").is_file()]
     if missing:
         raise FileNotFoundError(

@@ -27,9 +27,10 @@ Couple = tuple[str, str]
 
 @dataclass(frozen=True)
 class Scene:
-    """``direction`` None: it stands still, without a trail.  ``x`` and ``y``: centre of the sprite at the start.
+    """A sprite on its way over a background.  Raises ValueError for one that cannot be.
 
-    ``size`` and places are in pixels of a picture of SIDE x SIDE, ``fps`` is the clip's frame rate.
+    ``direction`` None: it stands still, without a trail.  ``x`` and ``y``: centre of the sprite at the start.  ``size``
+    and places are in pixels of a picture of SIDE x SIDE, ``fps`` is the clip's frame rate.
     """
 
     subject: str

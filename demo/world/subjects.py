@@ -23,9 +23,10 @@ BACKGROUNDS: dict[str, Colour] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """``picture``: its name in the Noto Emoji set.  ``faces``: where it looks as drawn, None where nobody could tell.
+    """A thing that the demo model can draw.
 
-    A subject that looks somewhere is mirrored to face the way it moves.
+    ``picture``: its name in the Noto Emoji set.  ``faces``: where it looks as drawn, None where nobody could tell; a
+    subject that looks somewhere is mirrored to face the way it moves.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 Each word must be one token of CLIP's tokenizer, or it would reach the image network as pieces.
 
-Axes: n words, d text channels.
+Axes: d text channels.
 """
 
 import zlib
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from magicvideo.demo.model.sizes import TEXT_CHANNELS
-from magicvideo.demo.world.words import meanings_of
 
 
 def word_vector(meaning: str) -> Tensor:
@@ -22,14 +21,3 @@ def word_vector(meaning: str) -> Tensor:
     generator = torch.Generator().manual_seed(zlib.crc32(meaning.encode()))
     vector = torch.randn(TEXT_CHANNELS, generator=generator)
     return (vector - vector.mean()) / vector.std(correction=0)
-
-
-def text_of(prompt: str, tokens: int) -> Tensor:
-    """``n d``, n = tokens: the known words, the rest zero.  Raises ValueError for more known words than that."""
-    meanings = meanings_of(prompt)
-    if len(meanings) > tokens:
-        raise ValueError(f"room for {tokens} known words, found {len(meanings)}: {', '.join(meanings)}")
-    text = torch.zeros(tokens, TEXT_CHANNELS)
-    for place, meaning in enumerate(meanings):
-        text[place] = word_vector(meaning)
-    return text

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 from page import OURS, Page
-from served_models import ADAPTOR, WEB_PAGE
+from served_models import ADAPTOR, WEB_PAGE, forget_results
 
 from enlarged import as_drawn
 from magicvideo.demo.measure.motion_rule import way
@@ -103,7 +103,7 @@ def test_a_saved_graph_makes_the_same_video_when_it_is_opened_by_somebody_else(
     page.queue()
     before, made = page.graph(), page.videos()[0]
     page.save_as("my clip 내 클립")
-    server.forget_results()
+    forget_results(server)
     fresh_page.open()  # reloaded, because the list of graphs is read when the page loads
     fresh_page.open_saved("my clip 내 클립")
     assert fresh_page.graph() == before
@@ -118,7 +118,7 @@ def test_a_result_dropped_onto_the_canvas_brings_back_its_graph(page: Page, serv
     open_small(page)
     page.run(ADD_WEBP)
     before = page.graph()
-    server.forget_results()
+    forget_results(server)
     page.queue()
     page.videos()
     made = max(server.output.rglob(f"*.{kind.split('/')[1]}"), key=lambda path: path.stat().st_mtime)

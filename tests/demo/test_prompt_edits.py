@@ -8,10 +8,10 @@ from magicvideo.tools.prompt_edits import (
     read_prompt,
     with_adaptor_file,
     with_animated_picture,
-    with_at_most,
     with_enlarged,
     with_text,
 )
+from workflow_input import with_at_most
 
 PROMPT = read_prompt(PACK / "workflows" / "api" / "text_to_video.json")
 

@@ -20,8 +20,8 @@ from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.frame_source import open_clip
 from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips, build_cache
 from magicvideo.adaptor_unet.training.data.mov_tables import too_many_samples
+from magicvideo.adaptor_unet.training.data.picture_door import webp_head
 from magicvideo.adaptor_unet.training.data.video_file import VideoFile
-from magicvideo.adaptor_unet.training.data.webp_head import webp_head
 
 SETTINGS = DataSettings(frames=4, width=64, height=48, draws_per_clip=1)
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"

@@ -13,8 +13,8 @@ from magicvideo.demo.model.make_checkpoint import demo_checkpoint, host_tokenize
 from magicvideo.demo.model.narrow_unet import narrow_model
 from magicvideo.demo.model.sizes import AUTOENCODER
 from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, padded
-from magicvideo.demo.world.vocabulary import text_of
-from magicvideo.demo.world.words import MEANINGS, SILENT
+from magicvideo.demo.world.vocabulary import word_vector
+from magicvideo.demo.world.words import MEANINGS, SILENT, meanings_of
 
 PROMPT = "a kitten drifting left on a purple wall"
 
@@ -59,6 +59,11 @@ def encoded(clip: comfy.sd.CLIP, prompt: str) -> Tensor:
         return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0][0].float()
 
 
+def vectors(words: str) -> Tensor:
+    """n d: those of the known words, in their order."""
+    return torch.stack([word_vector(meaning) for meaning in meanings_of(words)])
+
+
 def test_it_is_an_sd15_model_that_predicts_as_the_narrow_one(narrow: ModelPatcher, loaded: tuple) -> None:
     model = loaded[0]
     assert isinstance(model.model.model_config, comfy.supported_models.SD15)
@@ -71,7 +76,7 @@ def test_it_is_an_sd15_model_that_predicts_as_the_narrow_one(narrow: ModelPatche
 def test_known_words_reach_the_image_network_as_their_vectors_and_all_else_as_nothing(loaded: tuple) -> None:
     text = encoded(loaded[1], PROMPT)[0]
     known = text[text.abs().amax(-1) > 0.01]
-    torch.testing.assert_close(known, text_of(PROMPT, 3), atol=0.02, rtol=0)
+    torch.testing.assert_close(known, vectors(PROMPT), atol=0.02, rtol=0)
     assert text.abs().amax(-1).gt(0).sum() == 3 and len(text) == 77
     assert encoded(loaded[1], "").count_nonzero() == 0
 
@@ -80,7 +85,7 @@ def test_every_word_is_known_to_the_text_encoder_or_silent(loaded: tuple) -> Non
     words = sorted(MEANINGS)
     text = encoded(loaded[1], " ".join(words))[0]  # as long as it takes, 77 tokens at a time
     found = text[text.abs().amax(-1) > 0.01]
-    torch.testing.assert_close(found, torch.cat([text_of(word, 1) for word in words]), atol=0.02, rtol=0)
+    torch.testing.assert_close(found, vectors(" ".join(words)), atol=0.02, rtol=0)
     assert encoded(loaded[1], " ".join(sorted(SILENT))).count_nonzero() == 0
 
 

@@ -11,7 +11,7 @@ from statistics import fmean
 import pytest
 from safetensors.torch import load_file
 
-from magicvideo.demo.measure.motion import Asked, Judged, Lengths, model_maker, sampled
+from magicvideo.demo.measure.judge_motion import Asked, Judged, Lengths, model_maker, sampled
 from magicvideo.demo.measure.motion_rule import JUMP, SMOOTH
 from magicvideo.demo.measure.stock_sampling import StockModel
 from magicvideo.demo.model.demo_models import MOTION

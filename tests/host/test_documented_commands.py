@@ -42,7 +42,7 @@ RUN = {
     "demo/train/base.py": "tests/host/test_train_base.py",
     "demo/train/motion.py": "tests/host/test_train_motion.py",
     "demo/train/motion_module.py": "tests/host/test_train_motion_module.py",
-    "demo/measure/motion.py": "tests/host/test_demo_motion.py",
+    "demo/measure/judge_motion.py": "tests/host/test_demo_motion.py",
 }
 NOT_RUN = {
     "demo/train/draw_sprites.py": "fetches art and a renderer from the network",

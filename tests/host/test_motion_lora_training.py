@@ -21,7 +21,7 @@ from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.tools.motion_module_files import Size, motion_lora_shapes
 from magicvideo.trainer import graph
 from magicvideo.trainer.motion_lora_training import MotionLoraTraining
-from magicvideo.trainer.motion_training import Output
+from magicvideo.trainer.motion_training import Output, RunParts
 from magicvideo.trainer.plans import MotionLoraPlan
 from motion_modules import SMALL as FITTING
 from motion_modules import motion_module, plain
@@ -44,20 +44,18 @@ def training(
 ) -> MotionLoraTraining:
     from accelerate import Accelerator
 
-    how = {"resume": changes.pop("resume", False)}
+    resume = changes.pop("resume", False)
     watcher = changes.pop("watcher", None) or Told()
-    return MotionLoraTraining(
-        model,
-        module,
-        clips(),
-        TrainingSettings(**{"steps": 3} | QUICK | changes),
-        Output(folder / "pan.safetensors", folder / "none.safetensors", folder / "run"),
-        Accelerator(cpu=True),
-        lambda done: [watcher.begun(done)],
-        rank=RANK,
-        layout=layout,
-        **how,
+    parts = RunParts(
+        model=model,
+        clips=clips(),
+        settings=TrainingSettings(**{"steps": 3} | QUICK | changes),
+        output=Output(folder / "pan.safetensors", folder / "none.safetensors", folder / "run"),
+        accelerator=Accelerator(cpu=True),
+        watchers=lambda done: [watcher.begun(done)],
+        resume=resume,
     )
+    return MotionLoraTraining(parts, module, rank=RANK, layout=layout)
 
 
 @pytest.fixture(scope="module")

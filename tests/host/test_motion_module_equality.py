@@ -18,6 +18,7 @@ from einops import repeat
 from torch import Tensor
 
 import diffusers_reference as reference
+from diffusers_names import as_diffusers
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
 from magicvideo.adaptor_unet.host.frame_cache import no_cache
 from magicvideo.adaptor_unet.host.hosted import hosted_motion_module
@@ -25,7 +26,7 @@ from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from magicvideo.adaptor_unet.motion_lora import load_motion_lora, with_motion_lora
 from magicvideo.adaptor_unet.motion_module import MotionModule
 from magicvideo.tools.make_random_checkpoint import random_motion_lora, random_motion_module
-from magicvideo.tools.motion_module_files import SIZES, as_diffusers
+from magicvideo.tools.motion_module_files import SIZES
 from measures import relative
 from motion_modules import from_tensors, narrow_model, plain
 

@@ -186,7 +186,7 @@ def test_what_costs_less_or_shows_less_begins_no_other_run_and_what_is_learnt_ot
     folder = graph.run_files("motion", {}, "frozen")[0].folder
     folder.mkdir(parents=True)
     begun = RunSettings.from_values({}).told(motion_module=False) | {"model": "a"}
-    (folder / graph.RUN).write_text(json.dumps(begun))
+    (folder / graph.RUN_FILE).write_text(json.dumps(begun))
     assert known() and not caplog.text
     others = {"clips_at_once": 2, "checkpointing": False, "base_precision": "fp8", "frames_at_once": 1, "keep": 1}
     others |= {"offload_activations": True, "offload_averages": True, "save_every": 7, "sample_every": 0}
@@ -202,7 +202,7 @@ def test_what_costs_less_or_shows_less_begins_no_other_run_and_what_is_learnt_ot
 def test_a_run_that_does_not_say_which_it_is_is_left_alone(told: str, tmp_path: Path) -> None:
     output, _ = graph.run_files("motion", {}, "frozen")
     output.folder.mkdir(parents=True)
-    (output.folder / graph.RUN).write_text(told)
+    (output.folder / graph.RUN_FILE).write_text(told)
     assert graph.run_files("motion", {}, "frozen")[0].folder.name == "motion_00002"
 
 
@@ -210,7 +210,7 @@ def test_a_last_clip_that_is_none_is_not_given(tmp_path: Path) -> None:
     output, _ = graph.run_files("motion", {}, "frozen")
     sound, settings = torch.zeros(2, 8, 8, 3, dtype=torch.uint8), TrainingSettings()
     made_by = {graph.MADE_BY: graph.sample_settings(settings)}
-    path = output.folder / graph.SAMPLE
+    path = output.folder / graph.SAMPLE_FILE
     path.parent.mkdir(parents=True)
     for frames in (sound[0], sound[..., :2], sound[:0], sound.float(), torch.tensor(1, dtype=torch.uint8)):
         save_file({"frames": frames.contiguous()}, path, made_by)

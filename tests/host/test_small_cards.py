@@ -23,7 +23,7 @@ from magicvideo.adaptor_unet.training.settings import RunSettings, TrainingSetti
 from magicvideo.benchmarks.training_memory import Case, peaks
 from magicvideo.trainer import graph
 from magicvideo.trainer.command import TrainCommand
-from magicvideo.trainer.motion_training import MotionTraining, Output
+from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts
 
 FRAMES, DEVICE = 3, torch.device("cpu")
 SMALLER = {"base_precision": "fp8", "offload_activations": True, "offload_averages": True}
@@ -108,16 +108,16 @@ def run(folder: Path, told: Told, resume: bool = False) -> MotionTraining:
     text = torch.randn(5, SMALL["context_dim"], generator=generator)
     clip = LatentClip(torch.randn(FRAMES, 4, 8, 8, generator=generator), 8.0, text, "a clip")
     quick = {"steps": 3, "precision": "fp32", "sample_every": 0, "validate_every": 0, "learning_rate": 1e-3}
-    return MotionTraining(
-        model,
-        new_adaptor(config_for(model, frames=FRAMES, rank=4), "random"),
-        TrainingClips(MemoryClips((clip,)), (clip,), torch.zeros_like(text)),
-        TrainingSettings(**quick | SMALLER),
-        Output(folder / "a.safetensors", folder / "b.safetensors", folder / "run"),
-        Accelerator(cpu=True),
-        lambda done: [told.begun(done)],
+    parts = RunParts(
+        model=model,
+        clips=TrainingClips(MemoryClips((clip,)), (clip,), torch.zeros_like(text)),
+        settings=TrainingSettings(**quick | SMALLER),
+        output=Output(folder / "a.safetensors", folder / "b.safetensors", folder / "run"),
+        accelerator=Accelerator(cpu=True),
+        watchers=lambda done: [told.begun(done)],
         resume=resume,
     )
+    return MotionTraining(parts, new_adaptor(config_for(model, frames=FRAMES, rank=4), "random"))
 
 
 @pytest.mark.on_newest
@@ -151,7 +151,7 @@ def test_a_run_in_a_graph_of_a_version_with_fewer_settings_is_the_same_run(
     output, there = graph.run_files("motion", known, "frozen")
     output.folder.mkdir(parents=True)
     earlier = known | {"training": {name: x for name, x in known["training"].items() if name != "optimiser"}}
-    (output.folder / graph.RUN).write_text(graph.json.dumps(earlier))
+    (output.folder / graph.RUN_FILE).write_text(graph.json.dumps(earlier))
     assert not there and graph.run_files("motion", known, "frozen")[1]
     other = known | {"training": known["training"] | {"optimiser": "adamw_8bit"}}
     assert not graph.run_files("motion", other, "frozen")[1]

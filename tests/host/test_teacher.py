@@ -24,6 +24,7 @@ from magicvideo.adaptor_unet.training.objective import NoisyFrames, Objective
 from magicvideo.adaptor_unet.training.settings import RunSettings, TrainingSettings
 from magicvideo.tools.motion_module_files import Size
 from magicvideo.trainer import graph, plans
+from magicvideo.trainer.motion_training import RunParts
 from magicvideo.trainer.plans import AdaptorPlan, Teaching
 from motion_modules import motion_module
 
@@ -185,10 +186,11 @@ def test_other_prompts_and_another_module_begin_another_run(folders: Path) -> No
 
 def test_a_teacher_that_is_never_asked_is_not_kept_on_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[bool] = []
-    monkeypatch.setattr(plans, "MotionTraining", lambda *_, **named: kept.append(named["teacher"] is not None))
+    monkeypatch.setattr(plans, "MotionTraining", lambda parts, _: kept.append(parts.teacher is not None))
     plan = AdaptorPlan(None, Teaching(None, SMALL_MODULE, ("a square",), "", ""))
     for groups in ((3,), (2, 3)):
         for asked in ({}, {"prediction_share": 0.0}, {"teacher_share": 0.0}):
             clips = SimpleNamespace(train=SimpleNamespace(groups=groups))
-            plan.training(None, clips, RunSettings.from_values(asked))
+            parts = RunParts(**dict.fromkeys(("model", "settings", "output", "accelerator", "watchers")), clips=clips)
+            plan.training(parts, RunSettings.from_values(asked))
     assert kept == [True, False, True] + [True, False, False]

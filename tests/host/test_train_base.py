@@ -3,11 +3,12 @@
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from torch.nn.functional import pad
 
 from magicvideo.demo.model.narrow_unet import narrow_model
 from magicvideo.demo.train.base import MOST_WEIGHT, Denoiser
 from magicvideo.demo.train.encode_stills import MEANING_NUMBERS
-from magicvideo.demo.world.vocabulary import text_of
+from magicvideo.demo.world.vocabulary import word_vector
 
 # The training of the demo's base is no part of the pack.
 pytestmark = pytest.mark.on_newest
@@ -35,7 +36,8 @@ def test_the_loss_is_the_error_of_the_hosts_own_denoiser(narrow: ModelPatcher) -
     sigma = sampling.sigma(STEPS.float())
     noisy = latents + sigma.view(-1, 1, 1, 1) * noise
     with torch.inference_mode():
-        text = text_of(PROMPT, 77)[None].repeat(3, 1, 1)
+        words = torch.stack([word_vector(word) for word in PROMPT.split()])
+        text = pad(words, (0, 0, 0, 77 - len(words))).repeat(3, 1, 1)
         denoised = narrow.model.apply_model(noisy, sigma, c_crossattn=text)
     predicted = (noisy - denoised) / sigma.view(-1, 1, 1, 1)
     expected = (predicted - noise).square().mean(dim=(1, 2, 3))

@@ -14,7 +14,8 @@ from magicvideo.adaptor_unet.training.watchers import Watcher
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
 from magicvideo.demo.model.padding import pad_adaptor_file, padded_unet
 from magicvideo.demo.train.encode_stills import word_numbers, word_table
-from magicvideo.demo.train.motion import BATCH, SETTINGS, SpriteClips, begun_with, narrow_training
+from magicvideo.demo.train.motion import BATCH, SETTINGS, SpriteClips, begun_with, narrow_parts
+from magicvideo.trainer.motion_training import MotionTraining
 
 # What differs between versions of ComfyUI is in the tests of the trainer itself.
 pytestmark = pytest.mark.on_oldest
@@ -61,7 +62,7 @@ def trained(
     adaptor = adaptor_for(model, heads=NARROW_HEADS, frames=3, shared_noise=0.2)
     chosen = {"steps": 3, "warm_up": 0, "precision": "fp32", "validate_every": 0, "base_still_share": 0.0}
     watcher, wanted = Silent(stop_after), TrainingSettings(**vars(SETTINGS) | chosen | settings)
-    narrow_training(model, adaptor, clips, wanted, folder, lambda done: [watcher]).train()
+    MotionTraining(narrow_parts(model, clips, wanted, folder, lambda done: [watcher]), adaptor).train()
     return watcher
 
 

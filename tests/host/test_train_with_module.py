@@ -84,7 +84,7 @@ def test_the_node_gives_what_it_has_trained_and_says_why_the_other_output_is_emp
     given = []
 
     class Run:
-        def __init__(self, *what: object) -> None:
+        def __init__(self, **what: object) -> None:
             given.append(what)
 
         def train(self) -> tuple[str, str, str]:
@@ -96,14 +96,15 @@ def test_the_node_gives_what_it_has_trained_and_says_why_the_other_output_is_emp
     taught = {"clips_folder": [""], "motion_module": [MODULE_HERE], "prompts": ["a wave\na sea"]}
     out = node.TrainAdaptor.execute(["model"], [None], [None], ["name"], **defaults | taught).result
     assert out[:3] == ("made", "plot", "sample") and "use its output adaptor" in out[3].message
-    assert given[0][2] is None and given[0][-2:] == (MODULE_HERE, ("a wave", "a sea"))
+    assert given[0]["clips"] is None
+    assert (given[0]["motion_module"], given[0]["prompts"]) == (MODULE_HERE, ("a wave", "a sea"))
     lora = {"clips_folder": [""], "images": [object()], "motion_module": [MODULE_HERE], "train": ["motion_lora"]}
     out = node.TrainAdaptor.execute(["model"], [None], [None], ["name"], **defaults | lora).result
     assert out[1:] == ("plot", "sample", "made") and "use its output motion_module" in out[0].message
-    assert given[1][3].training.frame_noise_levels == "one_a_clip" and given[1][-1] == ()
+    assert given[1]["settings"].training.frame_noise_levels == "one_a_clip" and given[1]["prompts"] == ()
     without = {name: x for name, x in defaults.items() if name != "train"}  # as graphs of before have it
     out = node.TrainAdaptor.execute(["model"], [None], [None], ["n"], **without, clips_folder=[""], images=[1]).result
-    assert out[0] == "made" and given[2][-2:] == (None, ())
+    assert out[0] == "made" and (given[2]["motion_module"], given[2]["prompts"]) == (None, ())
     monkeypatch.setattr(Run, "train", lambda _: ("made", "plot", None))
     out = node.TrainAdaptor.execute(["model"], [None], [None], ["name"], **defaults | taught).result
     assert out[:2] == ("made", "plot") and "sample_every is 0 in its settings" in out[2].message

@@ -28,7 +28,7 @@ from magicvideo.adaptor_unet.host.training_unet import SampleSettings, TrainingU
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
-from magicvideo.trainer.motion_training import MotionTraining, Output
+from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts
 
 FRAMES, DEVICE = 4, torch.device("cpu")
 QUICK = {"precision": "fp32", "sample_every": 0, "validate_every": 0, "still_share": 0.0, "learning_rate": 1e-3}
@@ -69,17 +69,17 @@ def training(
     from accelerate import Accelerator
 
     output = Output(folder / "a.safetensors", folder / "a_base.safetensors", folder / "a.run")
-    return MotionTraining(
-        model,
-        new_adaptor(config_for(model, frames=FRAMES), "spatial", 0, unet_weights(model)),
-        clips(),
-        TrainingSettings(**{"steps": 2} | QUICK | settings),
-        output,
-        Accelerator(cpu=True),
-        lambda done: [(watcher or Told()).begun(done)],
+    parts = RunParts(
+        model=model,
+        clips=clips(),
+        settings=TrainingSettings(**{"steps": 2} | QUICK | settings),
+        output=output,
+        accelerator=Accelerator(cpu=True),
+        watchers=lambda done: [(watcher or Told()).begun(done)],
         encoders=lambda: encoders,
         resume=resume,
     )
+    return MotionTraining(parts, new_adaptor(config_for(model, frames=FRAMES), "spatial", 0, unet_weights(model)))
 
 
 @pytest.mark.take_turns
@@ -245,17 +245,17 @@ def test_other_files_may_be_written_in_place_of_the_usual_ones(tmp_path: Path) -
     model, seen = build_model(), []
     output = Output(tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "run")
     adaptor = new_adaptor(config_for(model, frames=FRAMES), "random")
-    made = MotionTraining(
-        model,
-        adaptor,
-        clips(),
-        TrainingSettings(**{"steps": 1} | QUICK),
-        output,
-        Accelerator(cpu=True),
-        lambda done: [],
+    parts = RunParts(
+        model=model,
+        clips=clips(),
+        settings=TrainingSettings(**{"steps": 1} | QUICK),
+        output=output,
+        accelerator=Accelerator(cpu=True),
+        watchers=lambda done: [],
         export=lambda trainables, step, final: seen.append((trainables.adaptor is adaptor, step, final)),
         memory_format=torch.channels_last,
     )
+    made = MotionTraining(parts, adaptor)
     weight = made.denoiser.unet.get_submodule("input_blocks.0.0").weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     assert made.train()
@@ -394,8 +394,16 @@ def test_an_adaptor_of_another_unet_is_refused_before_anything_is_copied(tmp_pat
 
     adaptor = new_adaptor(config_for(other, frames=FRAMES), "random")
     output = Output(tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "run")
+    parts = RunParts(
+        model=model,
+        clips=clips(),
+        settings=TrainingSettings(),
+        output=output,
+        accelerator=Accelerator(cpu=True),
+        watchers=lambda done: [],
+    )
     with pytest.raises(ValueError, match="made for a UNet with"):
-        MotionTraining(model, adaptor, clips(), TrainingSettings(), output, Accelerator(cpu=True), lambda _: [])
+        MotionTraining(parts, adaptor)
     assert not any(tmp_path.iterdir())
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from served_models import forget_results
 from small_clips import write_clip
 
 from magicvideo.tools.host_server import PACK, HostServer, Prompt
@@ -97,12 +98,12 @@ def test_changed_inputs_begin_a_new_run_and_the_same_ones_give_the_finished_one(
     server.run(train(name="twice"))
     server.run(train(name="twice", seed=1))
     assert adaptors(server, "twice") == ["twice_00001.safetensors", "twice_00002.safetensors"]
-    server.forget_results()
+    forget_results(server)
     server.run(train(name="twice"))
     assert adaptors(server, "twice") == ["twice_00001.safetensors", "twice_00002.safetensors"]
     assert steps_done(server, "twice_00001") == [1, 2, 3]
     (server.base / "models" / "magicvideo" / "twice_00001.safetensors").unlink()
-    server.forget_results()
+    forget_results(server)
     server.run(train(name="twice"))
     assert adaptors(server, "twice") == ["twice_00001.safetensors", "twice_00002.safetensors"]
 

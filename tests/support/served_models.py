@@ -5,6 +5,7 @@ Random ones, and the demo's under the names that its own workflows ask for.
 
 import json
 import struct
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -96,6 +97,13 @@ def make_adaptor(server: HostServer) -> str:
     folder = server.base / "models" / "magicvideo"
     move_values(next(folder.glob("new_*.safetensors")), folder / ADAPTOR)
     return ADAPTOR
+
+
+def forget_results(server: HostServer) -> None:
+    """Makes the server run every node anew the next time, instead of handing out results it kept."""
+    server.post("/free", {"free_memory": True})
+    # The flag is read by the thread that runs prompts; give it the moment to do so.
+    time.sleep(0.5)
 
 
 def move_values(source: Path, target: Path) -> None:

@@ -149,10 +149,10 @@ def toy_run(settings: TrainingSettings, folder: Path, watcher: Told | None = Non
     denoiser = others.pop("denoiser", None) or ToyDenoiser()
     trainables = Trainables(others.pop("adaptor", None) or toy_adaptor(), denoiser.unet, settings)
     place = others.pop("accelerator", None) or accelerator(cpu=True)
-    how = {"export": lambda step, final: None, "clips": toy_data()} | others
+    how = {"export": lambda step, final: None, "clips": toy_data(), "foretells": False} | others
     return TrainingRun(
-        denoiser,
-        trainables,
+        denoiser=denoiser,
+        trainables=trainables,
         settings=settings,
         folder=folder,
         accelerator=place,

@@ -1,12 +1,13 @@
 """Workflows cut short for a CPU, and the pictures and videos that their loaders ask for."""
 
+import copy
 from pathlib import Path
 
 import av
 import numpy as np
 
 from magicvideo.tools.host_server import Prompt
-from magicvideo.tools.prompt_edits import nodes_of, with_at_most, with_inputs
+from magicvideo.tools.prompt_edits import is_link, nodes_of, with_inputs
 
 # The long workflows ask for many more frames; their chunks have 8, and what they extend has 16.
 MORE_THAN_TWO_CHUNKS = 18
@@ -21,6 +22,16 @@ def short(prompt: Prompt) -> Prompt:
     prompt = with_at_most(prompt, frames_per_clip=most)
     settings = "sample_every = 0\nvalidate_every = 0\ndraws_per_clip = 1\nrank = 4\ninit = 'random'"
     return with_inputs(prompt, "MagicVideo_Train", frames=FEW // 2, settings=settings)
+
+
+def with_at_most(prompt: Prompt, **limits: int) -> Prompt:
+    """A copy in which numbers of these names are no greater than this; smaller ones and links stay."""
+    changed = copy.deepcopy(prompt)
+    for node in changed.values():
+        for name in limits.keys() & node["inputs"].keys():
+            if not is_link(node["inputs"][name]):
+                node["inputs"][name] = min(node["inputs"][name], limits[name])
+    return changed
 
 
 def make_input_files(prompt: Prompt, folder: Path, frames: int = 16, size: int = 64) -> None:

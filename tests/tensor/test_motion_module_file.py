@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from diffusers_names import as_diffusers
 from magicvideo.adaptor_unet.motion_module import MotionModule
 from magicvideo.adaptor_unet.motion_module_file import MotionFileError, load_motion_module
 from magicvideo.tools.make_random_checkpoint import random_motion_lora
 from magicvideo.tools.make_random_checkpoint import random_motion_module as drawn
-from magicvideo.tools.motion_module_files import SIZES, Size, as_diffusers
+from magicvideo.tools.motion_module_files import SIZES, Size
 
 NARROW = SIZES["narrow"]
 # The smallest that has all parts, for what takes many files.

@@ -303,12 +303,8 @@ def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path) -> None:
     class Many:
         num_processes = 4
 
-    from magicvideo.adaptor_unet.training.loop import TrainingRun
-
-    settings = TrainingSettings(batch=3)
-    trainables = Trainables(toy_adaptor(), ToyDenoiser().unet, settings)
     with pytest.raises(ValueError, match="batch is 3, but there are 4 processes"):
-        TrainingRun(ToyDenoiser(), trainables, toy_data(), settings, tmp_path, Many(), Told(), lambda step, final: None)
+        toy_run(TrainingSettings(batch=3), tmp_path, accelerator=Many())
 
 
 @pytest.mark.parametrize("part", ["latents", "text"])

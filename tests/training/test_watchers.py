@@ -47,10 +47,10 @@ def test_numbers_of_a_run_outlive_a_disk_that_is_full_when_it_goes_on(
 
 
 def test_the_record_has_plot_and_samples(tmp_path: Path) -> None:
-    record = Record(tmp_path, 0, 8.0, plot_every=2)
-    record.numbers(1, 9, {"loss": 1.0})
+    record = Record(tmp_path, 0, 8.0)
+    record.numbers(1, 2, {"loss": 1.0})
     assert not (tmp_path / "loss.png").exists()
-    record.numbers(2, 9, {"loss": 1.0})
+    record.numbers(2, 2, {"loss": 1.0})
     record.clip(2, "step-2", torch.rand(2, 8, 8, 3))
     assert sorted(path.name for path in tmp_path.rglob("*.*") if path.is_file()) == [
         "loss.png",
@@ -64,19 +64,19 @@ def test_the_record_has_plot_and_samples(tmp_path: Path) -> None:
 def test_a_picture_that_somebody_looks_at_ends_no_run_and_a_full_disk_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    record, number = Record(tmp_path, 0, 8.0, plot_every=1), errno.EACCES
+    record, number = Record(tmp_path, 0, 8.0), errno.EACCES
 
     def held(*_: object) -> None:
         raise OSError(number, "not now")
 
     monkeypatch.setattr(watchers, "save_loss_plot", held)
     monkeypatch.setattr(watchers, "save_clip", held)
-    record.numbers(1, 9, {"loss": 1.0})
+    record.numbers(1, 1, {"loss": 1.0})
     record.clip(1, "step-1", torch.rand(2, 8, 8, 3))
     assert "loss.png cannot be written" in caplog.text and "step-1.webp cannot be written" in caplog.text
     number = errno.ENOSPC
     with pytest.raises(OutputError, match="No space left there"):
-        record.numbers(2, 9, {"loss": 1.0})
+        record.numbers(2, 2, {"loss": 1.0})
 
 
 def test_tensorboard_says_what_to_install_when_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...whole_file import check_content, content_name, state_of_file, written_whole
+from ...whole_file import check_content, content_name, read_hash, state_of_file, written_whole
 from .clip_files import ClipFileError, folders, in_order
 
-BYTES_AT_ONCE = 2**20
 # Metadata of a tensor's values, before its name.
 CONTENT = "magicvideo.content."
 AGAIN = "Start again: it will be made anew."
@@ -75,7 +74,7 @@ def read_tensor(path: Path, name: str) -> Tensor:
 
 
 def dropped(path: Path) -> str:
-    """Deletes a damaged file, and says what to do then."""
+    """Deletes a damaged file, and gives a sentence that says what to do then."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -89,6 +88,7 @@ def contents(tensors: dict[str, Tensor]) -> dict[str, str]:
 
 
 def save_json(path: Path, content: object) -> None:
+    """Writes a JSON file whole or not at all.  Raises OutputError when it cannot be written."""
     with written_whole(path) as partial:
         partial.write_text(json.dumps(content), encoding="ascii")
 
@@ -119,6 +119,7 @@ class ContentHashes:
         return hash_of(*(self._of_file(path) for path in paths))
 
     def save(self) -> None:
+        """Writes down what is known, if that has changed.  Raises OutputError when it cannot be written."""
         if self._changed:
             save_json(self._memory, self._known)
 
@@ -142,14 +143,6 @@ def folder_state(folder: Path) -> str:
     """
     found = [path for inner in folders(folder, set()) for path in in_order(inner) if path.is_file()]
     return hash_of(*(f"{path} {state_of_file(path)}" for path in found))
-
-
-def read_hash(path: Path) -> str:
-    digest = blake2b(digest_size=20)
-    with path.open("rb") as file:
-        while piece := file.read(BYTES_AT_ONCE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def hash_of(*parts: str) -> str:

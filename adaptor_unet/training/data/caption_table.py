@@ -30,7 +30,7 @@ def read_tables(folder: Path) -> dict[Path, str]:
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict]]:
-    """The rows of a table with the number of their line."""
+    """The rows of a table with the number of their line.  Raises ValueError that names the file when it is none."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":

@@ -152,6 +152,7 @@ def in_order(folder: Path) -> list[Path]:
 
 
 def name_order(path: Path) -> tuple:
+    """What files are sorted by: numbers in a name as numbers, and the name itself."""
     # Systems store accents and Korean letters composed or apart; both are the same name.
     name = unicodedata.normalize("NFC", path.name)
     parts = re.split(r"([0-9]+)", name)
@@ -159,6 +160,7 @@ def name_order(path: Path) -> tuple:
 
 
 def same_name(path: Path) -> str:
+    """A file's name without its ending, by which a clip and its caption belong together."""
     return unicodedata.normalize("NFC", path.stem)
 
 
@@ -180,7 +182,10 @@ def folder_caption(folder: Path, root: Path) -> Path | None:
 
 
 def read_caption(path: Path | None, unreadable: list[Path]) -> str:
-    """The text on one line; a file that is neither UTF-8 nor marked as UTF-16 joins ``unreadable``."""
+    """The text of a caption's file on one line; empty where there is no file.
+
+    A file that is neither UTF-8 nor marked as UTF-16 joins ``unreadable``.
+    """
     if path is None:
         return ""
     raw = path.read_bytes()

@@ -44,7 +44,10 @@ class Framing:
 
 
 def draw_framing(settings: DataSettings, random: Random) -> Framing:
-    """Always takes the same count of random numbers, so that one setting does not change what another draws."""
+    """A framing drawn at random, as the settings want it.
+
+    Always takes the same count of random numbers, so that one setting does not change what another draws.
+    """
     across, down, mirror = random.random(), random.random(), random.random()
     if settings.crop == "centre":
         across = down = 0.5
@@ -93,7 +96,7 @@ def covering(frame: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def cropped(picture: Tensor, size: tuple[int, int], framing: Framing) -> Tensor:
-    """h w 3 -> h w 3 of the given width and height"""
+    """h w 3 -> h w 3: the part of a picture that the framing keeps, of the given width and height."""
     top = round((picture.shape[0] - size[1]) * framing.down)
     left = round((picture.shape[1] - size[0]) * framing.across)
     return picture[top : top + size[1], left : left + size[0]]

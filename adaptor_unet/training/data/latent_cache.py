@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -34,7 +34,7 @@ from .clip_files import ClipFile, ClipFileError
 from .data_settings import DataSettings
 from .frame_source import FrameSource, content_files, open_clip
 from .framing import Framing, draw_framing, frame_size, framed, most_pixels
-from .latent_clip import JoinedClips, LatentClip, SourceClip, sound_clip
+from .latent_clip import JoinedClips, LatentClip, SourceClip, fault_in, sound_clip
 from .shot_cuts import shots_of
 from .sub_clips import SubClip, UnfitClipError, draw_within_shots
 
@@ -116,7 +116,7 @@ class FolderClips(JoinedClips):
 
     @property
     def content(self) -> str:
-        """Of the names of files, which say what each was made of, and of the captions."""
+        """A name for all that a run learns from: of captions, and of file names, which say what is in the files."""
         named = [(clip.latents.name, clip.text.name, clip.caption) for clip in self.clips]
         return hash_of(*(part for names in named for part in names))
 
@@ -255,7 +255,7 @@ class LatentCache:
         frames = of_one_size(clip, source.read(sub_clip.times))
         first = next(frames)
         size = frame_size(first.shape[1], first.shape[0], self.settings)
-        pictures = framed(chained(first, frames), size, framing)
+        pictures = framed(chain((first,), frames), size, framing)
         parts = []
         try:
             while chunk := list(islice(pictures, FRAMES_AT_ONCE)):
@@ -263,12 +263,13 @@ class LatentCache:
         except UnfitClipError as error:
             raise ClipFileError(clip.path, str(error)) from error
         latents = torch.cat(parts)
-        if not latents.isfinite().all():
+        fault = fault_in(latents)
+        if fault == "not finite":
             raise ValueError(
                 f"The autoencoder gave values for {clip.path.name} that are not finite. "
                 "Let it work in 32 bits and start again."
             )
-        if not latents.any():
+        if fault == "all zeros":
             raise ClipFileError(clip.path, "is empty for the autoencoder, which gave nothing but zeros")
         return latents
 
@@ -301,8 +302,3 @@ def of_one_size(clip: ClipFile, frames: Iterable[Tensor]) -> Iterator[Tensor]:
             )
         size = frame.shape
         yield frame
-
-
-def chained(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:
-    yield first
-    yield from rest

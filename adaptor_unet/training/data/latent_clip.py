@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from statistics import median_low
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 from torch.utils.data import ConcatDataset
@@ -18,6 +18,7 @@ STILL_FPS = 8.0
 LOOKED_AT = 64
 # Of the autoencoder of SD1.5.
 LATENT_CHANNELS = 4
+Fault = Literal["not finite", "all zeros"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ class LatentClip:
     caption: str = ""
 
 
+def fault_in(latents: Tensor, text: Tensor | None = None) -> Fault | None:
+    """Why nothing can be learnt from a clip's values, ``f c h w`` and ``n d``; None when they are sound.
+
+    A value that is not finite, in either, is told before latents that are all zeros.
+    """
+    if not latents.isfinite().all() or (text is not None and not text.isfinite().all()):
+        return "not finite"
+    return None if latents.any() else "all zeros"
+
+
 def sound_clip(latents: Tensor, fps: float, text: Tensor, caption: str) -> LatentClip:
     """A clip that was read from a file.  Raises ValueError unless it is one that can be trained on."""
     if latents.ndim != 4 or not all(latents.shape) or latents.shape[1] != LATENT_CHANNELS:
@@ -41,10 +52,11 @@ def sound_clip(latents: Tensor, fps: float, text: Tensor, caption: str) -> Laten
         )
     if text.ndim != 2 or not all(text.shape):
         raise ValueError(f"its text has the shape {list(text.shape)}, expected tokens and channels")
-    for tensor in (latents, text):
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise ValueError("it holds values that are no finite numbers")
-    if not latents.any():
+    floats = latents.is_floating_point() and text.is_floating_point()
+    fault = fault_in(latents, text) if floats else "not finite"
+    if fault == "not finite":
+        raise ValueError("it holds values that are no finite numbers")
+    if fault == "all zeros":
         raise ValueError("its latents are all zeros, from which nothing can be learnt")
     if not 0 <= fps < inf:
         raise ValueError(f"its frame rate is {fps}")
@@ -53,22 +65,20 @@ def sound_clip(latents: Tensor, fps: float, text: Tensor, caption: str) -> Laten
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A clip of the user's: so many ``items`` of a set, side by side, are its sub-clips.  ``moves``: it is no still."""
+    """A clip as the user gave it, from which ``items`` items of a set are taken, side by side.  ``moves``: no still."""
 
     items: int
     moves: bool
 
 
 class ClipSet(Protocol):
-    """Clips by number.  ``groups``: how many clips lie together on disk, group after group.
-
-    ``content`` is a name for all that a run learns from them, latents, rates and captions: other clips, another name.
-    """
+    """Clips by number.  ``groups``: how many clips lie together on disk, group after group."""
 
     groups: tuple[int, ...]
 
     @property
-    def content(self) -> str: ...
+    def content(self) -> str:
+        """A name for all that a run learns from them, latents, rates and captions: other clips, another name."""
 
     def __len__(self) -> int: ...
 
@@ -116,7 +126,7 @@ class TrainingClips:
 
 
 class ClipRow(Protocol):
-    """Some clips that are read by their place."""
+    """Some clips that are read by their place, such as those of one file."""
 
     def __len__(self) -> int: ...
 
@@ -139,7 +149,7 @@ class JoinedClips:
 
 
 class JoinedSets(JoinedClips):
-    """Several sets as one, a set's groups after those of the one before."""
+    """Several ClipSets as one, a set's groups after those of the one before."""
 
     def __init__(self, sets: Sequence[ClipSet]) -> None:
         super().__init__(sets)
@@ -149,7 +159,7 @@ class JoinedSets(JoinedClips):
 
 @dataclass(frozen=True)
 class MemoryClips:
-    """A few clips that are in memory anyway."""
+    """A ClipSet of a few clips that are in memory anyway."""
 
     clips: tuple[LatentClip, ...]
 

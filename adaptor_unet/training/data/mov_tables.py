@@ -26,7 +26,7 @@ MOST_A_BYTE = 64
 
 
 def too_many_samples(path: Path) -> int:
-    """What a table says, if a file of this length cannot hold so many samples; else, and for other files, 0."""
+    """How many samples a table says that there are, if the file is too short for so many; else, and for others, 0."""
     length = os.path.getsize(path)
     with path.open("rb") as file:
         return next((count for count in counts(file, 0, length) if count > MOST_A_BYTE * length), 0)

@@ -97,7 +97,7 @@ def opened(path: Path, most_pixels: int) -> Iterator[Image.Image]:
 
 
 def rgb(picture: Image.Image) -> Tensor:
-    """Upright, h w 3 in uint8; what is transparent becomes white, as on a page.
+    """A picture, upright, as h w 3 in uint8; what is transparent becomes white, as on a page.
 
     Raises ValueError for numbers of which a file does not say which is white: fractions, and whole ones past 16 bits.
     """

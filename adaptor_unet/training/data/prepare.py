@@ -39,14 +39,14 @@ TOO_FEW = "too few clips to hold one out: the validation loss is that of the tra
 
 @dataclass(frozen=True)
 class Part:
-    """Some clips of a set: those of the places in ``items``, which ascend."""
+    """The clips of a set at the places in ``items``, which ascend, as a ClipSet."""
 
     whole: ClipSet
     items: tuple[int, ...]
 
     @cached_property
     def groups(self) -> tuple[int, ...]:
-        """As they lie together in the whole."""
+        """How many of the clips lie in each group of the whole set, without groups that have none."""
         ends = list(accumulate(self.whole.groups))
         counted = Counter(bisect_right(ends, item) for item in self.items)
         return tuple(counted[group] for group in sorted(counted))
@@ -73,11 +73,11 @@ def clips_of_folder(
     fingerprint: str,
     progress: Callable[[int, int, str], None],
 ) -> TrainingClips:
-    """Encodes what is not in the cache yet, and holds out up to ``validation_clips`` clips, none of them a still.
+    """What a run learns from a folder of clips, and up to ``validation_clips`` clips held out of it.
 
-    With too few clips to hold any out, or none that can be used, the validation loss is that of the training clips.
-    Raises ValueError when no clip can be used to train on, or nothing can be written into the cache.  ``progress`` as
-    for ``build_cache``.
+    No still is held out.  What is not in the cache yet is encoded.  With too few clips to hold any out, or none that
+    can be used, the validation loss is that of the training clips.  ``progress`` as for ``build_cache``.  Raises
+    ValueError when no clip can be used to train on, or nothing can be written into the cache.
     """
     found = find_clips(folder)
     check_writable(cache / CONTENTS)  # before the encoders are loaded
@@ -113,9 +113,11 @@ def fitting_size(folder: Path, most: int) -> tuple[int, Path | None]:
 
 
 def clips_of_shards(folder: Path, validation_clips: int) -> TrainingClips:
-    """The last clips that move are held out; of too few none, and the training clips are looked at instead.
+    """What a run learns from shards; the last clips that move are held out of it, up to ``validation_clips``.
 
-    Where the shards do not tell which items are sub-clips of one clip, the last items of the last shard are held out.
+    Of too few none is held out, and the training clips are looked at instead.  Where the shards do not tell which items
+    are sub-clips of one clip, the last items of the last shard are held out.  Raises ValueError when the shards cannot
+    be read.
     """
     shards = ShardClips(folder)
     if shards.sources:
@@ -150,14 +152,14 @@ def settings_of_shards(folder: Path, asked: DataSettings, chosen: Collection[str
 
 
 def seen_in(clips: ClipSet) -> DataSettings:
-    """Frames and size of the first clip that moves, among the first ones."""
+    """The settings of clips as encoded ones show them: frames and size of the first clip that moves."""
     first = (clips[item] for item in range(min(len(clips), LOOKED_AT)))
     frames, _, height, width = next((one for one in first if len(one.latents) > 1), clips[0]).latents.shape
     return DataSettings(frames=frames, width=width * LATENT_PIXELS, height=height * LATENT_PIXELS)
 
 
 def held_out(clips: list[ClipFile], count: int) -> tuple[list[ClipFile], list[ClipFile]]:
-    """``count`` clips that chance picks by their names, no stills, and the others; the same at every start."""
+    """``count`` clips that chance picks by their names, no stills, and all other clips; the same at every start."""
     picked = sorted(moving(clips), key=lambda clip: seed_from("held out", clip.path.name))[:count]
     return [clip for clip in clips if clip in picked], [clip for clip in clips if clip not in picked]
 
@@ -169,7 +171,7 @@ def set_apart(
     validation_clips: int,
     empty_text: Tensor,
 ) -> TrainingClips:
-    """Holds out the source clips at some places, whole; where there are none, the training clips are looked at."""
+    """Holds out the source clips at the places ``held``; where there are none, the training clips are looked at."""
     if not held:
         logger.info(TOO_FEW)
         return TrainingClips(clips, looked_at(clips, sources, validation_clips), empty_text, sources=len(sources))
@@ -180,12 +182,12 @@ def set_apart(
 
 
 def moving(clips: list[ClipFile]) -> list[ClipFile]:
-    """Those that are no stills; all of them where there are no others."""
+    """The clips that are no stills; all of them where there are no others."""
     return [clip for clip in clips if clip.kind != "still"] or clips
 
 
 def looked_at(clips: ClipSet, sources: Sequence[SourceClip], count: int) -> tuple[LatentClip, ...]:
-    """That many items, evenly from those of clips that move; of all where none does."""
+    """``count`` items for validation, evenly from those of clips that move; of all where none does."""
     return spread(Part(clips, items_of(sources, moving_places(sources))), count)
 
 
@@ -201,11 +203,11 @@ def items_of(sources: Sequence[SourceClip], places: Collection[int]) -> tuple[in
 
 
 def spread(clips: ClipSet, count: int) -> tuple[LatentClip, ...]:
-    """That many clips, evenly from all."""
+    """``count`` clips of a set, evenly from all; all of them where it has fewer."""
     return tuple(clips[item] for item in evenly(len(clips), count))
 
 
 def evenly(whole: int, count: int) -> list[int]:
-    """That many places of a ``whole``, or all where it has fewer, evenly spaced."""
+    """``count`` numbers below ``whole``, evenly spaced from 0 on; all where there are fewer."""
     count = min(count, whole)
     return [place * whole // count for place in range(count)]

@@ -24,8 +24,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ...whole_file import check_content, check_writable, content_name, made_folder, save_tensors, written_whole
-from .cache_files import CONTENT, contents, hash_of, read_hash, save_json
+from ...whole_file import (
+    check_content,
+    check_writable,
+    content_name,
+    made_folder,
+    read_hash,
+    save_tensors,
+    written_whole,
+)
+from .cache_files import CONTENT, contents, hash_of, save_json
 from .data_settings import DataSettings
 from .latent_clip import ClipSet, JoinedClips, LatentClip, SourceClip, sound_clip
 
@@ -89,6 +97,7 @@ def check_new(folder: Path) -> None:
 
 
 def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Adds a file of that name and content to an open tar file."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
@@ -111,7 +120,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where the members of one item begin in a tar file, and their lengths."""
+    """Where the two members of one item lie in a tar file: for each the first byte and how many there are."""
 
     tensors: tuple[int, int]
     told: tuple[int, int]
@@ -169,7 +178,7 @@ class ShardClips(JoinedClips):
 
 
 def read_empty_text(path: Path) -> Tensor:
-    """The embedding of the empty caption, n d."""
+    """The embedding of the empty caption, n d.  Raises ValueError when its file is missing or damaged."""
     try:
         with torch.inference_mode(False), safe_open(path, framework="pt") as file:
             text, told = file.get_tensor("text"), file.metadata() or {}
@@ -182,7 +191,10 @@ def read_empty_text(path: Path) -> Tensor:
 
 
 def read_index(index: Path) -> tuple[dict[str, Any], tuple[Path, ...], tuple[int, ...]]:
-    """All that an index tells, the shards' paths and how many items each has."""
+    """All that an index tells, the shards' paths and how many items each has.
+
+    Raises ValueError when the index is damaged or of another kind, or a shard is missing or too small.
+    """
     try:
         told = json.loads(index.read_text(encoding="utf-8"))
         rows = told["shardlist"]
@@ -207,7 +219,10 @@ def read_index(index: Path) -> tuple[dict[str, Any], tuple[Path, ...], tuple[int
 
 
 def read_sources(index: Path, rows: list[dict[str, Any]]) -> tuple[SourceClip, ...]:
-    """The clips that the items are sub-clips of, of which one may lie in two shards; none where a row does not tell."""
+    """The clips that the items are sub-clips of, of which one may lie in two shards; none where a row does not tell.
+
+    Raises ValueError when the index is damaged.
+    """
     if not all("clips" in row for row in rows):
         return ()
     found: list[tuple[int, int, bool]] = []
@@ -227,7 +242,10 @@ def read_sources(index: Path, rows: list[dict[str, Any]]) -> tuple[SourceClip, .
 
 
 def read_settings(index: Path, told: dict[str, Any]) -> DataSettings | None:
-    """The settings of clips with which shards were written, where the index tells them."""
+    """The settings of clips with which shards were written; None where the index does not tell them.
+
+    Raises ValueError for settings that cannot be.
+    """
     try:
         return DataSettings(**told["settings"]) if "settings" in told else None
     except UNREADABLE as error:
@@ -237,7 +255,10 @@ def read_settings(index: Path, told: dict[str, Any]) -> DataSettings | None:
 
 
 def read_table(shard: Path, items: int) -> list[Place]:
-    """The places of the items of a shard, from the headers of its members alone."""
+    """The places of the items of a shard, from the headers of its members alone.
+
+    Raises ValueError when it is damaged, or holds another number of items.
+    """
     found: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         size = shard.stat().st_size
@@ -258,5 +279,6 @@ def read_table(shard: Path, items: int) -> list[Place]:
 
 
 def read_part(file: io.BufferedReader, start: int, length: int) -> bytes:
+    """``length`` bytes of an open file from the place ``start`` on."""
     file.seek(start)
     return file.read(length)

@@ -38,7 +38,7 @@ def cuts_of(frames: Iterable[av.VideoFrame]) -> tuple[int, ...]:
 
 
 def graph_for(frame: av.VideoFrame) -> av.filter.Graph:
-    """Lets those frames through with which a new shot begins."""
+    """A filter for frames like this one that lets those through with which a new shot begins."""
     graph = av.filter.Graph()
     buffer = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=PLACES)
     scaled = graph.add("scale", f"{WIDTH}:-2:flags=area")
@@ -47,7 +47,7 @@ def graph_for(frame: av.VideoFrame) -> av.filter.Graph:
 
 
 def pulled(graph: av.filter.Graph) -> Iterator[int]:
-    """Stamps of the frames that have come through."""
+    """The places of the frames that have come through the filter."""
     while True:
         try:
             yield graph.pull().pts
@@ -56,7 +56,7 @@ def pulled(graph: av.filter.Graph) -> Iterator[int]:
 
 
 def as_video(pictures: Iterable[Tensor]) -> Iterator[av.VideoFrame]:
-    """h w 3 in uint8, each as a frame."""
+    """Pictures, h w 3 in uint8, as video frames."""
     return (av.VideoFrame.from_ndarray(picture.contiguous().numpy(), "rgb24") for picture in pictures)
 
 

@@ -114,7 +114,7 @@ def draw_sub_clip(
 
 
 def draw_stride(interval: float, length: float, settings: DataSettings, random: Random) -> int:
-    """How many of the file's intervals lie between two frames of the sub-clip."""
+    """How many of the file's intervals lie between two frames of the sub-clip; ``length`` is the clip's, in seconds."""
     least = ceil(1 / (interval * settings.fps_max * SLACK)) if settings.fps_max else 1
     slowest = floor(SLACK / (interval * settings.fps_min)) if settings.fps_min else None
     longest = floor((length - interval / 2) / (interval * (settings.frames - 1)))
@@ -137,4 +137,5 @@ def draw_stride(interval: float, length: float, settings: DataSettings, random: 
 
 
 def counted(frames: int) -> str:
+    """A number of frames in words."""
     return "1 frame" if frames == 1 else f"{frames} frames"

@@ -19,7 +19,7 @@ from ..training_error import enough_memory
 from .cache_files import contents, hash_of, read_rates, read_tensor
 from .data_settings import LATENT_PIXELS, DataSettings
 from .latent_cache import LOWER, MADE_OF, STORED, CachedClip, Encoders, FolderClips, LatentCache
-from .latent_clip import JoinedSets, TrainingClips
+from .latent_clip import LATENT_CHANNELS, JoinedSets, TrainingClips, fault_in
 from .prepare import HELD_OUT_OF, TOO_FEW, evenly, spread
 
 logger = logging.getLogger(__name__)
@@ -47,11 +47,11 @@ class TeacherWork:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of a clip, f c h w."""
-        return (self.data.frames, 4, self.data.height // LATENT_PIXELS, self.data.width // LATENT_PIXELS)
+        """The shape of a clip's latents, f c h w."""
+        return (self.data.frames, LATENT_CHANNELS, self.data.height // LATENT_PIXELS, self.data.width // LATENT_PIXELS)
 
     def made_of(self, prompt: str, number: int) -> dict[str, object]:
-        """All that decides what the clip of that number is."""
+        """All that decides what a prompt's clip of that number is, by name."""
         how = {name: getattr(self.settings, name) for name in ("teacher_steps", "teacher_cfg", "teacher_fps")}
         seed = seed_from("teacher", self.data.seed, prompt, number)
         whose = {"version": VERSION, "teacher": self.teacher, "encoders": self.encoders}
@@ -94,20 +94,24 @@ def sampled_clips(
 
 
 def told_step(progress: Callable[[int, int, str], None], clip: int, clips: int, words: str, step: int, of: int) -> None:
-    """Which clip is sampled, and how far it is."""
+    """Tells ``progress`` which clip is sampled, and how many of its sampling steps are done."""
     progress(clip, clips, f"{words}, step {step} of {of}")
 
 
 def shortened(prompt: str) -> str:
+    """A prompt as it is shown, cut where it is long."""
     return prompt if len(prompt) <= MOST_SHOWN else f"{prompt[:MOST_SHOWN]}..."
 
 
 def save_clip(path: Path, latents: Tensor, made_of: dict[str, object], prompt: str) -> None:
-    """In the form of an encoded clip's file.  Raises ValueError for what nothing can be learnt from."""
+    """Writes a sampled clip, f c h w, as an encoded clip's file is written.
+
+    Raises ValueError for a clip that nothing can be learnt from, OutputError when it cannot be written.
+    """
     stored = latents.to("cpu", STORED)
-    if not stored.isfinite().all() or not stored.any():
+    if fault := fault_in(stored):
         raise ValueError(
-            f"The teacher gave {'zeros' if stored.isfinite().all() else 'values that are not finite'} for the prompt "
+            f"The teacher gave {'zeros' if fault == 'all zeros' else 'values that are not finite'} for the prompt "
             f"{shortened(prompt)!r}. Lower teacher_cfg, or let the model work in 32 bits, and start again."
         )
     told = {

@@ -227,7 +227,7 @@ def whole_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.
 
 
 def moving_pictures(path: Path, container: InputContainer) -> VideoStream:
-    """The first stream of pictures that is no cover of a record."""
+    """The first stream of pictures that is no cover of a record.  Raises ClipFileError where there is none."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
@@ -235,7 +235,10 @@ def moving_pictures(path: Path, container: InputContainer) -> VideoStream:
 
 
 def announced_size(path: Path, stream: VideoStream, most_pixels: int) -> tuple[int, int]:
-    """Width and height.  FFmpeg gives none for a picture that is larger than it was allowed to allocate."""
+    """Width and height of the pictures, in pixels, before any is decoded.
+
+    Raises ClipFileError where FFmpeg gives none, as for a picture that is larger than it was allowed to allocate.
+    """
     width, height = stream.codec_context.width, stream.codec_context.height
     if not width or not height:
         raise ClipFileError(path, f"has no size, or one of more than {most_pixels / 1e6:.0f} million pixels")
@@ -255,8 +258,11 @@ def pixel_aspect(container: InputContainer, stream: VideoStream) -> float:
 
 @dataclass(frozen=True)
 class VideoTimes:
-    """``stamps``, ascending: when frames are first shown.  ``keys``: the places among them where decoding can begin,
-    the first one included.  ``end``: when the last frame goes."""
+    """When the frames of a video are shown, in the stream's units.
+
+    ``stamps``, ascending: when each is first shown.  ``keys``: the places among them where decoding can begin, the
+    first one included.  ``end``: when the last frame goes.
+    """
 
     stamps: tuple[int, ...]
     keys: tuple[int, ...]
@@ -264,7 +270,7 @@ class VideoTimes:
 
 
 def noted_times(container: InputContainer, stream: VideoStream) -> VideoTimes | None:
-    """From the packets, decoding nothing; None when the container does not note them or notes nonsense."""
+    """When frames are shown, from the packets alone; None when the container does not note it, or notes nonsense."""
     if container.format.name not in NOTED:
         return None
     packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
@@ -279,7 +285,7 @@ def noted_times(container: InputContainer, stream: VideoStream) -> VideoTimes | 
 
 
 def decoded_times(container: InputContainer, stream: VideoStream) -> VideoTimes | None:
-    """From the frames themselves, which come in the order in which they are shown; None when there is none.
+    """When frames are shown, from decoding all of them, in the order in which they are shown; None when there is none.
 
     An AVI file may number its frames in the order of decoding, so that only the set of its stamps is right, not which
     frame has which; and some files have none.  Then the file's frame rate counts.
@@ -295,12 +301,12 @@ def decoded_times(container: InputContainer, stream: VideoStream) -> VideoTimes 
 
 
 def end_after(stamps: Sequence[int], duration: int, stream: VideoStream) -> int:
-    """The last frame stays for its own duration, else as long as the one before it."""
+    """When the last frame goes: after its own ``duration``, else it stays as long as the one before it."""
     before = stamps[-1] - stamps[-2] if len(stamps) > 1 else round(one_interval(stream))
     return stamps[-1] + (duration or before)
 
 
 def one_interval(stream: VideoStream) -> float:
-    """Units from frame to frame by the file's frame rate."""
+    """The stream's units from frame to frame, by the file's frame rate."""
     rate = stream.average_rate or stream.guessed_rate or 25
     return float(1 / (rate * stream.time_base))

@@ -21,9 +21,10 @@ LINES_OF_HD = 720
 
 
 def upright_picture(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> Tensor:
-    """h w 3 in uint8.  ``pixel_aspect`` is a pixel's width by its height; transparent parts become white.
+    """A decoded frame as a picture, h w 3 in uint8; transparent parts become white.
 
-    High dynamic range becomes what an ordinary screen shows, and the two half pictures of an interlaced frame one.
+    ``pixel_aspect`` is a pixel's width by its height.  High dynamic range becomes what an ordinary screen shows, and
+    the two half pictures of an interlaced frame one.
     """
     if frame.interlaced_frame:
         frame = deinterlaced(frame)
@@ -63,7 +64,7 @@ def deinterlaced(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def on_white(pixels: Tensor) -> Tensor:
-    """h w 4 -> h w 3"""
+    """h w 4 -> h w 3: a picture with transparency, put on white."""
     colour, cover = pixels[..., :3].to(torch.int32), pixels[..., 3:].to(torch.int32)
     return ((colour * cover + 255 * (255 - cover) + 127) // 255).to(torch.uint8)
 
@@ -78,7 +79,7 @@ def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
 
 
 def turned(picture: Tensor, matrix: tuple[int, int, int, int]) -> Tensor:
-    """Turns by quarters and mirrors as the matrix says.  h w 3 -> h w 3 or w h 3"""
+    """h w 3 -> h w 3 or w h 3: a picture turned by quarters and mirrored as the matrix says."""
     a, b, c, d = matrix
     if abs(a) < abs(b):
         picture, across, down = rearrange(picture, "h w c -> w h c"), c, b

@@ -1,11 +1,11 @@
 """Whether the demo's clips move as asked: 64 clips by ComfyUI's own sampler, judged by the rule of motion_rule.py.
 
-    bash bin/run demo/measure/motion.py --adaptor .demo/models/magicvideo/magicvideo_demo.safetensors --sheet sheet.png
-    bash bin/run demo/measure/motion.py                 without an adaptor: what chance gives
-    bash bin/run demo/measure/motion.py --adaptor narrow/adaptor.safetensors --narrow narrow/base.safetensors
-    bash bin/run demo/measure/motion.py --adaptor ... --frames 64 --fps 32 --chunk 8      long clips, in causal windows
-    bash bin/run demo/measure/motion.py --adaptor ... --frames 8 --fps 16 --extend-to 24  clips that are extended
-    bash bin/run demo/measure/motion.py --adaptor ... --frames 256 --still --count 4      whether long clips fade
+    bash bin/run demo/measure/judge_motion.py --adaptor ADAPTOR.safetensors --sheet sheet.png
+    bash bin/run demo/measure/judge_motion.py           without an adaptor: what chance gives
+    bash bin/run demo/measure/judge_motion.py --adaptor narrow/adaptor.safetensors --narrow narrow/base.safetensors
+    bash bin/run demo/measure/judge_motion.py --adaptor ... --frames 64 --fps 32 --chunk 8     in causal windows
+    bash bin/run demo/measure/judge_motion.py --adaptor ... --frames 8 --fps 16 --extend-to 24 clips that are extended
+    bash bin/run demo/measure/judge_motion.py --adaptor ... --frames 256 --still --count 4     whether long clips fade
 
 Each subject moves in all four directions, over backgrounds from which it can be told, at three frame rates in turn. The
 seeds are used for nothing else. The narrow network gives the same figures in a quarter of the time.
@@ -70,7 +70,7 @@ class Asked:
 
     @property
     def prompt(self) -> str:
-        """Of a still one, nothing is said of motion."""
+        """The words that ask for it; of a still one, they say nothing of motion."""
         background = f"{article(self.background)} {self.background} background"
         moving = "" if self.still else f"moving {self.direction} "
         return f"{article(self.subject)} {self.subject} {moving}on {background}"
@@ -94,6 +94,7 @@ class Judged:
 
     @cached_property
     def way(self) -> Way | None:
+        """The way of the thing; None when too few frames show one."""
         return way(self.frames)
 
     @cached_property
@@ -103,10 +104,12 @@ class Judged:
 
     @cached_property
     def worst_step(self) -> float:
+        """How far the worst step is off the median step, in pixels."""
         return worst_step(self.frames)
 
     @cached_property
     def drift(self) -> Drift:
+        """The end of the clip beside its beginning."""
         return drift(self.frames)
 
     @cached_property
@@ -116,14 +119,17 @@ class Judged:
 
     @property
     def turned_back(self) -> float:
+        """The most that the thing ever went back, in pixels."""
         return turned_back(self.frames, self.asked.direction)
 
     @property
     def right(self) -> bool:
+        """Whether the thing goes the way that was asked for."""
         return self.way is not None and self.way.is_right(self.asked.direction)
 
     @property
     def along(self) -> float:
+        """Pixels from the first frame to the last, in the direction that was asked for."""
         return self.way.along(self.asked.direction) if self.way else 0.0
 
     @cached_property
@@ -187,7 +193,7 @@ def real(asked: list[Asked], stock: StockModel, painter: Painter, frames: int) -
 
 
 def figures(clips: list[Judged]) -> dict[str, object]:
-    """What is reported: shares and means over all clips."""
+    """What is reported of some clips, by name: shares and means over all of them."""
     moving = [clip for clip in clips if clip.way is not None]
     rates = sorted({clip.asked.fps for clip in clips})
     by_rate = {fps: [clip for clip in clips if clip.asked.fps == fps] for fps in rates}
@@ -232,7 +238,10 @@ def figures(clips: list[Judged]) -> dict[str, object]:
 
 
 def save_sheet(clips: list[Judged], path: Path, every: int = 1) -> None:
-    """Each clip a row, every so many frames; a bar at its left is green when the way is right, red when not."""
+    """Saves a picture of all clips: each is a row of every so many frames.
+
+    A bar at its left is green when the way is right, red when not.
+    """
     rows = []
     for clip in clips:
         bar = np.zeros((clip.frames.shape[1], 6, 3), np.uint8)
@@ -247,9 +256,10 @@ def save_sheet(clips: list[Judged], path: Path, every: int = 1) -> None:
 def model_maker(
     image_model: ModelPatcher, adaptor: Path | None, window: int, **order: object
 ) -> Callable[[float, int], ModelPatcher]:
-    """The image model, or the video model at a frame rate and clip length; in causal windows of so many, if not 0.
+    """What gives the MODEL for a frame rate and a clip length: the image model, or the video model of an adaptor.
 
-    ``order`` goes to the motion: the order in which frames are sampled.
+    In causal windows of so many frames, if ``window`` is not 0.  ``order`` goes to the motion: the order in which
+    frames are sampled.
     """
     if window:
         image_model = with_causal_windows(image_model, window)
