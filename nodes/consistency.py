@@ -6,11 +6,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..adaptor_unet.cross_frame_attention import Rule
-from ..adaptor_unet.frame_noise import Kind
+from ..adaptor_unet.frame_noise import NoiseKind
 from ..adaptor_unet.host.adain_effect import Adain, At
 from ..adaptor_unet.host.binding import with_effect
 from ..adaptor_unet.host.calibrate import calibrated_adaptor
-from ..adaptor_unet.host.cross_frame_effect import SIDES
+from ..adaptor_unet.host.cross_frame_effect import UNET_SIDES
 from ..adaptor_unet.host.cross_frame_effect import CrossFrameAttention as Attention
 from ..adaptor_unet.host.noise import FrameNoise as Noise
 from ..adaptor_unet.host.versions import schema
@@ -55,7 +55,7 @@ class CrossFrameAttention(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "where",
-                    options=list(SIDES),
+                    options=list(UNET_SIDES),
                     default="middle and decoder",
                     tooltip="The blocks of the UNet in which frames look back.",
                 ),
@@ -194,7 +194,7 @@ class FrameNoise(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "kind",
-                    options=list(get_args(Kind)),
+                    options=list(get_args(NoiseKind)),
                     default="progressive",
                     tooltip="Whose noise is shared. mixed: the first frame's, by all alike. progressive: the frame "
                     "before's, so that frames far apart have little in common.",

@@ -39,7 +39,6 @@ from .unet_call import (
     tell_of_one_frame,
     window_places,
     with_effects_of_call,
-    with_tiles_counted,
 )
 from .versions import STOCK_WINDOW_WRAPPERS
 
@@ -189,8 +188,7 @@ class Binding:
     ) -> Tensor:
         """Tells the UNet's call what acts, at which noise levels: the model around it knows how it is sampled, and on
         which card."""
-        options = with_tiles_counted(x.shape[0], transformer_options)
-        options = with_effects_of_call(self.effects, executor.class_obj, options)
+        options = with_effects_of_call(self.effects, executor.class_obj, x.shape[0], transformer_options)
         with uncompiled(self.effects):
             return executor(x, timesteps, c_concat, c_crossattn, control, options, **kwargs)
 

@@ -90,9 +90,10 @@ def with_tiles_counted(rows: int, transformer_options: TransformerOptions) -> Tr
 
 
 def with_effects_of_call(
-    effects: Sequence[Effect], model: BaseModel, transformer_options: TransformerOptions
+    effects: Sequence[Effect], model: BaseModel, rows: int, transformer_options: TransformerOptions
 ) -> TransformerOptions:
-    """The options with what the model around the UNet knows: how it is sampled, on which card, and how it is compiled.
+    """The options of a call with so many rows, with what the model around the UNet knows: how it is sampled, on which
+    card, and how it is compiled.
 
     Asked once a sampling, because reading a noise level lets a card wait.
     """
@@ -102,7 +103,7 @@ def with_effects_of_call(
     own = once(("effects", *key), lambda: tuple(effect.on(patcher) if patcher else effect for effect in effects))
     levels = once(("levels", *key), lambda: tuple(effect.levels(sampling) for effect in own))
     compiled = {} if patcher is None else {COMPILED: patcher.model_options.get(TORCH_COMPILE_KWARGS)}
-    return {**transformer_options, EFFECTS: own, LEVELS: levels, **compiled}
+    return {**with_tiles_counted(rows, transformer_options), EFFECTS: own, LEVELS: levels, **compiled}
 
 
 def acting_in_call(effects: Sequence[Effect], rows: int, transformer_options: TransformerOptions) -> list[Acting]:
