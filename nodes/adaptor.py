@@ -128,7 +128,7 @@ class ApplyMagicVideo(io.ComfyNode):
             display_name="Apply MagicVideo",
             category=CATEGORY,
             description="Makes a Stable Diffusion (1.x, 2.x, XL) model treat a batch of latents as the frames of one "
-            "clip. Two of these in a row blend their motions.",
+            "clip. With two of these in a row, the motions add up.",
             search_aliases=["motion module", "motion", "animate", "text to video", "video"],
             inputs=[
                 io.Model.Input(
@@ -177,7 +177,7 @@ class ApplyMagicVideo(io.ComfyNode):
                     optional=True,
                     tooltip="Guidance (cfg) of all frames but a clip's first, in the order frame by frame; 0: the "
                     "sampler's. They follow finished frames and need less: lower it where things move too far. At 1 "
-                    "the negative prompt isn't asked, which takes about half the time.",
+                    "the negative prompt is skipped, which takes about half the time.",
                 ),
                 io.Float.Input(
                     "history_noise",
@@ -187,8 +187,8 @@ class ApplyMagicVideo(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     tooltip="History guidance, in the order frame by frame: the negative side sees finished frames "
-                    "under this much noise (sigma), so that guidance leads to what follows from them. Steps get more "
-                    "even, and things go less far: try 0.5. 0: both sides see them alike.",
+                    "under this much noise (sigma), so that guidance also leads to what follows from them. Movement "
+                    "gets more even and covers less distance. Try 0.5; 0 is off.",
                 ),
             ],
             outputs=[

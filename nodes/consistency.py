@@ -127,8 +127,8 @@ class CalibrateAdaptor(io.ComfyNode):
             display_name="Calibrate MagicVideo Adaptor",
             category=UNTRAINED,
             description="Computes an adaptor's S and B from a reference clip, without training: what AdaIN needs to "
-            "bring each frame's channels to the mean and standard deviation of the clip's first frame, as far as it "
-            "is alike at all noise levels. Made for sampling that clip anew, or as the start of training.",
+            "bring each frame's channels to the mean and standard deviation of the clip's first frame, as far as that "
+            "is the same at all noise levels. Use it to redraw that clip, or as the start of a training.",
             search_aliases=["distribution adaptor", "train motion", "flicker"],
             inputs=[
                 io.Model.Input("model", tooltip="The Stable Diffusion (1.x, 2.x, XL) model that the adaptor is for."),

@@ -138,8 +138,8 @@ class ApplyMotionModule(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.01,
-                    tooltip="Times the keys of the attention over frames: above 1 each frame looks at fewer others, "
-                    "below 1 more evenly at all.",
+                    tooltip="Multiplies the keys of the attention over frames: above 1 each frame looks at fewer "
+                    "others, below 1 more evenly at all of them.",
                 ),
                 frames_per_clip(),
                 start_percent("Where in sampling the motion module begins to act."),
