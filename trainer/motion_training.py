@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..adaptor_unet.checkpoint import FPS, save
 from ..adaptor_unet.host.base_model import check_fit
+from ..adaptor_unet.host.binding import KEY
 from ..adaptor_unet.host.teacher import ModuleTeacher
 from ..adaptor_unet.host.training_files import HostEncoders, decode, sampling_keys, write_checkpoint
 from ..adaptor_unet.host.training_unet import (
@@ -104,6 +105,7 @@ class MotionTraining:
         self.check_fit(self.model)
         if self.settings.base_tuning == "full":
             sampling_keys(self.model)  # refuses now what could not be written when all is trained
+        tell_of_effects(self.model)
         self.encoders, self.used, self._export = parts.encoders, parts.used, parts.export
         self.usual_fps = self.clips.usual_fps  # read now, while all clips are there
         self.dtype = training_dtype(self.settings.precision)
@@ -220,6 +222,18 @@ class MotionTraining:
         elif self.settings.base_tuning == "full" and final:
             encoders = self.encoders()
             write_checkpoint(self.output.base, self.model, self.denoiser.unet, encoders.clip, encoders.vae, told)
+
+
+def tell_of_effects(model: ModelPatcher) -> None:
+    """Logs which of the pack's nodes act on a model that is to be trained on: in training they do not."""
+    binding = model.get_attachment(KEY)
+    for effect in binding.effects if binding else ():
+        if effect.strength:
+            logger.warning(
+                "%s on the model has no part in this training, which is on the model without it. To go on from an "
+                "adaptor, connect that itself.",
+                effect.node,
+            )
 
 
 def check_able(settings: TrainingSettings) -> None:

@@ -431,3 +431,11 @@ def test_a_base_whose_sampling_no_checkpoint_can_tell_is_refused_before_it_is_tu
     model.model.model_type = ModelType.EDM
     with pytest.raises(ValueError, match="Take base_tuning lora or frozen"):
         training(model, tmp_path, base_tuning="full")
+
+
+def test_an_effect_on_the_model_that_is_trained_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = build_model()
+    training(bind(model, hosted(moved_adaptor(model)), strength=0.0), tmp_path / "silent")
+    assert not caplog.text
+    training(bind(model, hosted(moved_adaptor(model))), tmp_path / "acts")
+    assert "Apply MagicVideo on the model has no part in this training" in caplog.text
