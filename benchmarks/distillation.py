@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     parser.add_argument("--clips-each", type=int, default=256, help="clips that each adaptor is trained on")
-    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=16, help="as many as the module was trained with")
     parser.add_argument("--frame-noise-levels", default="finished_frames")
     parser.add_argument("--prediction-share", type=float, default=0.5)
     parser.add_argument("--teacher-steps", type=int, default=20)

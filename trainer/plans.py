@@ -3,6 +3,7 @@
 Each plan says what a resumed run must share with the one before, which clips it needs, and puts the training together.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from pathlib import Path
 from comfy.model_patcher import ModelPatcher
 
 from ..adaptor_unet.adaptor import VideoAdaptor
-from ..adaptor_unet.host.teacher import HostTeacher, content_of_module
+from ..adaptor_unet.host.teacher import TRAINED_FRAMES, HostTeacher, content_of_module
 from ..adaptor_unet.host.training_files import HostEncoders
 from ..adaptor_unet.training.data.cache_files import hash_of
 from ..adaptor_unet.training.data.latent_cache import FolderClips
@@ -22,6 +23,13 @@ from ..adaptor_unet.training.run_identity import adaptor_identity
 from ..adaptor_unet.training.settings import RunSettings
 from .motion_lora_training import MotionLoraTraining, check_module
 from .motion_training import MotionTraining, RunParts
+
+logger = logging.getLogger(__name__)
+
+FEW_FRAMES = (
+    "frames is %d, but motion modules are trained with %d. What a teacher samples may hardly move in clips that are "
+    "shorter than those it knows."
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class Teaching:
     def check(self, settings: RunSettings, adaptor: VideoAdaptor) -> None:
         """Raises ValueError for what cannot work: a module that does not fit, or what the teacher knows nothing of."""
         check_module(self.model, self.motion_module, settings.clips.frames)
+        if settings.clips.frames < TRAINED_FRAMES:
+            logger.warning(FEW_FRAMES, settings.clips.frames, TRAINED_FRAMES)
         tuning, share = settings.training.base_tuning, adaptor.config.shared_noise
         if tuning != "frozen":
             raise ValueError(

@@ -24,6 +24,8 @@ from .training_unet import TrainingUnet
 NODE = "Train MagicVideo Adaptor"
 # Of the host's, for the teacher's clips.
 SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
+# Frames of the clips that public motion modules were trained with.
+TRAINED_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def check_frames(module: MotionModule, frames: int) -> None:
     if not 1 < frames <= config.positions:
         raise ValueError(
             f"frames is {frames}, but this motion module ({config.kind}) has positions for {config.positions}, and "
-            f"needs two or more. Choose 2 to {config.positions} frames; 16 is what such modules were trained with."
+            f"needs two or more. Choose 2 to {config.positions} frames; {TRAINED_FRAMES} is what such modules were "
+            "trained with."
         )
 
 

@@ -131,6 +131,16 @@ def test_what_a_teacher_cannot_work_with_is_refused_before_a_clip_is_sampled() -
     check_frames(motion_module().model, 32)
 
 
+@pytest.mark.parametrize(("frames", "told"), [(15, True), (16, False), (24, False)])
+def test_clips_that_are_shorter_than_a_module_knows_are_told_of(
+    frames: int, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = build_model()
+    plan = AdaptorPlan(adaptor_for(model, frames=frames), Teaching(model, motion_module(), ("a",), "", ""))
+    plan.check(RunSettings.from_values({"frames": frames}))
+    assert (f"frames is {frames}, but motion modules are trained with 16" in caplog.text) == told
+
+
 SMALL_MODULE = motion_module(size=Size((32, 32), depth=1))
 TAUGHT = {"teacher_clips": 1, "teacher_steps": 2, "teacher_cfg": 2.0, "steps": 2, "validate_every": 0}
 TAUGHT |= {"sample_every": 0, "prediction_share": 0.5, "learning_rate": 1e-3}
