@@ -119,16 +119,16 @@ class Record(Watcher):
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if done % PLOT_EVERY == 0 or done == total:
-            with picture(self.folder / "loss.png") as path:
+            with drawing(self.folder / "loss.png") as path:
                 save_loss_plot(self.records, path)
 
     def clip(self, done: int, name: str, frames: Tensor) -> None:
-        with picture(self.folder / "samples" / f"{name}.webp") as path:
+        with drawing(self.folder / "samples" / f"{name}.webp") as path:
             save_clip(frames, self.fps, path)
 
 
 @contextmanager
-def picture(path: Path) -> Iterator[Path]:
+def drawing(path: Path) -> Iterator[Path]:
     """Stands around what draws a picture.  Where another program holds the old one, it stays and the log says so.
 
     Raises OutputError for anything else, such as a full disk.
