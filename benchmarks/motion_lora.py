@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=16, help="as many as the module was trained with")
     parser.add_argument("--asked", type=int, default=16, help="clips that are sampled for each direction")
     parser.add_argument("--module", type=Path, default=motion_module.FOLDER / "module.safetensors")
     parser.add_argument("--base", type=Path, default=BASE)
