@@ -79,9 +79,10 @@ class Repeats:
         )
         run = training.run
         with sdpa_kernel(SDPBackend.MATH):
-            before = judge.shares(training.denoiser, run.trainables.network)
+            with run.autocast():
+                before = judge.shares(training.denoiser, run.trainables.network)
             training.train()
-            with run.averages.in_place():
+            with run.averages.in_place(), run.autocast():
                 after = judge.shares(training.denoiser, run.trainables.network)
         return {"direction": direction, "subject": scene.subject, "before": before, "after": after}
 
