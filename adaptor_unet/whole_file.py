@@ -75,7 +75,7 @@ def made_folder(folder: Path) -> Path:
 
 
 def replaced(partial: Path, path: Path) -> None:
-    """``os.replace``, tried for a second: on Windows a program that looks at the old file keeps it for a moment."""
+    """``os.replace``, tried several times: on Windows a program that looks at the old file keeps it for a moment."""
     for seconds in WAITS:
         try:
             os.replace(partial, path)

@@ -29,7 +29,7 @@ from ..adaptor_unet.training.settings import FOR_MOTION_LORA, RunSettings
 from ..adaptor_unet.training.terminal import LiveBar, Terminal, preparing
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher, summary_writer
 from ..adaptor_unet.whole_file import check_writable, read_hash
-from .motion_training import Output, RunParts, check_able, is_finished, refuse_finished
+from .motion_training import Output, RunParts, check_able, check_base, is_finished, refuse_finished
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class TrainCommand:
     ) -> Plan | None:
         """What to train; all that can be refused is refused here, before a clip is encoded."""
         check_trainable(base.model)
+        check_base(base.model, settings.training)
         if self.write_shards:
             check_new(self.write_shards)
             return None

@@ -103,9 +103,6 @@ class MotionTraining:
         self.model, self.clips, self.settings, self.output = parts.model, parts.clips, parts.settings, parts.output
         self.network = network
         self.check_fit(self.model)
-        if self.settings.base_tuning == "full":
-            sampling_keys(self.model)  # refuses now what could not be written when all is trained
-        tell_of_effects(self.model)
         self.encoders, self.used, self._export = parts.encoders, parts.used, parts.export
         self.usual_fps = self.clips.usual_fps  # read now, while all clips are there
         self.dtype = training_dtype(self.settings.precision)
@@ -224,13 +221,18 @@ class MotionTraining:
             write_checkpoint(self.output.base, self.model, self.denoiser.unet, encoders.clip, encoders.vae, told)
 
 
-def tell_of_effects(model: ModelPatcher) -> None:
-    """Logs which of the pack's nodes act on a model that is to be trained on: in training they do not."""
+def check_base(model: ModelPatcher, settings: TrainingSettings) -> None:
+    """Raises ValueError for a model that is to be tuned whole and could not be written in the end.
+
+    Logs which of the pack's nodes act on the model: in training they do not.
+    """
+    if settings.base_tuning == "full":
+        sampling_keys(model)
     binding = model.get_attachment(KEY)
     for effect in binding.effects if binding else ():
         if effect.strength:
             logger.warning(
-                "%s on the model has no part in this training, which is on the model without it. To go on from an "
+                "%s on the model has no part in this training, but for a noise schedule that it sets. To go on from an "
                 "adaptor, connect that itself.",
                 effect.node,
             )

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..motion_module import MotionModule
 from ..motion_module import with_tensors as motion_module_of
 from ..whole_file import content_name
-from .binding import with_effect
+from .binding import Binding, install, with_effect
 from .graph_watch import raise_if_stopped
 from .motion_module_effect import MotionModuleEffect
 from .noise_schedule import schedule_for
@@ -44,9 +44,13 @@ class HostTeacher:
     def of(
         cls, model: ModelPatcher, motion_module: ModelPatcher, shape: tuple[int, int, int, int], steps: int, cfg: float
     ) -> "HostTeacher":
-        """Raises ValueError when the two do not fit."""
-        effect = MotionModuleEffect.of(model, motion_module=motion_module)
-        return cls(with_effect(model, effect), shape, steps, cfg)
+        """The teacher on a clone of the model without what the pack's nodes have put on it.
+
+        Raises ValueError when the two do not fit.
+        """
+        effect, alone = MotionModuleEffect.of(model, motion_module=motion_module), model.clone()
+        install(alone, Binding())
+        return cls(with_effect(alone, effect), shape, steps, cfg)
 
     @torch.no_grad()
     def clip(self, text: Tensor, empty_text: Tensor, seed: int, progress: Callable[[int, int], None]) -> Tensor:

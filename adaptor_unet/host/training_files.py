@@ -12,8 +12,8 @@ from pickle import UnpicklingError
 
 import comfy.sd
 import torch
-from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import EDM, V_PREDICTION, X0, ModelSamplingContinuousEDM, ModelSamplingDiscrete
 from comfy.sd import CLIP, VAE
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -187,20 +187,20 @@ def write_checkpoint(
 
 
 def sampling_keys(model: ModelPatcher) -> dict[str, Tensor]:
-    """The keys that tell stock loaders how a checkpoint is sampled, as the host's own *Save Checkpoint* writes them.
+    """The keys that tell the host's loader of SDXL how a checkpoint is sampled, as this model is, by a node too.
 
-    Raises ValueError for a model of which no such key can tell it.
+    Raises ValueError for a kind of sampling that no key tells.
     """
-    kind, sampling = model.model.model_type, model.get_model_object("model_sampling")
-    if kind == ModelType.EPS:
-        return {}
-    if kind == ModelType.V_PREDICTION:
-        names = ["v_pred"] + ["ztsnr"] * bool(getattr(sampling, "zsnr", False))
-        return {name: torch.tensor([]) for name in names}
-    if kind == ModelType.V_PREDICTION_EDM:
+    sampling = model.get_model_object("model_sampling")
+    velocity = isinstance(sampling, V_PREDICTION) and not isinstance(sampling, EDM)
+    if velocity and isinstance(sampling, ModelSamplingContinuousEDM):
         ends = {"sigma_max": sampling.sigma_max, "sigma_min": sampling.sigma_min}
         return {f"edm_vpred.{name}": torch.tensor(float(sigma)) for name, sigma in ends.items()}
+    if isinstance(sampling, ModelSamplingDiscrete) and not isinstance(sampling, (EDM, X0)):
+        names = ["v_pred"] * velocity + ["ztsnr"] * (velocity and bool(getattr(sampling, "zsnr", False)))
+        return {name: torch.tensor([]) for name in names}
+    kinds = ", ".join(base.__name__ for base in type(sampling).__bases__)
     raise ValueError(
-        f"base_tuning full writes a checkpoint, and none can say that a model is sampled as this one is ({kind.name}). "
+        f"base_tuning full writes a checkpoint, and none can say that a model is sampled as this one is ({kinds}). "
         "Take base_tuning lora or frozen."
     )

@@ -193,6 +193,8 @@ def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype, fp8
     weight = unet_weights(model)
     weights = {}
     for name, _ in unet.named_parameters():
+        if not name.endswith((".weight", ".bias")):
+            continue  # a scale of weights in 8 bits, which are made whole here
         whole = weight(name)
         weights[name] = whole.to(device, FP8 if fp8 and whole.ndim > 1 else dtype)
     made.load_state_dict(weights, strict=True, assign=True)

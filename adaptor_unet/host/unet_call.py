@@ -82,11 +82,11 @@ def with_tiles_counted(rows: int, transformer_options: TransformerOptions) -> Tr
     """
     window, conditionings = window_places(transformer_options), transformer_options.get("cond_or_uncond") or []
     frames = transformer_options.get(BATCH_FRAMES, 0) if window is None else len(window)
-    tiles = rows // (len(conditionings) * frames) if conditionings and frames else 1
-    if tiles < 2:
+    of_tile = len(conditionings) * frames
+    if not of_tile or rows % of_tile or rows == of_tile:
         return transformer_options
-    lists = {name: list(transformer_options[name]) * tiles for name in ("cond_or_uncond", "uuids")}
-    return {**transformer_options, **lists}
+    lists = {name: transformer_options[name] for name in ("cond_or_uncond", "uuids") if name in transformer_options}
+    return {**transformer_options, **{name: list(of_one) * (rows // of_tile) for name, of_one in lists.items()}}
 
 
 def with_effects_of_call(

@@ -129,7 +129,8 @@ class Record(Watcher):
 
 @contextmanager
 def drawing(path: Path) -> Iterator[Path]:
-    """Stands around what draws a picture.  Where another program holds the old one, it stays and the log says so.
+    """Stands around what draws a picture.  Where an old one is there and cannot be replaced, because another program
+    holds it, it stays and the log says so.
 
     Raises OutputError for anything else, such as a full disk.
     """
@@ -137,7 +138,7 @@ def drawing(path: Path) -> Iterator[Path]:
         with writing(path):
             yield path
     except OutputError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM):
+        if error.errno not in (errno.EACCES, errno.EPERM) or not path.exists():
             raise
         logger.warning("%s", error)
 

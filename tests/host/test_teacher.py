@@ -12,6 +12,7 @@ from comfy.model_management import InterruptProcessingException
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 from small_host import SMALL, build_model, conditioning, denoised_by_host
+from ways import cross_frame
 
 from graph_training import folders_below, graph_training, press_stop, server_progress
 from magicvideo.adaptor_unet.host.binding import with_effect
@@ -204,3 +205,14 @@ def test_a_teacher_that_is_never_asked_is_not_kept_on_the_card(monkeypatch: pyte
             parts = RunParts(**dict.fromkeys(("model", "settings", "output", "accelerator", "watchers")), clips=clips)
             plan.training(parts, RunSettings.from_values(asked))
     assert kept == [True, False, True] + [True, False, False]
+
+
+def test_it_samples_without_what_other_nodes_of_the_pack_have_put_on_the_model() -> None:
+    """A run's adaptor learns what the module makes of the model, and the cache of its clips is named by these two."""
+    model, module = build_model(), motion_module()
+    text, empty = (conditioning(seed)[0][0][0] for seed in (1, 2))
+    found = [
+        HostTeacher.of(given, module, (2, 4, 8, 8), 2, 2.0).clip(text, empty, 3, lambda done, total: None)
+        for given in (model, cross_frame(model))
+    ]
+    assert torch.equal(*found)

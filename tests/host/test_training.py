@@ -13,10 +13,9 @@ import comfy.supported_models
 import comfy.utils
 import pytest
 import torch
-from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
-from small_host import SMALL, build_model, conditioning, denoised_by_host, sample
+from small_host import SMALL, SMALL_SDXL, build_model, conditioning, denoised_by_host, sample
 from toy import Told
 
 from magicvideo.adaptor_unet.checkpoint import load
@@ -27,8 +26,10 @@ from magicvideo.adaptor_unet.host.training_files import HostEncoders, model_fing
 from magicvideo.adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
-from magicvideo.adaptor_unet.training.settings import TrainingSettings
-from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts
+from magicvideo.adaptor_unet.training.settings import RunSettings, TrainingSettings
+from magicvideo.trainer.graph import GraphTraining
+from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts, check_base
+from magicvideo.trainer.node_inputs import WiredClips
 
 FRAMES, DEVICE = 4, torch.device("cpu")
 QUICK = {"precision": "fp32", "sample_every": 0, "validate_every": 0, "still_share": 0.0, "learning_rate": 1e-3}
@@ -121,29 +122,40 @@ def test_a_patch_in_training_is_told_the_noise_level_as_in_sampling() -> None:
     assert seen and all(torch.equal(found, sigma) for found in seen)
 
 
-@pytest.mark.on_newest  # which reads checkpoints of such weights
-def test_a_base_with_weights_in_8_bits_is_copied_and_named() -> None:
-    whole = build_model()
+def in_8_bits(whole: ModelPatcher) -> ModelPatcher:
+    """The model as the host makes it of a checkpoint whose matrices of the feed-forward layers are kept in 8 bits."""
     state = {name: tensor.clone() for name, tensor in whole.model.diffusion_model.state_dict().items()}
-    layers = [name.removesuffix(".weight") for name, x in state.items() if ".ff." in name and x.ndim == 2]
-    for layer in layers:
+    newest = hasattr(comfy.utils, "detect_layer_quantization")
+    for layer in [name.removesuffix(".weight") for name, x in state.items() if ".ff." in name and x.ndim == 2]:
         weight = state[f"{layer}.weight"]
         scale = weight.abs().max() / 448
         state[f"{layer}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
-        state[f"{layer}.weight_scale"] = scale.float()
-        words = json.dumps({"format": "float8_e4m3fn"}).encode()
-        state[f"{layer}.comfy_quant"] = torch.tensor(list(words), dtype=torch.uint8)
+        state[f"{layer}.weight_scale" if newest else f"{layer}.scale_weight"] = scale.float()
+        if newest:
+            words = json.dumps({"format": "float8_e4m3fn"}).encode()
+            state[f"{layer}.comfy_quant"] = torch.tensor(list(words), dtype=torch.uint8)
+            state[f"{layer}.input_scale"] = torch.tensor(1.0)
     settings = SMALL | {"dtype": torch.float32}
     config = comfy.supported_models.SD15(settings)
     config.unet_config, config.manual_cast_dtype = settings, torch.float32
-    config.quant_config = comfy.utils.detect_layer_quantization(state, "")
+    if newest:
+        config.quant_config = comfy.utils.detect_layer_quantization(state, "")
+    else:
+        config.scaled_fp8 = torch.float8_e4m3fn
     quantised = config.get_model({}, device="cpu")
     quantised.diffusion_model.load_state_dict(state, strict=False)
-    model = ModelPatcher(quantised, DEVICE, DEVICE)
+    return ModelPatcher(quantised, DEVICE, DEVICE)
+
+
+def test_a_base_with_weights_in_8_bits_is_copied_and_named() -> None:
+    whole = build_model()
+    model = in_8_bits(whole)
+    extra = {name for name, _ in model.model.diffusion_model.named_parameters()}
+    assert any("scale" in name for name in extra)
     copied = TrainingUnet(model, DEVICE, torch.float32, checkpointing=False).unet.state_dict()
     for name, weight in whole.model.diffusion_model.state_dict().items():
         torch.testing.assert_close(copied[name], weight, rtol=0.1, atol=1e-3)
-    assert layers and model_fingerprint(model) != model_fingerprint(whole)
+    assert model_fingerprint(model) != model_fingerprint(whole)
     assert fresh_adaptor(model).model.config == fresh_adaptor(whole).model.config
 
 
@@ -426,16 +438,20 @@ def test_captions_of_another_kind_of_model_are_refused() -> None:
         check_text(build_model(), 1024)
 
 
-def test_a_base_whose_sampling_no_checkpoint_can_tell_is_refused_before_it_is_tuned_whole(tmp_path: Path) -> None:
-    model = build_model()
-    model.model.model_type = ModelType.EDM
+def test_a_base_whose_sampling_no_checkpoint_can_tell_is_refused_before_a_clip_is_encoded() -> None:
+    model = build_model(comfy.supported_models.SDXL, **SMALL_SDXL)
+    sampling = comfy.model_sampling
+    playground = type("Playground", (sampling.ModelSamplingContinuousEDM, sampling.EDM), {})
+    model.add_object_patch("model_sampling", playground(model.model.model_config))
+    settings = RunSettings.from_values({"base_tuning": "full", "frames": FRAMES})
+    wired = WiredClips(images=[torch.zeros(FRAMES, 8, 8, 3)])
     with pytest.raises(ValueError, match="Take base_tuning lora or frozen"):
-        training(model, tmp_path, base_tuning="full")
+        GraphTraining(model=model, encoders=None, clips=wired, settings=settings, name="a").train()
 
 
-def test_an_effect_on_the_model_that_is_trained_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = build_model()
-    training(bind(model, hosted(moved_adaptor(model)), strength=0.0), tmp_path / "silent")
+def test_an_effect_on_the_model_that_is_trained_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    model, settings = build_model(), TrainingSettings()
+    check_base(bind(model, hosted(moved_adaptor(model)), strength=0.0), settings)
     assert not caplog.text
-    training(bind(model, hosted(moved_adaptor(model))), tmp_path / "acts")
+    check_base(bind(model, hosted(moved_adaptor(model))), settings)
     assert "Apply MagicVideo on the model has no part in this training" in caplog.text

@@ -71,6 +71,11 @@ def test_a_picture_that_somebody_looks_at_ends_no_run_and_a_full_disk_does(
 
     monkeypatch.setattr(watchers, "save_loss_plot", held)
     monkeypatch.setattr(watchers, "save_clip", held)
+    with pytest.raises(OutputError, match="not allowed there"):  # nobody looks at what is not there
+        record.numbers(1, 1, {"loss": 1.0})
+    (tmp_path / "samples").mkdir()
+    for old in ("loss.png", "samples/step-1.webp"):
+        (tmp_path / old).touch()
     record.numbers(1, 1, {"loss": 1.0})
     record.clip(1, "step-1", torch.rand(2, 8, 8, 3))
     assert "loss.png cannot be written" in caplog.text and "step-1.webp cannot be written" in caplog.text
