@@ -57,7 +57,7 @@ NOT_RUN = {
     "benchmarks/training.py": "a full-size UNet for minutes, and its figures need a machine that does nothing else",
     "benchmarks/ablation.py": "trains for an hour; what it puts in place of parts is tested in tests/benchmarks",
     "benchmarks/distillation.py": "trains for hours; what it puts together is tested in tests/host/test_teacher.py",
-    "benchmarks/motion_lora.py": "trains for a quarter of an hour; tests/host/test_motion_lora_training.py has its training",
+    "benchmarks/motion_lora.py": "trains for minutes; tests/host/test_motion_lora_training.py has its training",
     "benchmarks/sdxl_sprites.py": "trains for hours; tests/host/test_families.py trains in that layout",
     "benchmarks/consistency.py": "a full-size UNet for hours; its measures are tested in tests/benchmarks",
 }
