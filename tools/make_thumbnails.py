@@ -73,7 +73,7 @@ SHOWN = {
     "long_video_controlnet": Shown("a ship moving left on an orange background", LONG_FPS, LONG),
     "extend_clip": Shown("a bee moving left on a white background", EXTENDED_FPS, SHORT),
     "loop": Shown("a robot moving right on an orange background"),
-    "image_to_video": Shown("a crab moving down on a yellow background", source=SHORT),
+    "image_to_video": Shown("a heart moving down on a yellow background", source=SHORT),
     "train_motion": Shown("a star moving up on a black background", source=SHORT),
     "video_to_video": Shown(
         "a fish moving left on a purple background",
