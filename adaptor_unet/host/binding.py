@@ -205,10 +205,10 @@ class Binding:
     ) -> Tensor:
         """One call of the UNet, ``(b f) c h w -> (b f) c h w``, with all that acts at its noise level."""
         acting = acting_in_call(self.effects, x.shape[0], transformer_options)
+        compiled = None
         if acting and transformer_options.get(COMPILED) is not None:
-            parts, call = self.compiled.of_call(acting, transformer_options, executor.class_obj)
-        else:
-            parts, call = parts_of(acting, cache_of_call(transformer_options)), WrapperExecutor.__call__
+            compiled = self.compiled.of_call(acting, transformer_options, executor.class_obj)
+        parts, call = compiled or (parts_of(acting, cache_of_call(transformer_options)), WrapperExecutor.__call__)
         with ExitStack() as stack:
             for part in parts:
                 stack.enter_context(part.hooked(executor.class_obj))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .call_part import CallPart, TransformerOptions
 from .effect import Effect
-from .frame_cache import ONCE, OPTION, CallCache, MadeOnce, cache_of_call
+from .frame_cache import ONCE, OPTION, CallCache, MadeOnce
 from .negative_sides import negative_in_call
 from .unet_call import COMPILED, Acting, parts_of
 from .versions import CARD_OF_CALL
@@ -43,13 +43,16 @@ class CompiledCalls:
 
     def of_call(
         self, acting: Sequence[Acting], options: TransformerOptions, unet: nn.Module
-    ) -> tuple[Sequence[CallPart], Call]:
-        """What acts in a call of a compiled UNet, and the function to call with the executor and its arguments."""
+    ) -> tuple[Sequence[CallPart], Call] | None:
+        """What acts in a call of a compiled UNet, and the function to call with the executor and its arguments.
+
+        None where the call must run uncompiled, which the log says once.
+        """
         key = (negative_in_call(options), *((id(effect), layout) for effect, layout in acting))
         why_not = self.why_not(acting, options, unet) or (self.calls[key].why_not if key in self.calls else "")
         if why_not:
             self.tell(f"The model is compiled, but runs uncompiled here: {why_not}.")
-            return parts_of(acting, cache_of_call(options)), WrapperExecutor.__call__
+            return None
         if key not in self.calls:
             self.tell("The model is compiled, so what acts on it is compiled with it: the second step takes a while.")
             self.calls[key] = CompiledCall(acting, options[COMPILED])

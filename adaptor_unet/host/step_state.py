@@ -93,10 +93,8 @@ def has_self_attention_guidance(model_options: ModelOptions) -> bool:
 def has_deep_shrink(model_options: ModelOptions) -> bool:
     """Whether the host's node that makes features smaller while the noise is high is on the model."""
     patches = model_options.get("transformer_options", {}).get("patches", {})
-    before = [
-        patch for kind in ("input_block_patch", "input_block_patch_after_skip") for patch in patches.get(kind, ())
-    ]
-    return any(qualified_name(function).startswith(DEEP_SHRINK) for function in before)
+    behind_blocks = (*patches.get("input_block_patch", ()), *patches.get("input_block_patch_after_skip", ()))
+    return any(qualified_name(patch).startswith(DEEP_SHRINK) for patch in behind_blocks)
 
 
 def step_caches(model_options: ModelOptions, kinds: tuple[str, ...]) -> Iterator[str]:

@@ -190,11 +190,9 @@ def unet_copy(model: ModelPatcher, device: torch.device, dtype: torch.dtype, fp8
     own = model.model.model_config.custom_operations or comfy.ops.disable_weight_init
     layers = comfy.ops.manual_cast if fp8 else own
     made = type(unet)(**settings, device="meta", operations=layers)
-    weight = unet_weights(model)
-    weights = {}
-    for name, _ in unet.named_parameters():
-        if not name.endswith((".weight", ".bias")):
-            continue  # a scale of weights in 8 bits, which are made whole here
+    weight, weights = unet_weights(model), {}
+    # Not the scales of weights in 8 bits, which are made whole here.
+    for name in [name for name, _ in unet.named_parameters() if name.endswith((".weight", ".bias"))]:
         whole = weight(name)
         weights[name] = whole.to(device, FP8 if fp8 and whole.ndim > 1 else dtype)
     made.load_state_dict(weights, strict=True, assign=True)
