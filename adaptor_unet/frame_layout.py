@@ -74,12 +74,15 @@ class FrameLayout:
     ``finished``: so many of the f rows, from the first on, are frames that are there already, nearly without noise.
     Each row after them is a frame in the making: it sees the finished frames before it and itself, and no other in the
     making.  With 0, all rows are of one kind.
+
+    ``negative``: for each of the b, whether guidance leads away from it; empty where none is known to be.
     """
 
     batch: int
     positions: tuple[int, ...]
     clip_of: tuple[int, ...]
     finished: int = 0
+    negative: tuple[bool, ...] = ()
 
     @classmethod
     def whole(cls, batch: int, frames: int) -> "FrameLayout":

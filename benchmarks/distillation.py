@@ -136,12 +136,12 @@ class Comparison:
 
     def _sampled(self) -> FolderClips:
         """One clip of each prompt; all arms and seeds have the same."""
-        asked = asked_clips(couples(load_sprites(Path(".demo/sprites"))), self.clips_each, (FPS,), PROMPT_SEED)
+        # A prompt comes again now and then, so more are drawn than are needed.
+        asked = asked_clips(couples(load_sprites(Path(".demo/sprites"))), 4 * self.clips_each, (FPS,), PROMPT_SEED)
+        prompts = tuple(dict.fromkeys(clip.prompt for clip in asked))[: self.clips_each]
         shape, how = tuple(self.real.train[0].latents.shape), self.shares
-        model = motion.few_tokens(narrow_model(self.base))
-        # A prompt may come again; a clip of its own then needs another number.
-        prompts = tuple(dict.fromkeys(clip.prompt for clip in asked))
         how = replace(how, teacher_clips=-(-self.clips_each // len(prompts)))
+        model = motion.few_tokens(narrow_model(self.base))
         base = content_name(sorted(self.base.items()))
         data = DataSettings(frames=shape[0], width=SIDE, height=SIDE)
         work = TeacherWork(prompts, data, how, hash_of(base, content_of_module(self.teacher.model)), "words")

@@ -1,6 +1,6 @@
 """Whether a network in SDXL's layout learns motion as the demo's does, and where its temporal attention is best.
 
-    bash bin/run benchmarks/sdxl_sprites.py [--base-steps 1500] [--steps 400] [--seeds 2]
+    bash bin/run benchmarks/sdxl_sprites.py [--base-steps 1500] [--steps 400] [--seeds 2] [--arms "first block" ...]
     bash bin/run benchmarks/sdxl_sprites.py --table        only prints what was measured
 
 A narrow network of SDXL's kind (two blocks a transformer, none on the first level, a vector beside the timestep) is
@@ -157,6 +157,7 @@ def main() -> None:
     parser.add_argument("--base-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--held-out", type=int, default=32, help="held-out clips on which the losses are measured")
     parser.add_argument("--asked", type=int, default=32, help="clips that are sampled to judge directions")
@@ -168,7 +169,7 @@ def main() -> None:
     if not options.table:
         comparison = comparison_of(options)
         base, seeds = comparison.base(), range(options.seeds)
-        wanted = ({"arm": arm, "seed": seed} for seed in seeds for arm in ARMS if arm != UNTRAINED or not seed)
+        wanted = ({"arm": arm, "seed": seed} for seed in seeds for arm in options.arms if arm != UNTRAINED or not seed)
         results = measure_missing(options.results, wanted, partial(comparison.measure, base))
     print(arms_table(ARMS, COLUMNS, results))
 

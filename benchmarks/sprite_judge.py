@@ -12,7 +12,8 @@ from einops import rearrange
 from torch import Tensor
 
 from magicvideo.adaptor_unet.host.motion_effect import Order
-from magicvideo.adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents
+from magicvideo.adaptor_unet.host.sample_clips import SampleSettings, sample_latents
+from magicvideo.adaptor_unet.host.training_unet import TrainingUnet
 from magicvideo.adaptor_unet.temporal_network import Network
 from magicvideo.demo.measure.judge_motion import Asked, Judged
 from magicvideo.demo.measure.motion_rule import JUMP, SMOOTH

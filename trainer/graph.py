@@ -39,7 +39,16 @@ from ..adaptor_unet.training.settings import SETTING_GROUPS, RunSettings, Traini
 from ..adaptor_unet.training.training_error import clear_frames, enough_memory
 from ..adaptor_unet.training.watchers import Record, Watcher, clip_phase, read_records
 from ..adaptor_unet.whole_file import content_name, save_tensors, written_whole
-from .motion_training import MotionTraining, Output, RunParts, check_able, check_base, is_finished, written_files
+from .motion_training import (
+    MotionTraining,
+    Output,
+    RunParts,
+    check_able,
+    check_base,
+    is_finished,
+    tell_of_effects,
+    written_files,
+)
 from .node_inputs import WiredClips
 from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
 
@@ -126,6 +135,7 @@ class GraphTraining:
     def _trained(self) -> tuple[ModelPatcher, Tensor, Tensor | None]:
         check_able(self.settings.training)
         check_base(self.model, self.settings.training)
+        tell_of_effects(self.model)
         plan = self._plan()  # first, because what does not fit must be refused before clips are encoded
         plan.check(self.settings)
         # What is wired is known before it is encoded; a folder is known from its cache.

@@ -15,14 +15,13 @@ from torch import Tensor
 from ..adaptor_unet.checkpoint import FPS, save
 from ..adaptor_unet.host.base_model import check_fit
 from ..adaptor_unet.host.binding import KEY
+from ..adaptor_unet.host.sample_clips import SampleSettings, sample_latents
 from ..adaptor_unet.host.teacher import ModuleTeacher
 from ..adaptor_unet.host.training_files import HostEncoders, decode, sampling_keys, write_checkpoint
 from ..adaptor_unet.host.training_unet import (
-    SampleSettings,
     TrainingUnet,
     check_fp8,
     make_room,
-    sample_latents,
     training_device,
     training_dtype,
 )
@@ -222,12 +221,13 @@ class MotionTraining:
 
 
 def check_base(model: ModelPatcher, settings: TrainingSettings) -> None:
-    """Raises ValueError for a model that is to be tuned whole and could not be written in the end.
-
-    Logs which of the pack's nodes act on the model: in training they do not.
-    """
+    """Raises ValueError for a model that is to be tuned whole and could not be written in the end."""
     if settings.base_tuning == "full":
         sampling_keys(model)
+
+
+def tell_of_effects(model: ModelPatcher) -> None:
+    """Logs which of the pack's nodes act on the model: in training they do not."""
     binding = model.get_attachment(KEY)
     for effect in binding.effects if binding else ():
         if effect.strength:

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from .call_part import CallPart, TransformerOptions
 from .effect import Effect
 from .frame_cache import ONCE, OPTION, CallCache, MadeOnce
-from .negative_sides import negative_in_call
 from .unet_call import COMPILED, Acting, parts_of
 from .versions import CARD_OF_CALL
 
@@ -48,7 +47,7 @@ class CompiledCalls:
 
         None where the call must run uncompiled, which the log says once.
         """
-        key = (negative_in_call(options), *((id(effect), layout) for effect, layout in acting))
+        key = tuple((id(effect), layout) for effect, layout in acting)
         why_not = self.why_not(acting, options, unet) or (self.calls[key].why_not if key in self.calls else "")
         if why_not:
             self.tell(f"The model is compiled, but runs uncompiled here: {why_not}.")

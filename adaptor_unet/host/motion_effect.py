@@ -27,7 +27,6 @@ from .effect import Effect
 from .frame_cache import CallCache
 from .hosted import load_with, on_card_of
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
-from .negative_sides import negative_in_call
 
 Order = Literal["auto", "together", "frame by frame"]
 # Tensors of a block's size that live at once beside the host's own: the block's input, its self-attention, and the
@@ -157,9 +156,10 @@ class MotionCall:
         have = [one for one in self.motions if one[0].adaptor.fps is not None]
         if not have:
             return embedding
-        negative = negative_in_call(transformer_options)
-        key = (self.key, "fps", negative, embedding.dtype, embedding.device)
-        return embedding + self.cache.once(key, lambda: sum(fps_embedding(*one, negative, embedding) for one in have))
+        # Not the frames' places: frames one after the other are told the same.
+        told = tuple((id(motion), layout.batch, layout.frames, layout.negative) for motion, layout in have)
+        key = ("fps", told, embedding.dtype, embedding.device)
+        return embedding + self.cache.once(key, lambda: sum(fps_embedding(*one, embedding) for one in have))
 
     def before_attention(
         self, z: Tensor, k: Tensor, v: Tensor, options: TransformerOptions
@@ -214,16 +214,15 @@ def has(motion: Motion, part: str, name: str | None = None) -> bool:
     return part in config.parts and (name is None or name in config.site_names)
 
 
-def fps_embedding(motion: Motion, layout: FrameLayout, negative: tuple[bool, ...], like: Tensor) -> Tensor:
+def fps_embedding(motion: Motion, layout: FrameLayout, like: Tensor) -> Tensor:
     """``n c`` or, of one frame rate, ``1 c``: what a motion adds to the time embedding, for embeddings ``like`` these.
 
-    ``negative``: which conditionings are; they are not told the rate if that is how the adaptor was trained.  Rates
-    stay in fp32 until after the sinusoid.
+    The negative side is not told the rate if that is how the adaptor was trained.  Rates stay in fp32 until after the
+    sinusoid.
     """
     rates = motion.rates
-    if motion.adaptor.config.fps_guidance and any(negative):
-        clips = layout.batch // len(negative)
-        rates = [NOT_TOLD if one else rates[clip % len(rates)] for one in negative for clip in range(clips)]
+    if motion.adaptor.config.fps_guidance and any(layout.negative):
+        rates = [NOT_TOLD if one else rates[b % len(rates)] for b, one in enumerate(layout.negative)]
     rates = torch.tensor(rates).to(like.device)
     added = motion.strength * motion.adaptor.fps(rates, like.dtype)
     return added if len(added) == 1 else repeat(added, "b c -> (b f) c", f=layout.frames)

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy.samplers import CFGGuider
 
-from .call_part import ModelOptions, TransformerOptions
+from .call_part import ModelOptions
 
 # Where the options of a sampling hold its negative conditionings, each by the names of its parts.
 NEGATIVES = "magicvideo_negatives"
@@ -37,9 +37,3 @@ def with_negative_sides(model_options: ModelOptions, conds: list[list[dict[str, 
 def negative_sides(model_options: ModelOptions) -> frozenset[int]:
     """The places of negative conditionings in the list of a denoising call with these options."""
     return model_options.get("transformer_options", {}).get(NEGATIVE_SIDES, frozenset())
-
-
-def negative_in_call(transformer_options: TransformerOptions) -> tuple[bool, ...]:
-    """Whether each conditioning of a UNet call is negative, in the order of the call's rows."""
-    sides = transformer_options.get(NEGATIVE_SIDES, ())
-    return tuple(side in sides for side in transformer_options.get("cond_or_uncond") or [0])

@@ -15,6 +15,7 @@ from ..frame_layout import FrameLayout
 from .call_part import CallPart, TransformerOptions
 from .effect import Effect, NoiseLevels
 from .frame_cache import EFFECTS, ONCE, OPTION, CallCache
+from .negative_sides import NEGATIVE_SIDES
 from .page_words import tell_page
 from .versions import window_frames
 
@@ -26,6 +27,8 @@ LEVELS = "magicvideo_levels"
 COMPILED = "magicvideo_compiled"
 # Where they hold the number of frames of the whole batch, which a call has if no window cuts them.
 BATCH_FRAMES = "magicvideo_batch_frames"
+# Where they hold which frames of the batch a call has, once they were asked for.
+PLACES = "magicvideo_places"
 Acting = tuple[Effect, FrameLayout]
 
 ONE_FRAME = (
@@ -39,6 +42,8 @@ def window_places(transformer_options: TransformerOptions) -> list[int] | None:
 
     A window of the host that cuts the picture, not the frames, holds all of them.
     """
+    if PLACES in transformer_options:
+        return transformer_options[PLACES]
     window = transformer_options.get("context_window")
     return None if window is None or window.dim != 0 else window_frames(window)
 
@@ -50,8 +55,9 @@ def clip_layout(rows: int, transformer_options: TransformerOptions, frames_per_c
     window, or of the whole latent batch when there is no window.  ``frames_per_clip`` 0 makes the whole batch one clip.
     Clips of which the call holds the same frames stand side by side in the batch.
     """
-    conditionings = len(transformer_options.get("cond_or_uncond") or [0])
-    frames = rows // conditionings
+    conditionings = transformer_options.get("cond_or_uncond") or [0]
+    negative = tuple(side in transformer_options.get(NEGATIVE_SIDES, ()) for side in conditionings)
+    frames = rows // len(conditionings)
     window = window_places(transformer_options)
     places = list(range(frames)) if window is None else window
     length = frames_per_clip or max(places) + 1
@@ -60,8 +66,9 @@ def clip_layout(rows: int, transformer_options: TransformerOptions, frames_per_c
     side_by_side = len(set(clips))
     each = frames // side_by_side
     if window is None or (frames == side_by_side * each and positions == positions[:each] * side_by_side):
-        return FrameLayout(conditionings * side_by_side, positions[:each], clips[:each])
-    return FrameLayout(conditionings, positions, clips)
+        of_clips = tuple(one for one in negative for _ in range(side_by_side))
+        return FrameLayout(len(of_clips), positions[:each], clips[:each], negative=of_clips)
+    return FrameLayout(len(conditionings), positions, clips, negative=negative)
 
 
 def sigma_where_it_counts(sigmas: Tensor | None, levels: Iterable[NoiseLevels]) -> float | None:
@@ -93,9 +100,9 @@ def with_effects_of_call(
     effects: Sequence[Effect], model: BaseModel, rows: int, transformer_options: TransformerOptions
 ) -> TransformerOptions:
     """The options of a call with so many rows, with what the model around the UNet knows: how it is sampled, on which
-    card, and how it is compiled.
+    card, how it is compiled, and which frames the call has.
 
-    Asked once a sampling, because reading a noise level lets a card wait.
+    Levels are asked for once a sampling, because reading a noise level lets a card wait.
     """
     sampling, patcher = model.model_sampling, model.current_patcher
     once = CallCache(made_once=transformer_options.get(ONCE)).once
@@ -103,7 +110,8 @@ def with_effects_of_call(
     own = once(("effects", *key), lambda: tuple(effect.on(patcher) if patcher else effect for effect in effects))
     levels = once(("levels", *key), lambda: tuple(effect.levels(sampling) for effect in own))
     compiled = {} if patcher is None else {COMPILED: patcher.model_options.get(TORCH_COMPILE_KWARGS)}
-    return {**with_tiles_counted(rows, transformer_options), EFFECTS: own, LEVELS: levels, **compiled}
+    seen = {EFFECTS: own, LEVELS: levels, PLACES: window_places(transformer_options)}
+    return {**with_tiles_counted(rows, transformer_options), **seen, **compiled}
 
 
 def acting_in_call(effects: Sequence[Effect], rows: int, transformer_options: TransformerOptions) -> list[Acting]:

@@ -1,5 +1,6 @@
 """The processes of a training: this one's place among all of them, by Hugging Face Accelerate."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -37,10 +38,13 @@ def accelerator(cpu: bool) -> "Accelerator":
 def processes(cpu: bool) -> Iterator["Accelerator"]:
     """``accelerator`` as a context for a command: lets go of the other processes before its own one ends.
 
+    Of the pack's log only errors come from others than the first, so that nothing is said several times.
     Left to the interpreter's exit, a waiting thread can abort a process that has done its work.  After an error the
     others may still wait for this one, and letting go of them could wait as well; the launcher ends them.
     """
     place = accelerator(cpu)
+    if not place.is_main_process:
+        logging.getLogger(__name__.partition(".")[0]).setLevel(logging.ERROR)
     yield place
     place.end_training()
 

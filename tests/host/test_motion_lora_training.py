@@ -13,7 +13,7 @@ from small_host import SMALL, build_model
 from toy import Told
 
 from graph_training import folders_below, graph_training, server_progress
-from magicvideo.adaptor_unet.host.training_unet import SampleSettings, sample_latents
+from magicvideo.adaptor_unet.host.sample_clips import SampleSettings, sample_latents
 from magicvideo.adaptor_unet.motion_lora import load_motion_lora, with_motion_lora
 from magicvideo.adaptor_unet.training.data.latent_cache import CachedClip, FolderClips
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips

@@ -22,13 +22,14 @@ from magicvideo.adaptor_unet.checkpoint import load
 from magicvideo.adaptor_unet.host.base_model import check_text, config_for, unet_weights
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor, hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.host.sample_clips import SampleSettings, sample_latents
 from magicvideo.adaptor_unet.host.training_files import HostEncoders, model_fingerprint
-from magicvideo.adaptor_unet.host.training_unet import SampleSettings, TrainingUnet, sample_latents
+from magicvideo.adaptor_unet.host.training_unet import TrainingUnet
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.settings import RunSettings, TrainingSettings
 from magicvideo.trainer.graph import GraphTraining
-from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts, check_base
+from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts, tell_of_effects
 from magicvideo.trainer.node_inputs import WiredClips
 
 FRAMES, DEVICE = 4, torch.device("cpu")
@@ -450,8 +451,8 @@ def test_a_base_whose_sampling_no_checkpoint_can_tell_is_refused_before_a_clip_i
 
 
 def test_an_effect_on_the_model_that_is_trained_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    model, settings = build_model(), TrainingSettings()
-    check_base(bind(model, hosted(moved_adaptor(model)), strength=0.0), settings)
+    model = build_model()
+    tell_of_effects(bind(model, hosted(moved_adaptor(model)), strength=0.0))
     assert not caplog.text
-    check_base(bind(model, hosted(moved_adaptor(model))), settings)
+    tell_of_effects(bind(model, hosted(moved_adaptor(model))))
     assert "Apply MagicVideo on the model has no part in this training" in caplog.text

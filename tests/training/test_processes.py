@@ -18,7 +18,7 @@ from magicvideo.adaptor_unet.training.settings import TrainingSettings
 SETTINGS = {"steps": 6, "batch": 5, "learning_rate": 1e-3, "warm_up": 0, "base_tuning": "lora", "sample_every": 0}
 SETTINGS |= {"still_share": 0.3, "base_still_share": 0.2, "high_noise_share": 0.2, "validate_every": 2}
 RUN = """
-import pathlib, sys
+import logging, pathlib, sys
 sys.path[:0] = sys.argv[1].split(":")
 import pack
 from toy import Told, toy_run
@@ -33,9 +33,11 @@ class StopsOne(Told):
     def stop(self):
         return run.accelerator.process_index == 1 and run.state.step == self.at
 
-told = []
+told, logger = [], logging.getLogger("magicvideo.trainer.plans")
 with processes(cpu=True) as place:
     assert place.num_processes == 2
+    logger.warning("A piece of advice.")
+    logger.error("A fault of one.")
     for name, at in (("whole", -1), ("stopped", 3)):
         folder = pathlib.Path(sys.argv[2]) / name
         run = toy_run(TrainingSettings(**eval(sys.argv[3])), folder, StopsOne(at), accelerator=place)
@@ -55,6 +57,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = launched(folder / "run.py", str(folder), repr(SETTINGS))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("finished 6 stopped 3") == 2
+    (folder / "log").write_text(done.stderr, encoding="utf-8")
     return folder
 
 
@@ -83,6 +86,12 @@ def test_two_processes_train_the_adaptor_of_one(two: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_all_processes_stop_when_one_is_asked_to(two: Path) -> None:
     assert [path.name for path in states(two / "stopped")] == ["step-00000003.state"]
+
+
+@pytest.mark.slow
+def test_advice_comes_from_the_first_process_alone_and_faults_from_all(two: Path) -> None:
+    log = (two / "log").read_text(encoding="utf-8")
+    assert log.count("A piece of advice.") == 1 and log.count("A fault of one.") == 2
 
 
 FAILING = """
