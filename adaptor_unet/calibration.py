@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .adaptor import VideoAdaptor
+from .adaptor import AdaptorConfig, VideoAdaptor
 
 Change = tuple[Tensor, Tensor]  # S - 1 and B of one site, f c each
 
@@ -24,25 +24,28 @@ def shrunk_mean(changes: Tensor) -> Tensor:
     return mean * torch.nan_to_num(weight, nan=0.0)  # 0 / 0: no change at any level
 
 
-@torch.no_grad()
-def calibrate(adaptor: VideoAdaptor, levels: dict[str, Sequence[Change]]) -> None:
-    """Sets S and B of every site of the adaptor; the rest of it stays.
-
-    ``levels`` has, by the site's name, S - 1 and B as they were found there at each noise level.  A clip longer than
-    the adaptor gives its first frames.  Raises ValueError for a shorter one, and for an adaptor without S and B.
-    """
-    config = adaptor.config
+def check_calibrated(config: AdaptorConfig, given: int) -> None:
+    """Raises ValueError for an adaptor without S and B, or of more frames than the ``given`` ones of a clip."""
     if not {"frame", "spatial"} & set(config.parts):
         raise ValueError("This adaptor has no S and B to be calibrated. Leave it out to get a new one that has.")
+    if given < config.frames:
+        raise ValueError(
+            f"The adaptor has {config.frames} frames, but the reference clip only {given}. Use a clip of "
+            f"{config.frames} frames or more, or an adaptor of {given}."
+        )
+
+
+@torch.no_grad()
+def calibrate(adaptor: VideoAdaptor, levels: dict[str, Sequence[Change]]) -> None:
+    """Sets S and B of every site of the adaptor, which ``check_calibrated`` has passed; the rest of it stays.
+
+    ``levels`` has, by the site's name, S - 1 and B as they were found there at each noise level.  A clip longer than
+    the adaptor gives its first frames.
+    """
+    config = adaptor.config
     for part, sites in (("frame", config.convolutions), ("spatial", config.transformers)):
         for name in [site.name for site in sites] if part in config.parts else ():
             scale_delta, shift = (shrunk_mean(torch.stack(x)) for x in zip(*levels[name], strict=True))
-            given = len(scale_delta)
-            if given < config.frames:
-                raise ValueError(
-                    f"The adaptor has {config.frames} frames, but the reference clip only {given}. Use a clip of "
-                    f"{config.frames} frames or more, or an adaptor of {given}."
-                )
             pair = getattr(adaptor, part)[name]
             pair.scale.copy_(1 + scale_delta[: config.frames])
             pair.shift.copy_(shift[: config.frames])

@@ -36,7 +36,7 @@ class Adain(Effect):
     """
 
     node: ClassVar[str] = "Frame AdaIN"
-    stage: ClassVar[int] = 2  # it has the last word on what the others make
+    stage: ClassVar[int] = 2  # behind all others of the pack
     at: At = "latent"
     sites: tuple[Site, ...] = field(default=(), repr=False)
     told: Callable[[str, FrameLayout, Change], None] | None = None
@@ -113,7 +113,9 @@ class AdainCall:
 
         The block has added the self-attention already, so of that only its change is added here.
         """
-        self_attention, name = self.self_attention.take(out), self.transformers[block_of(options)]
+        self_attention, name = self.self_attention.take(out), self.transformers.get(block_of(options))
+        if name is None:  # of transformers with several blocks, sites may be the first of each alone
+            return out
         z = rearrange(out + self_attention, "n p c -> n c p")
         scale, shift = (rearrange(x, "n c -> n 1 c") for x in self.scale_and_shift_at(name, z))
         return apply_change(out, scale - 1, shift, self_attention, scale)

@@ -19,7 +19,7 @@ from einops import repeat
 from torch import Tensor
 
 from ..adaptor import AdaptorConfig, VideoAdaptor
-from ..calibration import Change, calibrate
+from ..calibration import Change, calibrate, check_calibrated
 from ..checkpoint import fp32_copy
 from ..frame_layout import FrameLayout
 from .adain_effect import Adain
@@ -115,6 +115,7 @@ def calibrated_adaptor(
         adaptor.model.config if adaptor is not None else config_for(model, frames=len(clip), parts=CALIBRATED_PARTS)
     )
     check_fit(model, config)
+    check_calibrated(config, len(clip))
     made = untrained_adaptor(config) if adaptor is None else fp32_copy(adaptor.model)
     recording = Recording(len(clip))
     bound = shown_together(with_effect(model, Adain(at="features", sites=config.sites, told=recording.add)))

@@ -173,7 +173,10 @@ def test_what_is_no_clip_is_refused(model: ModelPatcher, latent: dict, steps: in
         calibrated_adaptor(model, latent, TEXT, steps)
 
 
-def test_an_adaptor_of_more_frames_and_another_family_of_models_are_refused(model: ModelPatcher) -> None:
+def test_an_adaptor_of_more_frames_and_another_family_of_models_are_refused_before_the_pass(
+    model: ModelPatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comfy.samplers.CFGGuider, "sample", None)
     with pytest.raises(ValueError, match="adaptor has 16 frames, but the reference clip only 5"):
         calibrated_adaptor(model, clip(), TEXT, adaptor=fresh_adaptor(model))
     with pytest.raises(ValueError, match="works with Stable Diffusion .* models, but this model is Flux"):

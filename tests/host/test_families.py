@@ -112,6 +112,16 @@ def test_an_adaptor_can_be_calibrated(model: ModelPatcher, sample: Sampler) -> N
     assert not torch.equal(sample(bind(model, made), FRAMES), sample(model, FRAMES))
 
 
+@pytest.mark.parametrize("family", ["SDXL"], indirect=True)
+def test_an_adaptor_whose_attention_stands_in_first_blocks_alone_can_be_calibrated(
+    model: ModelPatcher, sample: Sampler
+) -> None:
+    few = trained(hosted(adaptor_for(model, "random", attention_at="first_block", frames=FRAMES)))
+    made = calibrated_adaptor(model, {"samples": noise_for()}, conditioning(1), steps=2, adaptor=few)
+    assert made.model.config == few.model.config
+    assert not torch.equal(sample(bind(model, made), FRAMES), sample(bind(model, few), FRAMES))
+
+
 def test_heads_are_as_wide_as_the_familys_own(adaptor: ModelPatcher, family: str) -> None:
     config = adaptor.model.config
     heads = {config.heads_at(site) for site in config.transformers}

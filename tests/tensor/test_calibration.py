@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from magicvideo.adaptor_unet.adaptor import AdaptorConfig, VideoAdaptor
-from magicvideo.adaptor_unet.calibration import calibrate, shrunk_mean
+from magicvideo.adaptor_unet.calibration import calibrate, check_calibrated, shrunk_mean
 from magicvideo.adaptor_unet.sites import Site
 
 SITES = (
@@ -47,11 +47,10 @@ def test_an_adaptor_gets_s_and_b_and_keeps_the_rest() -> None:
 
 
 def test_a_clip_shorter_than_the_adaptor_is_refused() -> None:
-    levels = {site.name: [(torch.zeros(3, 3),) * 2] * 2 for site in SITES}
     with pytest.raises(ValueError, match="adaptor has 4 frames, but the reference clip only 3"):
-        calibrate(made(4, ("frame", "spatial")), levels)
+        check_calibrated(made(4, ("frame", "spatial")).config, 3)
 
 
 def test_an_adaptor_without_s_and_b_is_refused() -> None:
     with pytest.raises(ValueError, match="has no S and B to be calibrated. Leave it out"):
-        calibrate(made(4, ("temporal",)), {})
+        check_calibrated(made(4, ("temporal",)).config, 4)
