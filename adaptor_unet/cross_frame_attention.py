@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .frame_layout import FrameLayout, KeptFrames, indices
+from .frame_layout import CHUNKS_KEPT, FrameLayout, KeptFrames, indices
 from .offload import Offloaded
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -57,7 +57,7 @@ class LookBack:
         return order[:1] if self.rule == "first" or len(order) < 2 else [order[0], order[-1]]
 
 
-@lru_cache(maxsize=16)  # asked for at every site of a call
+@lru_cache(maxsize=CHUNKS_KEPT)  # asked for at every site of a call
 def seen_frames(look_back: LookBack, layout: FrameLayout, past: tuple[int, ...] = ()) -> tuple[tuple[int, ...], ...]:
     """For each frame of a clip, the frames of ``past + positions`` whose tokens it reads: itself, then the chosen.
 

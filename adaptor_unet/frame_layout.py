@@ -4,7 +4,7 @@ Axes: b clips or conditionings of the batch, f frames of each, k frames looked a
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -14,6 +14,8 @@ from torch import Tensor
 from .offload import Offloaded, streams_of
 
 MAIN_MEMORY = torch.device("cpu")
+# What is kept for each chunk of a clip: all of a clip's chunks come before any comes again, so it must hold them all.
+CHUNKS_KEPT = 1024
 
 
 @dataclass
@@ -119,13 +121,23 @@ class FrameLayout:
         Frame i sees itself and the ``span - 1`` frames before it in its own clip (paper: lower-triangular mask; the
         span keeps a long clip like a trained one).  ``past`` and finished frames do not go together.
         """
-        return directed_mask(self, span, past, device)
+        return directed_mask(*self.from_its_start(past), span, device)
+
+    def from_its_start(self, past: tuple[int, ...] = ()) -> tuple["FrameLayout", tuple[int, ...]]:
+        """The layout and the frames of ``past``, both counted from the first frame there, and clips from the first.
+
+        All chunks of a long clip then have the same, but for the first few: for what follows from distances alone.
+        """
+        start, clip = min((*past, *self.positions)), self.clip_of[0]
+        positions, clip_of = (tuple(x - y for x in xs) for xs, y in ((self.positions, start), (self.clip_of, clip)))
+        own = replace(self, positions=positions, clip_of=clip_of, negative=())
+        return own, tuple(place - start for place in past)
 
 
 # The two below are asked for at every site of a call, and a copy to a device would let it wait for the processor.
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=CHUNKS_KEPT)
 def indices(rows: tuple, device: torch.device | None) -> Tensor:
     """Whole numbers to index with, in the shape of the nested tuples, on the device; made once and kept."""
     with torch.inference_mode(False):  # kept for later calls, which may want gradients
@@ -133,7 +145,7 @@ def indices(rows: tuple, device: torch.device | None) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def directed_mask(layout: FrameLayout, span: int, past: tuple[int, ...], device: torch.device | None) -> Tensor | None:
+def directed_mask(layout: FrameLayout, past: tuple[int, ...], span: int, device: torch.device | None) -> Tensor | None:
     """What ``FrameLayout.directed_mask`` gives, kept for later calls."""
     with torch.inference_mode(False):
         plain = tuple(range(layout.positions[0], layout.positions[0] + layout.frames))

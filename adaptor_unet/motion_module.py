@@ -147,8 +147,8 @@ class TemporalTransformer(nn.Module):
         """(b f) c h w -> (b f) c h w.  ``key_scale`` times the keys: above 1, frames look at fewer others."""
         height, width = x.shape[-2:]
         tokens = rearrange(self.norm(x), "(b f) c h w -> (b h w) f c", f=layout.frames)
-        encoding = encoding_in_call(layout, tokens.shape[-1], x.device).to(tokens)
-        mask = mask_of_clips(layout, x.device)
+        encoding = encoding_in_call(positions_in_call(layout), tokens.shape[-1], x.device).to(tokens)
+        mask = mask_of_clips(layout.from_its_start()[0].clip_of, x.device)
         pieces = tokens.split(self._positions_at_once(tokens))
 
         def change(piece: Tensor) -> Tensor:
@@ -196,19 +196,19 @@ def positions_in_call(layout: FrameLayout) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)
-def encoding_in_call(layout: FrameLayout, channels: int, device: torch.device) -> Tensor:
-    """The position encoding of the f rows, f c in fp32."""
+def encoding_in_call(positions: tuple[int, ...], channels: int, device: torch.device) -> Tensor:
+    """The position encoding of f rows by ``positions_in_call``, f c in fp32."""
     with torch.inference_mode(False):  # kept for later calls
-        return position_encoding(layout.frames, channels)[list(positions_in_call(layout))].to(device)
+        return position_encoding(len(positions), channels)[list(positions)].to(device)
 
 
 @lru_cache(maxsize=64)
-def mask_of_clips(layout: FrameLayout, device: torch.device) -> Tensor | None:
+def mask_of_clips(clip_of: tuple[int, ...], device: torch.device) -> Tensor | None:
     """Where frame f may look at frame k, ``f k``: in its own clip; None where there is but one."""
-    if len(set(layout.clip_of)) == 1:
+    if len(set(clip_of)) == 1:
         return None
     with torch.inference_mode(False):  # kept for later calls
-        clip = torch.tensor(layout.clip_of)
+        clip = torch.tensor(clip_of)
         return (clip[:, None] == clip[None, :]).to(device)
 
 

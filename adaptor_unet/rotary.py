@@ -9,6 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .frame_layout import CHUNKS_KEPT
+
 
 def rotate(x: Tensor, positions: tuple[int, ...], heads: int) -> Tensor:
     """Rotary encoding of the frame position, f p c -> f p c: a score then depends on the distance of two frames only.
@@ -21,7 +23,7 @@ def rotate(x: Tensor, positions: tuple[int, ...], heads: int) -> Tensor:
     return rearrange(turned, "two f p h d -> f p (h d two)")
 
 
-@lru_cache(maxsize=16)  # asked for at every site of a call
+@lru_cache(maxsize=CHUNKS_KEPT)  # asked for at every site of a call
 def rotation(positions: tuple[int, ...], pairs: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the angles by which ``rotate`` turns channel pairs, ``f 1 1 d`` each."""
     with torch.inference_mode(False):  # kept for later calls, which may want gradients

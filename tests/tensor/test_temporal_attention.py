@@ -9,8 +9,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from magicvideo.adaptor_unet import temporal_attention
-from magicvideo.adaptor_unet.frame_layout import FrameLayout
-from magicvideo.adaptor_unet.rotary import rotate
+from magicvideo.adaptor_unet.frame_layout import FrameLayout, directed_mask
+from magicvideo.adaptor_unet.rotary import rotate, rotation
 from magicvideo.adaptor_unet.temporal_attention import DirectedTemporalAttention, KvCache, Projection
 
 CHANNELS, HEADS, SPAN, POSITIONS = 16, 4, 6, 5
@@ -345,3 +345,17 @@ def test_layers_come_from_the_given_operations() -> None:
     layers = [module for module in attention.modules() if isinstance(module, nn.Linear)]
     assert len(layers) == 8
     assert all(type(layer) is Operations.Linear and layer.weight.is_meta for layer in layers)
+
+
+def test_the_second_step_of_a_long_clip_in_chunks_makes_no_mask_and_no_rotation_anew() -> None:
+    attention, z = DirectedTemporalAttention(4, heads=1, span=16, rotary=True), torch.zeros(8, 1, 4)
+
+    def made_in_a_step() -> int:
+        before = sum(kept.cache_info().misses for kept in (directed_mask, rotation))
+        past = [KvCache()]
+        for start in range(0, 1000, 8):
+            attention(z, FrameLayout(1, tuple(range(start, start + 8)), (0,) * 8), past)
+        return sum(kept.cache_info().misses for kept in (directed_mask, rotation)) - before
+
+    assert made_in_a_step() > 0
+    assert made_in_a_step() == 0
