@@ -93,6 +93,7 @@ class CausalWindows(ContextHandlerABC):
         """One denoising call, ``n c h w`` for each conditioning, as the host would compute it in one piece."""
         whole = [torch.empty_like(x_in) for _ in conds]
         cache = FrameCache(torch.device("cpu") if self.offload else None)
+        cache.begin_step(timestep)
         try:
             for chunk in self.chunks(x_in.shape[0]):
                 rows = (chunk.get_tensor(x) for x in (x_in, timestep))
@@ -129,7 +130,7 @@ def denoise_chunk(
 ) -> list[Tensor]:
     """One denoising call for a chunk, ``f c h w`` for each conditioning; x and timestep are the chunk's own rows."""
     comfy.model_management.throw_exception_if_processing_interrupted()
-    cache.begin_chunk(timestep)
+    cache.begin_chunk()
     own = [chunk_entries(entries, chunk) for entries in conds]
     return denoise(model, own, x, timestep, chunk_options(options, chunk, cache))
 

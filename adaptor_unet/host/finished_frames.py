@@ -84,6 +84,7 @@ class FinishedFrames(FrameCache):
                 ]
                 self._show(denoise, model, chosen, self.chunks[number], sigma, options)
             self.seen.update(unseen)
+        self.begin_step(timestep)
         return denoise_chunk(denoise, model, conds, x_in, timestep, self.present, options, self)
 
     def _levels(
@@ -119,6 +120,7 @@ class FinishedFrames(FrameCache):
         sigma = sigma.expand(len(latents))
         x = model.model_sampling.noise_scaling(sigma, self._noise(chunk, latents), latents)
         self.keeps = self.shows_finished = True
+        self.begin_step(sigma)
         try:
             with self.hooks.at_the_end(model, options):
                 denoise_chunk(denoise, model, unlimited, x, sigma, chunk, options, self)

@@ -99,17 +99,17 @@ class FrameCache:
         self.calls: Counter[Hashable] = Counter()
         self._next: dict[EffectSite, EffectSite] = {}  # what was asked for after it in a call before
 
-    def begin_chunk(self, sigmas: Tensor | None = None) -> None:
-        """Calls for a chunk of frames follow, at these noise levels, n, which are all the same.
-
-        Conditionings are counted anew.
-        """
-        self.calls.clear()
+    def begin_step(self, sigmas: Tensor) -> None:
+        """One chunk or several follow, at these noise levels, n, which are all the same."""
         self._sigmas = sigmas
+
+    def begin_chunk(self) -> None:
+        """Calls for a chunk of frames follow.  Conditionings are counted anew."""
+        self.calls.clear()
 
     @property
     def sigma(self) -> float:
-        """The noise level of the present call, read from the device once, when it is first asked for."""
+        """The noise level of the present step, read from the device once, when it is first asked for."""
         if (sigmas := self._sigmas) is not None:
             self._sigma, self._sigmas = float(sigmas.flatten()[0]), None
         return self._sigma

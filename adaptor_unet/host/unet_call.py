@@ -14,7 +14,7 @@ from torch import Tensor
 from ..frame_layout import FrameLayout
 from .call_part import CallPart, TransformerOptions
 from .effect import Effect, NoiseLevels
-from .frame_cache import EFFECTS, ONCE, OPTION, CallCache
+from .frame_cache import EFFECTS, ONCE, OPTION, CallCache, FrameCache
 from .negative_sides import NEGATIVE_SIDES
 from .page_words import tell_page
 from .versions import window_frames
@@ -71,14 +71,16 @@ def clip_layout(rows: int, transformer_options: TransformerOptions, frames_per_c
     return FrameLayout(len(conditionings), positions, clips, negative=negative)
 
 
-def sigma_where_it_counts(sigmas: Tensor | None, levels: Iterable[NoiseLevels]) -> float | None:
+def sigma_where_it_counts(
+    sigmas: Tensor | None, levels: Iterable[NoiseLevels], cache: FrameCache | None = None
+) -> float | None:
     """The noise level of a call; None if the host does not say, and where effects act at all of them.
 
-    A GPU waits while it is read, so only if need be.
+    A GPU waits while it is read, so only if need be, and once a step: the cache of a step's chunks has it then.
     """
     if sigmas is None or all(own == NoiseLevels() for own in levels):
         return None
-    return float(sigmas.flatten()[0])
+    return float(sigmas.flatten()[0]) if cache is None else cache.sigma
 
 
 def with_tiles_counted(rows: int, transformer_options: TransformerOptions) -> TransformerOptions:
@@ -120,7 +122,7 @@ def acting_in_call(effects: Sequence[Effect], rows: int, transformer_options: Tr
     shown = cache is not None and cache.shows_finished  # finished frames are seen as all effects make them
     effects = transformer_options.get(EFFECTS, effects)
     levels = transformer_options.get(LEVELS) or [NoiseLevels()] * len(effects)
-    sigma = sigma_where_it_counts(transformer_options.get("sigmas"), levels)
+    sigma = sigma_where_it_counts(transformer_options.get("sigmas"), levels, cache)
     acting = [
         (effect, clip_layout(rows, transformer_options, effect.frames_per_clip))
         for effect, own in sorted(zip(effects, levels, strict=True), key=lambda one: (one[0].stage, one[0].node))

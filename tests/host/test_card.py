@@ -49,7 +49,7 @@ def test_nor_does_a_chunk_of_a_longer_clip(model: ModelPatcher, adaptor: ModelPa
         for _ in range(2):
             cache, found = FrameCache(), {}
             for start in range(0, total, FRAMES):
-                cache.begin_chunk()  # without noise levels, which are read once a call where they are asked for
+                cache.begin_chunk()  # without noise levels, which are read once a step where they are asked for
                 chunk = Chunk(range(start, start + FRAMES), total)
                 found |= call(bound, FRAMES, **{ONCE: once, OPTION: cache, "context_window": chunk}).found
         assert found == {}

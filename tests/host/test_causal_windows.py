@@ -67,7 +67,7 @@ def test_without_the_past_chunks_would_differ(
     bound = way(sharp_model(), adaptor)
     whole = sample(bound)
     begin = FrameCache.begin_chunk
-    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache, sigmas: (cache.entries.clear(), begin(cache, sigmas)))
+    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (cache.entries.clear(), begin(cache)))
     assert relative(sample(with_causal_windows(bound, 3)), whole) > 10 * CLOSE
 
 
@@ -210,7 +210,7 @@ def test_conditionings_joined_in_one_chunk_and_apart_in_the_next_equal_the_whole
     whole = sample(bound, 12, size=8, **text)
     chunks = []
     begin = FrameCache.begin_chunk
-    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache, sigmas: (chunks.append(cache), begin(cache, sigmas)))
+    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (chunks.append(cache), begin(cache)))
     monkeypatch.setattr(model.model, "memory_required", lambda *_, **__: 1e30 if len(chunks) % 2 else 1.0)
     rows = rows_in_calls(model)
     assert relative(sample(with_causal_windows(bound, 3), 12, size=8, **text), whole) <= CLOSE
@@ -340,14 +340,35 @@ def test_image_prompt_adapters_find_the_frames_of_a_stock_window(
     assert "ad_params" not in bound.model_options["transformer_options"]
 
 
+class CountedReads:
+    """Noise levels that note when they are read."""
+
+    def __init__(self, sigmas: torch.Tensor, reads: list[float]) -> None:
+        self.sigmas, self.reads = sigmas, reads
+
+    def flatten(self) -> torch.Tensor:
+        self.reads.append(float(self.sigmas[0]))
+        return self.sigmas
+
+
+def test_the_noise_level_is_read_once_a_step_however_many_chunks_there_are(
+    model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, begin = [], FrameCache.begin_step
+    monkeypatch.setattr(FrameCache, "begin_step", lambda cache, sigmas: begin(cache, CountedReads(sigmas, reads)))
+    bound = features(bind(model, adaptor, end_percent=0.8))
+    sample(with_causal_windows(bound, 2), frames=6, steps=4)
+    assert len(reads) == 4 == len(set(reads))
+
+
 def test_an_interrupt_leaves_no_past_behind(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caches = []
     begin = FrameCache.begin_chunk
 
-    def begin_and_stop(cache: FrameCache, sigmas: torch.Tensor) -> None:
-        begin(cache, sigmas)
+    def begin_and_stop(cache: FrameCache) -> None:
+        begin(cache)
         caches.append((cache, len(cache.entries)))
         if len(caches) == 3:
             comfy.model_management.interrupt_current_processing()
@@ -435,7 +456,7 @@ def test_a_past_in_main_memory_gives_the_same_clip(
 ) -> None:
     places = set()
     begin = FrameCache.begin_chunk
-    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache, at: (places.add(cache.device), begin(cache, at)))
+    monkeypatch.setattr(FrameCache, "begin_chunk", lambda cache: (places.add(cache.device), begin(cache)))
     bound = untrained(bind(model, adaptor))
     assert relative(sample(with_causal_windows(bound, 4, offload), 10), sample(bound, 10)) <= CLOSE
     assert places == {torch.device("cpu") if offload else None}

@@ -75,7 +75,8 @@ def second_frame(bound: ModelPatcher, *of_frames: tuple[Effect, ...]) -> torch.T
     """What the UNet makes of the second of two frames, each in a call with these effects."""
     cache, generator = FrameCache(), torch.Generator().manual_seed(0)
     for place, effects in enumerate(of_frames):
-        cache.begin_chunk(torch.ones(1))
+        cache.begin_step(torch.ones(1))
+        cache.begin_chunk()
         options = {OPTION: cache, EFFECTS: effects, "context_window": Chunk([place], 2), "sigmas": torch.ones(1)}
         options |= {"uuids": ["one"], "cond_or_uncond": [0], "wrappers": bound.wrappers}
         x, text = torch.randn(1, 4, 4, 4, generator=generator), torch.randn(1, 7, 32, generator=generator)
