@@ -6,11 +6,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..adaptor_unet.checkpoint import trained_fps
-from ..adaptor_unet.host.binding import with_effect
-from ..adaptor_unet.host.causal_sampling import MOST_HISTORY_NOISE
+from ..adaptor_unet.host.effect import MOST_HISTORY_NOISE
 from ..adaptor_unet.host.folders import FOLDER, adaptor_names, file_state, load_adaptor, save_adaptor
 from ..adaptor_unet.host.hosted import fresh_adaptor
-from ..adaptor_unet.host.motion_effect import Motion, Order
+from ..adaptor_unet.host.motion_effect import Motion, Order, bind
 from ..adaptor_unet.host.versions import schema
 from ..adaptor_unet.sites import ATTENTION_AT, AttentionAt
 from .inputs import (
@@ -153,7 +152,7 @@ class ApplyMagicVideo(io.ComfyNode):
                 io.Combo.Input(
                     "order",
                     options=list(get_args(Order)),
-                    default="auto",
+                    default=Motion.order,
                     optional=True,
                     tooltip="frame by frame: each frame is finished before the next is begun, and the next is made to "
                     "follow it, so that things do not jump. together: all frames at once. auto: as the adaptor was "
@@ -161,7 +160,7 @@ class ApplyMagicVideo(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "chunk",
-                    default=1,
+                    default=SamplingOrder.chunk,
                     min=1,
                     max=4096,
                     optional=True,
@@ -170,7 +169,7 @@ class ApplyMagicVideo(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "later_cfg",
-                    default=0.0,
+                    default=SamplingOrder.later_cfg,
                     min=0.0,
                     max=100.0,
                     step=0.1,
@@ -181,7 +180,7 @@ class ApplyMagicVideo(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "history_noise",
-                    default=0.0,
+                    default=SamplingOrder.history_noise,
                     min=0.0,
                     max=MOST_HISTORY_NOISE,
                     step=0.05,
@@ -202,5 +201,4 @@ class ApplyMagicVideo(io.ComfyNode):
     @classmethod
     def execute(cls, model: ModelPatcher, adaptor: ModelPatcher, fps: float, **settings: object) -> io.NodeOutput:
         rate = fps or trained_fps(adaptor.model)
-        motion = Motion.of(model, adaptor=adaptor, fps=rate, **settings)
-        return io.NodeOutput(with_effect(model, motion), rate)
+        return io.NodeOutput(bind(model, adaptor, fps=rate, **settings), rate)

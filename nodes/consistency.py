@@ -5,11 +5,11 @@ from typing import get_args
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..adaptor_unet.cross_frame_attention import Rule
+from ..adaptor_unet.cross_frame_attention import LookBack, Rule
 from ..adaptor_unet.frame_noise import NoiseKind
 from ..adaptor_unet.host.adain_effect import Adain, At
 from ..adaptor_unet.host.binding import with_effect
-from ..adaptor_unet.host.calibrate import calibrated_adaptor
+from ..adaptor_unet.host.calibrate import FEWEST_LEVELS, LEVELS, calibrated_adaptor
 from ..adaptor_unet.host.cross_frame_effect import UNET_SIDES
 from ..adaptor_unet.host.cross_frame_effect import CrossFrameAttention as Attention
 from ..adaptor_unet.host.noise import FrameNoise as Noise
@@ -42,13 +42,13 @@ class CrossFrameAttention(io.ComfyNode):
                 io.Combo.Input(
                     "look_back",
                     options=list(get_args(Rule)),
-                    default="first and previous",
+                    default=LookBack.rule,
                     tooltip="Which frames a frame reads beside itself: the first of its clip and the one before it, "
                     "the first alone, or the last_frames before it. More of them cost more time.",
                 ),
                 io.Int.Input(
                     "last_frames",
-                    default=2,
+                    default=LookBack.last,
                     min=1,
                     max=4096,
                     tooltip="How many frames before it a frame reads, where look_back is last.",
@@ -94,7 +94,7 @@ class FrameAdain(io.ComfyNode):
                 io.Combo.Input(
                     "at",
                     options=list(get_args(At)),
-                    default="latent",
+                    default=Adain.at,
                     tooltip="latent: on the clean latents that the model predicts at each step. features: at every "
                     "place of the UNet where an adaptor acts, which is stronger and wants the same noise for all "
                     "frames (Frame Noise).",
@@ -136,8 +136,8 @@ class CalibrateAdaptor(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="What the clip shows."),
                 io.Int.Input(
                     "steps",
-                    default=4,
-                    min=2,
+                    default=LEVELS,
+                    min=FEWEST_LEVELS,
                     max=1000,
                     tooltip="Noise levels at which the clip goes through the model.",
                 ),
@@ -185,7 +185,7 @@ class FrameNoise(io.ComfyNode):
                 seed("The first frame's noise is that of Random Noise with this seed.", "noise_seed"),
                 io.Float.Input(
                     "share",
-                    default=0.9,
+                    default=Noise.share,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -195,7 +195,7 @@ class FrameNoise(io.ComfyNode):
                 io.Combo.Input(
                     "kind",
                     options=list(get_args(NoiseKind)),
-                    default="progressive",
+                    default=Noise.kind,
                     tooltip="Whose noise is shared. mixed: the first frame's, by all alike. progressive: the frame "
                     "before's, so that frames far apart have little in common.",
                 ),

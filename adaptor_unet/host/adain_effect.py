@@ -47,7 +47,7 @@ class Adain(Effect):
             raise ValueError(f"at of Frame AdaIN must be features or latent, found {self.at!r}.")
 
     @classmethod
-    def of(cls, model: ModelPatcher, *, at: str = "latent", **settings: object) -> "Adain":
+    def of(cls, model: ModelPatcher, *, at: str = at, **settings: object) -> "Adain":
         """The effect for this model, at its sites or on its latents.  Raises ValueError when it does not fit."""
         sites = config_for(model).sites
         return super().of(model, at=at, sites=sites if at == "features" else (), **settings)

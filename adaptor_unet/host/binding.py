@@ -116,9 +116,9 @@ class Binding:
         options |= {BATCH_FRAMES: len(noise)} if causal is None else {}
         options[NEGATIVES] = negative_conditionings(guider)
         extra_args = {**extra_args, "model_options": {**model_options, "transformer_options": options}}
-        sample = partial(causal.sample if causal else sample_together, executor)
+        given = (executor, guider, sigmas, extra_args, callback, noise, *args)
         try:
-            return sample(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+            return sample_together(*given, **kwargs) if causal is None else causal.sample(*given, **kwargs)
         finally:
             made_once.clear()
 
@@ -154,10 +154,11 @@ class Binding:
         model_options = with_negative_sides(model_options, conds)
         finished = finished_frames(model_options.get("transformer_options", {}))
         if finished is None:
-            return self.denoise(executor, model, conds, x_in, timestep, model_options)
-        return finished.denoise(partial(self.denoise, executor), model, conds, x_in, timestep, model_options)
+            return self.denoise_with_hints(executor, model, conds, x_in, timestep, model_options)
+        denoise = partial(self.denoise_with_hints, executor)
+        return finished.show_then_denoise(denoise, model, conds, x_in, timestep, model_options)
 
-    def denoise(
+    def denoise_with_hints(
         self,
         executor: WrapperExecutor,
         model: BaseModel,
@@ -233,7 +234,9 @@ def install(bound: ModelPatcher, binding: Binding) -> None:
         bound.model_options["context_handler"] = replace(windows, clip_lengths=binding.clip_lengths)
 
 
-def with_causal_windows(model: ModelPatcher, chunk_frames: int = 8, offload: bool = False) -> ModelPatcher:
+def with_causal_windows(
+    model: ModelPatcher, chunk_frames: int = CausalWindows.chunk_frames, offload: bool = False
+) -> ModelPatcher:
     """A clone of the model that takes a long batch through the UNet in chunks; bound or not, and before or after it.
 
     Takes the place of other context windows.  Raises ValueError when the settings are unusable.

@@ -30,7 +30,7 @@ from .hosted import hosted
 # Those that have S and B.
 CALIBRATED_PARTS = ("frame", "spatial")
 # Fewer noise levels do not tell what is alike at all of them.
-FEWEST_LEVELS = 2
+LEVELS, FEWEST_LEVELS = 4, 2
 
 
 class Recording:
@@ -97,7 +97,7 @@ def calibrated_adaptor(
     model: ModelPatcher,
     latent: dict[str, Any],
     positive: list,
-    steps: int = 4,
+    steps: int = LEVELS,
     seed: int = 0,
     adaptor: ModelPatcher | None = None,
 ) -> ModelPatcher:

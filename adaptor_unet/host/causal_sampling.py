@@ -11,11 +11,9 @@ Axes: n frames of the batch, f frames of a chunk (of all clips), c h w of a late
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from comfy.patcher_extension import WrapperExecutor
@@ -23,56 +21,14 @@ from comfy.samplers import CFGGuider
 from einops import rearrange, reduce
 from torch import Tensor
 
-from ..adaptor import CONTEXT_NOISE
 from ..frame_layout import indices
 from .call_part import ModelOptions, SamplerArguments
 from .causal_windows import Chunk, chunk_options, rows_for, windows_of
+from .effect import Effect, SamplingOrder
 from .finished_frames import FinishedFrames
 from .hook_schedules import HookSchedules
 from .preview import Progress
 from .versions import full_mask
-
-if TYPE_CHECKING:
-    from .effect import Effect
-
-# Under this much noise nothing of a frame is left to see.
-MOST_HISTORY_NOISE = 20.0
-
-
-@dataclass(frozen=True)
-class SamplingOrder:
-    """How a clip is sampled one chunk of frames after the other.
-
-    ``chunk``: frames of each clip that are sampled together.  ``context_noise``: sigma at which finished frames are
-    shown.  ``later_cfg``: guidance of frames that have finished ones before them; 0 for the sampler's own.
-    ``history_noise``: sigma at which the negative side is shown finished frames, so that guidance leads to what follows
-    from them (history guidance, Song et al. 2025); 0 for context_noise.
-    """
-
-    chunk: int = 1
-    context_noise: float = CONTEXT_NOISE
-    later_cfg: float = 0.0
-    history_noise: float = 0.0
-
-    def check(self, node: str) -> None:
-        """Raises ValueError for settings of the node of that name that cannot work."""
-        if self.chunk < 1:
-            raise ValueError(f"chunk of {node} must be 1 or more, found {self.chunk}.")
-        if not (math.isfinite(self.later_cfg) and self.later_cfg >= 0):
-            raise ValueError(f"later_cfg of {node} must be 0 or more, found {self.later_cfg}.")
-        if not 0 <= self.history_noise <= MOST_HISTORY_NOISE:
-            most, found = MOST_HISTORY_NOISE, self.history_noise
-            raise ValueError(f"history_noise of {node} must lie in 0 to {most:g}, found {found}.")
-
-    def chunks(self, frames: int, clip: int) -> Iterator[Chunk]:
-        """The chunks, in their order, of a batch of ``frames`` frames with ``clip`` frames in each clip.
-
-        A chunk holds the same frames of all clips, side by side.
-        """
-        for start in range(0, clip, self.chunk):
-            end = min(start + self.chunk, clip)
-            places = [first + place for first in range(0, frames, clip) for place in range(start, end)]
-            yield Chunk(places, frames)
 
 
 @dataclass(frozen=True)
@@ -113,7 +69,7 @@ class CausalSampling:
         device = torch.device("cpu") if self.offload else None
         hooks = HookSchedules(guider.conds.values(), sigmas)
         finished = FinishedFrames(latent_image.clone(), self.clip, sigma, negative_sigma, hooks, device)
-        chunks = list(self.order.chunks(len(noise), self.clip))
+        chunks = list(self.chunks(len(noise)))
         given = [ends_clean and all(kept[place] for place in chunk.index_list) for chunk in chunks]
         samples = latent_image.clone()
         progress = Progress(callback, latent_image, len(sigmas) - 1, given.count(False), disable_pbar)
@@ -126,14 +82,14 @@ class CausalSampling:
                 progress.begin(chunk)
                 hooks.begin_again(base, extra_args["model_options"])
                 out = executor(
-                    self.guider(guider, finished),
+                    self.guider_for_chunk(guider, finished),
                     sigmas.clone(),  # a sampler may write into its sigmas
-                    self.arguments(extra_args, chunk, finished),
+                    self.arguments_for_chunk(extra_args, chunk, finished),
                     progress.step,
                     chunk.get_tensor(noise),
                     chunk.get_tensor(latent_image),
                     None if denoise_mask is None else rows_for(denoise_mask, chunk.index_list),
-                    True,
+                    True,  # no bar of its own: one goes on over all chunks
                 )
                 chunk.put(samples, out)
                 progress.end(out)
@@ -148,7 +104,15 @@ class CausalSampling:
             finished.clear()
         return samples
 
-    def guider(self, guider: CFGGuider, finished: FinishedFrames) -> CFGGuider:
+    def chunks(self, frames: int) -> Iterator[Chunk]:
+        """The chunks of a batch of ``frames`` frames, in their order: each holds the same frames of all clips, side by
+        side."""
+        for start in range(0, self.clip, self.order.chunk):
+            end = min(start + self.order.chunk, self.clip)
+            places = [first + place for first in range(0, frames, self.clip) for place in range(start, end)]
+            yield Chunk(places, frames)
+
+    def guider_for_chunk(self, guider: CFGGuider, finished: FinishedFrames) -> CFGGuider:
         """The guider for the next chunk: finished frames tell what to make, so that it may need less guidance.
 
         The host asks for no negative conditioning where guidance is 1.  A guider of several guidances keeps its own.
@@ -161,7 +125,9 @@ class CausalSampling:
         later.set_cfg(self.order.later_cfg)
         return later
 
-    def arguments(self, extra_args: SamplerArguments, chunk: Chunk, finished: FinishedFrames) -> SamplerArguments:
+    def arguments_for_chunk(
+        self, extra_args: SamplerArguments, chunk: Chunk, finished: FinishedFrames
+    ) -> SamplerArguments:
         """The sampler's arguments for a chunk.  Samplers that draw noise of their own draw another for each."""
         options = {name: value for name, value in extra_args["model_options"].items() if name != "context_handler"}
         seed = extra_args.get("seed")
@@ -171,7 +137,7 @@ class CausalSampling:
         return {**extra_args, "model_options": chunk_options(options, chunk, finished), "seed": seed}
 
 
-def causal_sampling(effects: Sequence["Effect"], frames: int, model_options: ModelOptions) -> CausalSampling | None:
+def causal_sampling(effects: Sequence[Effect], frames: int, model_options: ModelOptions) -> CausalSampling | None:
     """How a batch of so many frames is sampled one after the other; None where they are sampled together.
 
     Raises ValueError where it cannot be sampled so: clips of several lengths in a batch, context windows of the host.
@@ -198,7 +164,7 @@ def causal_sampling(effects: Sequence["Effect"], frames: int, model_options: Mod
     return CausalSampling(order, lengths.pop(), windows is not None and windows.offload)
 
 
-def node_that_orders(effects: Sequence["Effect"]) -> str:
+def node_that_orders(effects: Sequence[Effect]) -> str:
     """The first node that wants frames sampled one after the other, by its display name; none if there is no such."""
     return next((effect.node for effect in effects if effect.sampling_order), "")
 

@@ -45,8 +45,8 @@ class CrossFrameAttention(Effect):
         cls,
         model: ModelPatcher,
         *,
-        look_back: str = "first and previous",
-        last_frames: int = 2,
+        look_back: str = LookBack.rule,
+        last_frames: int = LookBack.last,
         where: str = "middle and decoder",
         **settings: object,
     ) -> "CrossFrameAttention":

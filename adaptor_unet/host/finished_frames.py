@@ -64,7 +64,7 @@ class FinishedFrames(FrameCache):
         rows = tuple(clip * self.clip for clip in clips for _ in range(layout.frames))
         return self.latents[indices(rows, self.latents.device)]
 
-    def denoise(
+    def show_then_denoise(
         self,
         denoise: Denoise,
         model: BaseModel,

@@ -107,21 +107,21 @@ def own_hints(
     conditionings: Conditionings,
     places: Sequence[int],
     clip_lengths: Sequence[int],
-    part: bool,
+    is_window: bool,
     options: TransformerOptions,
 ) -> Iterator[Conditionings]:
     """The conditionings with control objects that hold the hints of these frames, for one denoising call.
 
-    ``part`` says that the frames are a part of the batch.  The control objects of the conditionings stay as they are.
-    One object for several conditionings stays one, because the host then runs them together.  ``options`` are those of
-    the call; what is made once a sampling is kept until its end, and without it until the context ends.
+    ``is_window``: whether the frames are a part of the batch.  The control objects of the conditionings stay as they
+    are.  One object for several conditionings stays one, because the host then runs them together.  ``options`` are
+    those of the call; what is made once a sampling is kept until its end, and without it until the context ends.
     """
     once = options.get(ONCE)
     controls = OwnControls() if once is None else once.get(KEPT, OwnControls)
     controls.begin_call()
     try:
         yield [
-            entries and [_entry(entry, controls, places, clip_lengths, part) for entry in entries]
+            entries and [_entry(entry, controls, places, clip_lengths, is_window) for entry in entries]
             for entries in conditionings
         ]
     finally:
@@ -134,10 +134,10 @@ def _entry(
     controls: OwnControls,
     places: Sequence[int],
     clip_lengths: Sequence[int],
-    part: bool,
+    is_window: bool,
 ) -> dict[str, Any]:
     control = entry.get("control")
-    if control is None or not any(_needs_own(link, len(places), part) for link in chain(control)):
+    if control is None or not any(_needs_own(link, len(places), is_window) for link in chain(control)):
         return entry
     return entry | {"control": controls.of_frames(control, places, clip_lengths)}
 
@@ -159,10 +159,10 @@ def frame_hints(control: ControlBase) -> Tensor | None:
     return None if hints is None or hints.shape[0] == 1 or hasattr(control, "sub_idxs") else hints
 
 
-def _needs_own(control: ControlBase, frames: int, part: bool) -> bool:
+def _needs_own(control: ControlBase, frames: int, is_window: bool) -> bool:
     """As many hints as frames of the whole batch are laid right by the host."""
     hints = frame_hints(control)
-    return hints is not None and (part or hints.shape[0] != frames)
+    return hints is not None and (is_window or hints.shape[0] != frames)
 
 
 def with_hints(control: ControlBase, places: Sequence[int], clip_lengths: Sequence[int]) -> ControlBase:

@@ -6,15 +6,12 @@ less is another batch: of a chunk's frames, and of as many frames more as the ef
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from comfy.model_patcher import ModelPatcher
 
 from ..sites import Site
 from .base_model import unet_of
-
-if TYPE_CHECKING:
-    from .effect import Effect
+from .effect import Effect
 
 # Bytes of a number in the temporal tensors, at most.
 ACTIVATION_BYTES = 4
@@ -23,7 +20,7 @@ SIDES_OF_GUIDANCE = 2
 
 
 def planned_shape(
-    model: ModelPatcher, noise_shape: Sequence[int], effects: Sequence["Effect"], at_once: int, offloaded: bool
+    model: ModelPatcher, noise_shape: Sequence[int], effects: Sequence[Effect], at_once: int, offloaded: bool
 ) -> list[int]:
     """``n c h w`` of a batch that weighs as much as one call of the UNet with all of these.
 

@@ -22,8 +22,7 @@ from ..temporal_attention import KvCache
 from .base_model import check_fit, unet_of
 from .binding import with_effect
 from .call_part import CallPart, HeldSelfAttention, TransformerOptions, block_of
-from .causal_sampling import SamplingOrder
-from .effect import Effect
+from .effect import Effect, SamplingOrder
 from .frame_cache import CallCache
 from .hosted import load_with, on_card_of
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
@@ -51,9 +50,9 @@ class Motion(Effect):
     patcher: ModelPatcher | None = field(default=None, repr=False, compare=False)
     fps: float | tuple[float, ...] = 8.0
     order: Order = "auto"
-    chunk: int = 1
-    later_cfg: float = 0.0
-    history_noise: float = 0.0
+    chunk: int = SamplingOrder.chunk
+    later_cfg: float = SamplingOrder.later_cfg
+    history_noise: float = SamplingOrder.history_noise
 
     def __post_init__(self) -> None:
         super().__post_init__()

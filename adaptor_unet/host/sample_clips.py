@@ -19,7 +19,8 @@ from ..frame_layout import FrameLayout
 from ..frame_noise import clip_noise
 from ..temporal_network import Network
 from .call_part import ModelOptions, SamplerArguments
-from .causal_sampling import CausalSampling, SamplingOrder
+from .causal_sampling import CausalSampling
+from .effect import SamplingOrder
 from .finished_frames import Conditionings, finished_frames
 from .motion_effect import Order
 from .training_unet import TrainingUnet, effect_of
@@ -61,7 +62,7 @@ class TrainingGuider:
         """The clean latents behind guidance, f c h w -> f c h w; sigma is f, one noise level a frame."""
         finished = finished_frames(model_options["transformer_options"])
         conds = list(self.conds.values())
-        wanted, empty = finished.denoise(self.both, self.inner_model, conds, x, sigma, model_options)
+        wanted, empty = finished.show_then_denoise(self.both, self.inner_model, conds, x, sigma, model_options)
         return empty + self.settings.cfg * (wanted - empty)
 
     def both(

@@ -27,7 +27,8 @@ from ways import Way, cross_frame, far_looking, features, last_frames, latents, 
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
 from magicvideo.adaptor_unet.host.binding import KEY, with_causal_windows
-from magicvideo.adaptor_unet.host.causal_sampling import CausalSampling, SamplingOrder
+from magicvideo.adaptor_unet.host.causal_sampling import CausalSampling
+from magicvideo.adaptor_unet.host.effect import SamplingOrder
 from magicvideo.adaptor_unet.host.finished_frames import FinishedFrames
 from magicvideo.adaptor_unet.host.frame_cache import OPTION
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
@@ -493,7 +494,7 @@ class GaussianFrames:
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: dict, seed: int | None = None) -> Tensor:
         frames, conds = model_options["transformer_options"][OPTION], list(self.conds.values())
-        return frames.denoise(self.denoised, self.inner_model, conds, x, sigma, model_options)[0]
+        return frames.show_then_denoise(self.denoised, self.inner_model, conds, x, sigma, model_options)[0]
 
     def denoised(self, model: object, conds: list, x: Tensor, sigma: Tensor, options: dict) -> list[Tensor]:
         frames, places = options["transformer_options"][OPTION], options["transformer_options"]["context_window"]
