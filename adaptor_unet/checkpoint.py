@@ -1,4 +1,7 @@
-"""Saving and loading one adaptor: safetensors only, settings in the metadata, nothing guessed, nothing half loaded."""
+"""Saving and loading one adaptor: safetensors only, settings in the metadata, nothing guessed, nothing half loaded.
+
+The state of a training run, to go on from, is in ``training/run_state.py``.
+"""
 
 import math
 import os

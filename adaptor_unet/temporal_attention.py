@@ -53,7 +53,7 @@ class KvCache(KeptFrames):
     """KV cache: keys and values of the frames before, at one site and of one clip; the attention itself fills it.
 
     ``pieces`` maps the first position p of a piece to its keys and values, ``k p c`` each: the kept frames in front,
-    and room for those of a call behind them, so that a step of sampling copies none.
+    and room for those of a call behind them, so that a step of sampling copies none.  A ``FrameCache`` holds it.
     """
 
     pieces: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)

@@ -21,7 +21,7 @@ class CrossFrameAttention(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            node_id="MagicVideo_DirectedAttention",
+            node_id="MagicVideo_DirectedAttention",  # the id in saved graphs
             display_name="Cross-Frame Attention",
             category=UNTRAINED,
             description="Makes the frames of a batch look alike with nothing trained, by cross-frame attention: each "
@@ -81,7 +81,7 @@ class FrameAdain(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            node_id="MagicVideo_AlignFrames",
+            node_id="MagicVideo_AlignFrames",  # the id in saved graphs
             display_name="Frame AdaIN",
             category=UNTRAINED,
             description="Keeps tone and colours of a clip together with nothing trained, by AdaIN: each frame's "

@@ -1,4 +1,4 @@
-"""What acts during one call of the UNet: hooks on its modules, and the host's own patches around attention."""
+"""What acts during one call of the UNet: hooks on its modules, the host's own patches, and self-attention."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,11 +18,13 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 @dataclass(frozen=True)
 class CallPart:
-    """What acts during one call of the UNet.  Made for one call and dropped after it.
+    """What acts during one call of the UNet.  Made for one call and dropped after it; a compiled call keeps its own for
+    all calls with the same effects and frames (``compiled_call.py``).
 
     ``pre_hooks`` act before modules of the UNet, by name, and ``hooks`` behind them.  ``first`` and ``last`` are the
-    host's attention patches, by the host's names, before and behind those of other nodes.  ``self_attention`` takes the
-    place of a block's own, where no other node has replaced it.
+    host's patches, by the host's names, before and behind those of other nodes: around attention, such as
+    ``attn1_patch``, and at the time embedding, ``emb_patch``.  ``self_attention`` takes the place of a block's own,
+    where no other node has replaced it.
     """
 
     pre_hooks: dict[str, PreHook] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Causal windows: a long batch goes through the UNet chunk by chunk, in frame order, with the result of the whole.
 
-A frame depends on itself and on the frames before it only.  So a chunk needs of all others just the keys and values of
-temporal attention in the frames before, which a cache hands on.
+A frame depends on itself and on the frames before it only.  So a chunk needs of all others just what effects keep of
+the frames before, such as the keys and values of temporal attention, which a cache hands on.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """An effect: whatever acts while a model samples.
 
-An adaptor's motion, cross-frame attention and AdaIN are effects.  ``binding.py`` sets them on a clone of a model and
-calls them; it knows none of them by name, nor do the memory plan, the causal windows and the frame cache.  How to add
-one is told in ``docs/add_an_effect.md``.
+An adaptor's motion, a motion module, cross-frame attention and AdaIN are effects.  ``binding.py`` sets them on a clone
+of a model and calls them; it knows none of them by name, nor do the memory plan, the causal windows and the frame
+cache.  How to add one is told in ``docs/add_an_effect.md``.
 """
 
 import math
@@ -85,12 +85,12 @@ class Effect:
         if not math.isfinite(self.strength):
             raise ValueError(f"strength of {self.node} must be a finite number, found {self.strength}.")
         if math.isfinite(self.most_strength) and not 0 <= self.strength <= self.most_strength:
-            raise ValueError(f"strength of {self.node} must lie in 0 to 1, found {self.strength}.")
+            raise ValueError(f"strength of {self.node} must lie in 0 to {self.most_strength:g}, found {self.strength}.")
         if self.frames_per_clip < 0:
             raise ValueError(f"frames_per_clip of {self.node} must be 0 or more, found {self.frames_per_clip}.")
         start, end = self.start_percent, self.end_percent
         if not (0.0 <= start <= 1.0 and 0.0 <= end <= 1.0):
-            raise ValueError(f"start_percent and end_percent must lie in 0 to 1, found {start} and {end}.")
+            raise ValueError(f"start_percent and end_percent of {self.node} must lie in 0 to 1, found {start}, {end}.")
 
     @classmethod
     def of(cls: type[Self], model: ModelPatcher, **settings: object) -> Self:

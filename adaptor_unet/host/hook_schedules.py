@@ -13,6 +13,7 @@ from comfy.model_base import BaseModel
 from torch import Tensor
 
 from .call_part import ModelOptions
+from .versions import DEVICE_COPIES
 
 # Of each group of keyframes, what it knows of where in its schedule it is.
 GroupStates = list[dict[str, Any]]
@@ -61,5 +62,5 @@ class HookSchedules:
             return
         self._restore(states)
         # Weights that were patched by another strength; the next call patches them anew.
-        for patcher in (model.current_patcher, *options.get("multigpu_clones", {}).values()):
+        for patcher in (model.current_patcher, *options.get(DEVICE_COPIES, {}).values()):
             patcher.clean_hooks()

@@ -1,8 +1,9 @@
 """Refuses what goes wrong where one step of sampling takes several calls of the UNet, each for other frames.
 
-Two kinds of other packs' nodes go wrong: those that keep a call's result for the next step's call, and those that read,
-in the guidance of the whole batch, what they noted in the UNet.  Their state lies in their own functions, out of reach,
-so they are known by name.  So do effects that let frames see later ones, which are not there yet.
+Some nodes go wrong, the host's own and other packs': those that keep a call's result for the next step's call, those
+that read, in the guidance of the whole batch, what they noted in the UNet, and one that makes features smaller in the
+first steps.  What they do lies in their own functions, out of reach, so they are known by name.  Effects that let
+frames see later ones go wrong too: those are not there yet.
 """
 
 from collections.abc import Callable, Iterator, Sequence

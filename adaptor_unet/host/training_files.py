@@ -152,7 +152,7 @@ def encoders_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:
     both |= {f"patched {key}": patched(key) for key in clip.patcher.patches}
     tensors = [(name, x) for name, x in sorted(both.items()) if isinstance(x, Tensor)]
     # Clip skip, token weights and the like.
-    options = {"layer": clip.layer_idx, "tokens": sorted(getattr(clip, "tokenizer_options", {}).items())}
+    options = {"layer": clip.layer_idx, "tokens": sorted(clip.tokenizer_options.items())}
     options |= {"scheduled": clip.use_clip_schedule, "hooks": clip.apply_hooks_to_conds is not None}
     told = [(f"{options} {sorted_settings(model.model.latent_format)}", torch.zeros(0))]
     return content_name(chain(told, tensors, text_hooks(clip)))

@@ -73,7 +73,7 @@ def full_mask(noise_mask: Tensor, shape: torch.Size) -> Tensor:
     return noise_mask if noise_mask.shape == shape else comfy.utils.reshape_mask(noise_mask, shape)
 
 
-# In newer hosts a control object holds its copies for further devices under this name.
+# In newer hosts a control object, and the options of a model, hold the copies for further devices under this name.
 DEVICE_COPIES = "multigpu_clones"
 # Where they split guidance over several cards, each in a thread of its own, the options of a call name its card so.
 CARD_OF_CALL = "multigpu_thread_device"

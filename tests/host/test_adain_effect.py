@@ -78,7 +78,7 @@ def test_two_nodes_one_for_each_place_both_act(model: ModelPatcher, sample: Samp
     [
         ({"at": "pixels"}, "at of Frame AdaIN must be features or latent, found 'pixels'"),
         ({"strength": -0.1}, "strength of Frame AdaIN must lie in 0 to 1, found -0.1"),
-        ({"end_percent": -1.0}, "start_percent and end_percent must lie in 0 to 1"),
+        ({"end_percent": -1.0}, "start_percent and end_percent of Frame AdaIN must lie in 0 to 1"),
     ],
 )
 def test_unusable_settings_are_refused(model: ModelPatcher, settings: dict, told: str) -> None:

@@ -39,8 +39,8 @@ def test_an_adaptor_for_another_unet_is_refused_with_both_named(adaptor: ModelPa
         ({"fps": 0.0}, "fps .* above 0"),
         ({"fps": math.nan}, "fps .* above 0"),
         ({"frames_per_clip": -1}, "frames_per_clip .* 0 or more"),
-        ({"start_percent": 1.5}, "start_percent and end_percent must lie in 0 to 1"),
-        ({"end_percent": math.nan}, "start_percent and end_percent must lie in 0 to 1"),
+        ({"start_percent": 1.5}, "start_percent and end_percent of Apply MagicVideo must lie in 0 to 1"),
+        ({"end_percent": math.nan}, "start_percent and end_percent of Apply MagicVideo must lie in 0 to 1"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_sampling(

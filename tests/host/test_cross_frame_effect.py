@@ -224,7 +224,7 @@ def test_it_acts_between_its_percentages_only(model: ModelPatcher, sample: Sampl
         ),
         ({"strength": 1.1}, "strength of Cross-Frame Attention must lie in 0 to 1, found 1.1"),
         ({"strength": float("nan")}, "strength of Cross-Frame Attention must be a finite number"),
-        ({"start_percent": 2.0}, "start_percent and end_percent must lie in 0 to 1"),
+        ({"start_percent": 2.0}, "start_percent and end_percent of Cross-Frame Attention must lie in 0 to 1"),
         ({"frames_per_clip": -1}, "frames_per_clip of Cross-Frame Attention must be 0 or more"),
     ],
 )

@@ -61,9 +61,14 @@ NOT_RUN = {
     "benchmarks/sdxl_sprites.py": "trains for hours; tests/host/test_families.py trains in that layout",
     "benchmarks/consistency.py": "a full-size UNet for hours; its measures are tested in tests/benchmarks",
 }
+# The ComfyUI that bin/setup fetches.
+NEWEST = re.search(r"^NEWEST=(\S+)$", read(Path("bin/hosts.sh")), re.MULTILINE)[1]
 # Commands that start no script of ours, or one that takes no words.
 OTHERS = {
     r"(COMFYUI_PATH=\S+ )?bash bin/test( -k \w+)?": "it is what runs this test",
+    rf"COMFYUI_PATH=\$PWD/\.hosts/{re.escape(NEWEST)} \.venv/bin/python -m pytest -q tests/host/test_NAME_effect\.py": (
+        "NAME is the reader's; this test is run so too"
+    ),
     r"cd ComfyUI/custom_nodes": "the reader's folder",
     r"git clone ADDRESS_OF_THIS_REPOSITORY ComfyUI-MagicVideo": "needs the network; tests/server links the pack there",
     r"comfy node install comfyui-magicvideo": "needs the registry",

@@ -4,6 +4,7 @@ The code blocks of the page are run as the files that it names them.  What they 
 small model.
 """
 
+import math
 import re
 import sys
 from dataclasses import dataclass
@@ -182,7 +183,10 @@ def test_its_node_does_the_same(
 ) -> None:
     node = files["nodes/mix.py"].FrameMixNode
     settings = {"strength": 0.5, "start_percent": 0.0, "end_percent": 1.0, "frames_per_clip": 2}
-    assert [given.id for given in node.define_schema().inputs] == ["model", *settings]
+    shown = node.define_schema()
+    assert [given.id for given in shown.inputs] == ["model", *settings]
+    # The oldest host knows no such words.
+    assert len(getattr(shown, "search_aliases", "--")) >= 2, "tests/server/test_node_listing.py wants two or more"
     (bound,) = node.execute(model, **settings).result
     assert torch.equal(sample(bound, 4), sample(mixed(model, kind, strength=0.5, frames_per_clip=2), 4))
 
@@ -191,3 +195,17 @@ def test_settings_that_cannot_work_are_refused_in_its_name(model: ModelPatcher, 
     for settings, told in (({"strength": 2.0}, "must lie in 0 to 1"), ({"frames_per_clip": -1}, "must be 0 or more")):
         with pytest.raises(ValueError, match=f"of Frame Mix {told}"):
             kind.of(model, **settings)
+
+
+def test_a_strength_is_refused_with_the_most_that_its_effect_takes(model: ModelPatcher, kind: type[Effect]) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Half(kind):
+        most_strength: ClassVar[float] = 0.5
+
+    @dataclass(frozen=True, kw_only=True)
+    class Scaling(kind):
+        most_strength: ClassVar[float] = math.inf
+
+    with pytest.raises(ValueError, match=r"strength of Frame Mix must lie in 0 to 0\.5, found 1\.0"):
+        Half.of(model)
+    assert Scaling.of(model, strength=-3.0).strength == -3.0
