@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..adaptor_unet.expand_latent import expand_latent
 from ..adaptor_unet.host.binding import with_causal_windows
-from ..adaptor_unet.host.causal_windows import CausalWindows
+from ..adaptor_unet.host.causal_windows import CausalWindows as Windows
 from ..adaptor_unet.host.versions import schema
 from .inputs import CATEGORY
 
@@ -78,7 +78,7 @@ class CausalWindows(io.ComfyNode):
                 io.Model.Input("model", tooltip="Before or after Apply MagicVideo, as you like."),
                 io.Int.Input(
                     "chunk_frames",
-                    default=CausalWindows.chunk_frames,
+                    default=Windows.chunk_frames,
                     min=1,
                     max=4096,
                     tooltip="Frames that go through the model at once. Fewer need less memory and somewhat more "

@@ -147,7 +147,11 @@ class FrameCache:
         layout: FrameLayout,
         kind: Callable[..., Kept],
     ) -> Sequence[Kept]:
-        """Conditioning by conditioning, and the clips of each that stand side by side; ``last``: asked for before."""
+        """Conditioning by conditioning, and the clips of each that stand side by side.
+
+        ``turns`` has, for each conditioning of the call, what names it and how often it came in this chunk before.
+        ``last``: what was asked for before.
+        """
         side_by_side = range(layout.batch // len(turns))
         whose = [(turn, number) for turn in turns for number in side_by_side]
         first_clip, first = layout.clip_of[0], layout.positions[0]

@@ -53,7 +53,9 @@ def clip_layout(rows: int, transformer_options: TransformerOptions, frames_per_c
 
     The host joins conditionings along the batch and says how many in ``cond_or_uncond``; each has all frames of the
     window, or of the whole latent batch when there is no window.  ``frames_per_clip`` 0 makes the whole batch one clip.
-    Clips of which the call holds the same frames stand side by side in the batch.
+    Clips of which the call holds the same frames stand side by side in the batch: of two clips of 16 frames, a chunk
+    with frames 0 to 3 of both has b = 2 for each conditioning, and f = 4.  A window of the host that runs from one clip
+    into the next has them all in one b, told apart by ``clip_of``.
     """
     conditionings = transformer_options.get("cond_or_uncond") or [0]
     negative = tuple(side in transformer_options.get(NEGATIVE_SIDES, ()) for side in conditionings)
