@@ -195,7 +195,7 @@ def emptied(latents: Tensor, denoise_mask: Tensor) -> Tensor:
 def guidance_of_all_frames(guidance: Callable[[dict], Tensor], chunk: Chunk, given: dict) -> Tensor:
     """``f c h w``: what a guidance function that counts the frames of the batch gives for those of a chunk.
 
-    Such is the host's Video Linear CFG, whose guidance grows from the first frame of the batch to the last.
+    Such is the host's Video Linear CFG Guidance, whose guidance grows from the first frame of the batch to the last.
     The other frames, which it is shown to count right, are the chunk's over again.
     """
 
