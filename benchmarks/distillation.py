@@ -26,7 +26,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magicvideo.adaptor_unet.host.folders import motion_module_in
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
-from magicvideo.adaptor_unet.host.teacher import HostTeacher, ModuleTeacher, content_of_module
+from magicvideo.adaptor_unet.host.teacher import HostTeacher, ModuleTeacher
+from magicvideo.adaptor_unet.temporal_network import content_of_network
 from magicvideo.adaptor_unet.training.data.cache_files import hash_of
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips
@@ -144,7 +145,7 @@ class Comparison:
         model = motion.few_tokens(narrow_model(self.base))
         base = content_name(sorted(self.base.items()))
         data = DataSettings(frames=shape[0], width=SIDE, height=SIDE)
-        work = TeacherWork(prompts, data, how, hash_of(base, content_of_module(self.teacher.model)), "words")
+        work = TeacherWork(prompts, data, how, hash_of(base, content_of_network(self.teacher.model)), "words")
         sampler = HostTeacher.of(model, self.teacher, work.shape, how.teacher_steps, how.teacher_cfg)
         with preparing("the teacher samples") as bar:
             clips = sampled_clips(work, self.folder / "cache", Words, sampler.clip, bar.clip)
