@@ -22,7 +22,6 @@ from pathlib import Path
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magicvideo.adaptor_unet.host.folders import motion_module_in
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
@@ -33,13 +32,12 @@ from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips
 from magicvideo.adaptor_unet.training.data.latent_clip import MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.data.teacher_clips import TeacherWork, sampled_clips
-from magicvideo.adaptor_unet.training.objective import Objective
 from magicvideo.adaptor_unet.training.settings import MotionModuleSettings, TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal, preparing
-from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.benchmarks.results import Column, arms_table, measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
+from magicvideo.benchmarks.trained_arm import measured, train
 from magicvideo.demo.measure.judge_motion import asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
@@ -93,19 +91,14 @@ class Comparison:
     def measure(self, arm: str, seed: int) -> dict[str, object]:
         """Trains and measures one arm with one seed; the teacher is only measured, and has no seed of its own."""
         settings = replace(self.settings, seed=seed)
-        clips, shares = self._clips(arm), self._shares(arm)
-        training = self._training(arm, clips, settings, shares)
+        training = self._training(arm, self._clips(arm), settings, self._shares(arm))
         run = training.run
-        with sdpa_kernel(SDPBackend.MATH):
-            if arm != TEACHER:
-                training.train()
-            network, denoiser = run.trainables.network, training.denoiser
-            if arm == TEACHER:
-                taught = ModuleTeacher(training.denoiser, training.model, self.teacher.model)
-                network, denoiser = taught.module, taught.denoiser
-            with run.averages.in_place(), run.autocast():
-                losses = validation_loss(Objective(denoiser, settings), self.real.held_out, network)
-                judged = self.judge.shares(denoiser, network)
+        if arm == TEACHER:
+            teacher = ModuleTeacher(training.denoiser, training.model, self.teacher.model)
+            judged, losses = measured(run, self.judge, teacher.module, teacher.denoiser)
+        else:
+            train(training)
+            judged, losses = measured(run, self.judge, run.trainables.network)
         return {"arm": arm, "seed": seed, "steps": 0 if arm == TEACHER else settings.steps} | judged | losses
 
     def _training(
