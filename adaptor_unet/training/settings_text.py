@@ -16,13 +16,13 @@ def add_settings(parser: argparse.ArgumentParser, shown: Container[str] | None =
 
     The help shows those named in ``shown``, or all.
     """
-    for title, declared in own_settings().items():
+    for title, declared in grouped_settings().items():
         group = parser.add_argument_group(title)
         for one in declared:
             add_setting(group, one, shown is None or one.name in shown)
 
 
-def own_settings() -> dict[str, list[Setting]]:
+def grouped_settings() -> dict[str, list[Setting]]:
     """The settings of each group, without those that an earlier group has too."""
     seen: set[str] = set()
     found = {}
@@ -73,7 +73,7 @@ def shown_range(one: Setting) -> str:
 def settings_table() -> str:
     """Markdown: every setting with its default, its range and what it is.  It ends with a new line."""
     rows = ["| setting | default | may be | what |", "|---|---|---|---|"]
-    for declared in own_settings().values():
+    for declared in grouped_settings().values():
         for one in declared:
             default = f"`{shown_default(one)}`" if one.default != "" else "none"
             rows.append(f"| `{one.name}` | {default} | {shown_range(one)} | {one.help} |")
