@@ -20,7 +20,6 @@ from typing import get_args
 
 import torch
 from safetensors.torch import load_file
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
@@ -28,7 +27,6 @@ from magicvideo.adaptor_unet.host.motion_effect import Order
 from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips
 from magicvideo.adaptor_unet.training.loop import TrainingRun
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
-from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.adaptor_unet.training.watchers import Watcher
 from magicvideo.benchmarks.ablation_parts import (
     masked_after,
@@ -40,6 +38,7 @@ from magicvideo.benchmarks.ablation_parts import (
 from magicvideo.benchmarks.ablation_picture import save_picture
 from magicvideo.benchmarks.results import measure_missing, read_results, spread
 from magicvideo.benchmarks.sprite_judge import SpriteJudge
+from magicvideo.benchmarks.trained_arm import averages_at_work, measured, train
 from magicvideo.demo.measure.judge_motion import FRAME_RATES, Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
@@ -92,6 +91,8 @@ ROWS = (
     *(Row(f"{NOISE_LEVELS}{levels}", training={"frame_noise_levels": levels}) for levels in get_args(FrameNoiseLevels)),
 )
 ORDERS: tuple[Order, ...] = ("together", "frame by frame")
+# The last two only with an adaptor.
+LOSSES = ("val_high", "val_low", "val_given_high", "val_given_low")
 
 
 class StepTimes(Watcher):
@@ -125,25 +126,23 @@ class Ablation:
         times = StepTimes()
         training = self._training(row, seed, times)
         run = training.run
-        with self._at_work(run), sdpa_kernel(SDPBackend.MATH):
+        with self._at_work(run):
             if row.trained:
-                training.train()
+                train(training)
             adaptor = run.trainables.adaptor if row.trained else None
-            with run.averages.in_place(), run.autocast():
-                losses = validation_loss(run.objective, self.clips.held_out, adaptor)
-                orders = ORDERS if "frame_noise_levels" in row.training else ORDERS[:1]
-                judged = {order: self._judge.shares(run.denoiser, adaptor, order) for order in orders}
+            judged, losses = measured(run, self._judge, adaptor)
+            frame_by_frame = None
+            if "frame_noise_levels" in row.training:
+                with averages_at_work(run):
+                    frame_by_frame = self._judge.shares(run.denoiser, adaptor, "frame by frame")
         trained = sum(parameter.numel() for parameter in run.trainables.adaptor.parameters()) if row.trained else 0
         return {
             "row": row.name,
             "seed": seed,
             "steps": self.steps,
-            **judged["together"],
-            "frame by frame": judged.get("frame by frame"),
-            "val_high": losses["val_high"],
-            "val_low": losses["val_low"],
-            "val_given_high": losses["val_given_high"],
-            "val_given_low": losses["val_given_low"],
+            **judged,
+            "frame by frame": frame_by_frame,
+            **{name: losses.get(name) for name in LOSSES},
             "parameters": trained,
             "seconds": statistics.median(times.seconds) if times.seconds else None,
         }

@@ -22,23 +22,22 @@ from pathlib import Path
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magicvideo.adaptor_unet.host.folders import motion_module_in
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
-from magicvideo.adaptor_unet.host.teacher import HostTeacher, ModuleTeacher, content_of_module
+from magicvideo.adaptor_unet.host.teacher import HostTeacher, ModuleTeacher
+from magicvideo.adaptor_unet.temporal_network import content_of_network
 from magicvideo.adaptor_unet.training.data.cache_files import hash_of
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips
 from magicvideo.adaptor_unet.training.data.latent_clip import MemoryClips, TrainingClips
 from magicvideo.adaptor_unet.training.data.teacher_clips import TeacherWork, sampled_clips
-from magicvideo.adaptor_unet.training.objective import Objective
 from magicvideo.adaptor_unet.training.settings import MotionModuleSettings, TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal, preparing
-from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.benchmarks.results import Column, arms_table, measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
+from magicvideo.benchmarks.trained_arm import measured, train
 from magicvideo.demo.measure.judge_motion import asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import NARROW_HEADS, narrow_model
@@ -92,19 +91,14 @@ class Comparison:
     def measure(self, arm: str, seed: int) -> dict[str, object]:
         """Trains and measures one arm with one seed; the teacher is only measured, and has no seed of its own."""
         settings = replace(self.settings, seed=seed)
-        clips, shares = self._clips(arm), self._shares(arm)
-        training = self._training(arm, clips, settings, shares)
+        training = self._training(arm, self._clips(arm), settings, self._shares(arm))
         run = training.run
-        with sdpa_kernel(SDPBackend.MATH):
-            if arm != TEACHER:
-                training.train()
-            network, denoiser = run.trainables.network, training.denoiser
-            if arm == TEACHER:
-                taught = ModuleTeacher(training.denoiser, training.model, self.teacher.model)
-                network, denoiser = taught.module, taught.denoiser
-            with run.averages.in_place(), run.autocast():
-                losses = validation_loss(Objective(denoiser, settings), self.real.held_out, network)
-                judged = self.judge.shares(denoiser, network)
+        if arm == TEACHER:
+            teacher = ModuleTeacher(training.denoiser, training.model, self.teacher.model)
+            judged, losses = measured(run, self.judge, teacher.module, teacher.denoiser)
+        else:
+            train(training)
+            judged, losses = measured(run, self.judge, run.trainables.network)
         return {"arm": arm, "seed": seed, "steps": 0 if arm == TEACHER else settings.steps} | judged | losses
 
     def _training(
@@ -144,7 +138,7 @@ class Comparison:
         model = motion.few_tokens(narrow_model(self.base))
         base = content_name(sorted(self.base.items()))
         data = DataSettings(frames=shape[0], width=SIDE, height=SIDE)
-        work = TeacherWork(prompts, data, how, hash_of(base, content_of_module(self.teacher.model)), "words")
+        work = TeacherWork(prompts, data, how, hash_of(base, content_of_network(self.teacher.model)), "words")
         sampler = HostTeacher.of(model, self.teacher, work.shape, how.teacher_steps, how.teacher_cfg)
         with preparing("the teacher samples") as bar:
             clips = sampled_clips(work, self.folder / "cache", Words, sampler.clip, bar.clip)

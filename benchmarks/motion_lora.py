@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magicvideo.adaptor_unet.host.folders import motion_module_in
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
@@ -26,6 +25,7 @@ from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
 from magicvideo.benchmarks.results import measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
+from magicvideo.benchmarks.trained_arm import averages_at_work, train
 from magicvideo.demo.measure.judge_motion import Asked, asked_clips
 from magicvideo.demo.model.make_checkpoint import BASE, VAE
 from magicvideo.demo.model.narrow_unet import narrow_model
@@ -78,12 +78,11 @@ class Repeats:
             self.autoencoder, self._asked(direction, scene), clips.empty_text, tuple(clip.latents.shape)
         )
         run = training.run
-        with sdpa_kernel(SDPBackend.MATH):
-            with run.autocast():
-                before = judge.shares(training.denoiser, run.trainables.network)
-            training.train()
-            with run.averages.in_place(), run.autocast():
-                after = judge.shares(training.denoiser, run.trainables.network)
+        with averages_at_work(run):  # which are what the LoRA begins as
+            before = judge.shares(run.denoiser, run.trainables.network)
+        train(training)
+        with averages_at_work(run):
+            after = judge.shares(run.denoiser, run.trainables.network)
         return {"direction": direction, "subject": scene.subject, "before": before, "after": after}
 
     def _clip(self, scene: Scene) -> LatentClip:

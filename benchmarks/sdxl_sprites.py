@@ -20,20 +20,18 @@ import comfy.supported_models
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad
 
 from magicvideo.adaptor_unet.host.caption_tensor import SIZE_CHANNELS, CaptionTensor
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
 from magicvideo.adaptor_unet.sites import AttentionAt
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
-from magicvideo.adaptor_unet.training.objective import Objective
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
-from magicvideo.adaptor_unet.training.validation import validation_loss
 from magicvideo.benchmarks.distillation import FPS, real_clips
 from magicvideo.benchmarks.results import Column, arms_table, measure_missing, read_results
 from magicvideo.benchmarks.sprite_judge import SpriteJudge, few_words
+from magicvideo.benchmarks.trained_arm import measured, train
 from magicvideo.demo.measure.judge_motion import asked_clips
 from magicvideo.demo.model import narrow_layers
 from magicvideo.demo.model.compact_checkpoint import unet_settings
@@ -106,22 +104,17 @@ class Comparison:
         """The image network, trained on the clips' frames as stills."""
         settings = replace(self.settings, **BASE, steps=self.base_steps, warm_up=100)
         training = self._training(narrow_sdxl(), "base", "every_block", settings)
-        with sdpa_kernel(SDPBackend.MATH):
-            training.train()
+        train(training)
         return load_file(training.output.base)
 
     def measure(self, base: dict[str, Tensor], arm: str, seed: int) -> dict[str, object]:
         """Trains and measures one arm with one seed; an untrained adaptor is the same with all."""
         settings = replace(self.settings, **MOTION, seed=seed)
         training = self._training(narrow_sdxl(base), f"{arm.replace(' ', '_')}_{seed}", ARMS[arm], settings)
-        run = training.run
-        with sdpa_kernel(SDPBackend.MATH):
-            if arm != UNTRAINED:
-                training.train()
-            with run.averages.in_place(), run.autocast():
-                network = run.trainables.network
-                losses = validation_loss(Objective(run.denoiser, settings), self.clips.held_out, network)
-                judged = self.judge.shares(run.denoiser, network)
+        network = training.run.trainables.network
+        if arm != UNTRAINED:
+            train(training)
+        judged, losses = measured(training.run, self.judge, network)
         numbers = sum(parameter.numel() for parameter in network.parameters())
         return {"arm": arm, "seed": seed, "parameters": numbers} | judged | losses
 

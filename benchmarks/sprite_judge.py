@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from magicvideo.adaptor_unet.temporal_network import Network
 from magicvideo.demo.measure.judge_motion import Asked, Judged
 from magicvideo.demo.measure.motion_rule import JUMP, SMOOTH
 from magicvideo.demo.model.demo_models import CFG
-from magicvideo.demo.model.small_autoencoder import SmallAutoencoder
+from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, as_bytes
 from magicvideo.demo.train.encode_stills import word_numbers, word_table
 
 
@@ -57,8 +56,7 @@ class SpriteJudge:
         how = SampleSettings(self.shape, asked.fps, self.steps, CFG, asked.seed, order)
         latents = sample_latents(denoiser, network, text, self.empty_text, how)
         pictures = self.autoencoder.decode(latents.float())
-        pixels = rearrange((pictures * 255).round().clamp(0, 255), "f c h w -> f h w c").to(torch.uint8)
-        return Judged(asked, pixels.numpy())
+        return Judged(asked, rearrange(as_bytes(pictures), "f c h w -> f h w c").numpy())
 
 
 def share(said: Iterable[bool]) -> float:

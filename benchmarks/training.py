@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
 from torch import Tensor
 
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
@@ -27,6 +28,7 @@ from magicvideo.adaptor_unet.training.watchers import Watcher
 from magicvideo.benchmarks.overhead import random_model
 from magicvideo.benchmarks.own_process import measured_apart
 from magicvideo.benchmarks.peak_memory import forget_peak, peak_mebibytes
+from magicvideo.benchmarks.training_memory import AUTOENCODER
 from magicvideo.tests.support import small_host
 from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts
 
@@ -41,11 +43,7 @@ SETTINGS = {"steps": 2, "frame_noise_levels": "one_a_clip", "still_share": 0.0, 
 
 def random_autoencoder() -> torch.nn.Module:
     """The full-size autoencoder of SD1.5 with random weights: what it computes costs the same."""
-    from comfy.ldm.models.autoencoder import AutoencoderKL
-
-    settings = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128}
-    settings |= {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
-    made = AutoencoderKL(ddconfig=settings, embed_dim=4)
+    made = AutoencoderKL(ddconfig=AUTOENCODER, embed_dim=4)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.02)

@@ -56,6 +56,7 @@ SAVING = {
 SAVING["the first four"] = SAVING["the first three"] | {"offload_averages": True}
 SAVING["the first five"] = SAVING["the first four"] | {"optimiser": "adamw_8bit"}
 TEXT_TOKENS = 77
+# Of SD1.5.
 AUTOENCODER = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128}
 AUTOENCODER |= {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
 

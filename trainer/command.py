@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adaptor_unet.adaptor import VideoAdaptor
 from ..adaptor_unet.checkpoint import load
-from ..adaptor_unet.host.base_model import check_fit, check_text, check_trainable
+from ..adaptor_unet.host.base_model import check_text, check_trainable
 from ..adaptor_unet.host.folders import motion_module_in
-from ..adaptor_unet.host.hosted import adaptor_for
 from ..adaptor_unet.host.training_files import BaseCheckpoint
 from ..adaptor_unet.host.training_unet import make_room, training_device
 from ..adaptor_unet.training.data.data_settings import DataSettings
@@ -30,7 +28,7 @@ from ..adaptor_unet.training.terminal import LiveBar, Terminal, preparing
 from ..adaptor_unet.training.watchers import Record, TensorBoard, Watcher, summary_writer
 from ..adaptor_unet.whole_file import check_writable, read_hash
 from .motion_training import Output, RunParts, check_able, check_base, is_finished, refuse_finished
-from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching
+from .plans import AdaptorPlan, MotionLoraPlan, Plan, Teaching, begun_adaptor
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -162,8 +160,8 @@ class TrainCommand:
     def _plan(self, settings: RunSettings, base: BaseCheckpoint) -> Plan:
         if self.motion_module:
             return MotionLoraPlan(base.model, motion_module_in(self.motion_module))
-        adaptor = self._adaptor(settings, base)
-        check_fit(base.model, adaptor.config)
+        start = load(Path(settings.adaptor.start)) if settings.adaptor.start else None
+        adaptor = begun_adaptor(base.model, start, settings)
         return AdaptorPlan(adaptor, self._teaching(base) if self.teacher else None)
 
     def _teaching(self, base: BaseCheckpoint) -> Teaching:
@@ -300,11 +298,6 @@ class TrainCommand:
             if plan is None:
                 return own
             return plan.clips(own, settings, cache, lambda: base.encoders, bar.clip)
-
-    def _adaptor(self, settings: RunSettings, base: BaseCheckpoint) -> VideoAdaptor:
-        if settings.adaptor.start:
-            return load(Path(settings.adaptor.start))
-        return adaptor_for(base.model, **settings.adaptor_settings)
 
     def _identity(self, settings: RunSettings, base: BaseCheckpoint, plan: Plan) -> dict[str, str]:
         """What a resumed run must share with the one before, beside its clips and the settings of the training."""

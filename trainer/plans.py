@@ -12,8 +12,11 @@ from pathlib import Path
 from comfy.model_patcher import ModelPatcher
 
 from ..adaptor_unet.adaptor import VideoAdaptor
-from ..adaptor_unet.host.teacher import TRAINED_FRAMES, HostTeacher, content_of_module
+from ..adaptor_unet.host.base_model import check_fit
+from ..adaptor_unet.host.hosted import adaptor_for
+from ..adaptor_unet.host.teacher import TRAINED_FRAMES, HostTeacher
 from ..adaptor_unet.host.training_files import HostEncoders
+from ..adaptor_unet.temporal_network import content_of_network
 from ..adaptor_unet.training.data.cache_files import hash_of
 from ..adaptor_unet.training.data.latent_cache import FolderClips
 from ..adaptor_unet.training.data.latent_clip import ClipSet, TrainingClips
@@ -32,6 +35,16 @@ FEW_FRAMES = (
 )
 
 
+def begun_adaptor(model: ModelPatcher, start: VideoAdaptor | None, settings: RunSettings) -> VideoAdaptor:
+    """The adaptor that a run begins with: ``start``, or a new one as the settings say.
+
+    Raises ValueError when it does not fit the model.
+    """
+    adaptor = adaptor_for(model, **settings.adaptor_settings) if start is None else start
+    check_fit(model, adaptor.config)
+    return adaptor
+
+
 @dataclass(frozen=True)
 class Teaching:
     """A motion module that teaches an adaptor on the model, by clips of the prompts.
@@ -48,7 +61,7 @@ class Teaching:
     @cached_property
     def name(self) -> str:
         """A name for all weights of the teacher: the model's and the motion module's."""
-        return hash_of(self.base, content_of_module(self.motion_module.model))
+        return hash_of(self.base, content_of_network(self.motion_module.model))
 
     def check(self, settings: RunSettings, adaptor: VideoAdaptor) -> None:
         """Raises ValueError for what cannot work: a module that does not fit, or what the teacher knows nothing of."""
@@ -148,7 +161,7 @@ class MotionLoraPlan:
     @cached_property
     def name(self) -> str:
         """A name for all weights of the motion module."""
-        return content_of_module(self.motion_module.model)
+        return content_of_network(self.motion_module.model)
 
     def identity(self, settings: RunSettings) -> dict[str, str]:
         """What a resumed run must share with the one before, of the LoRA and of the module, by name."""

@@ -45,7 +45,7 @@ def _content(value: Any, name: str, seen: dict[int, tuple[int, object]]) -> Name
         yield name, value
     elif isinstance(value, (type, ModuleType, BuiltinFunctionType)):
         yield f"{name} {getattr(value, '__module__', '')} {value.__name__}", NOTHING
-    elif (parts := parts_of(value)) is None:
+    elif (parts := made_of(value)) is None:
         told = f"{type(value).__module__}.{type(value).__qualname__}"
         logger.warning(
             "%s holds a %s, which cannot be told from another: an earlier run is not gone on with.", name, told
@@ -57,7 +57,7 @@ def _content(value: Any, name: str, seen: dict[int, tuple[int, object]]) -> Name
             yield from _content(held, f"{name}.{part}", seen)
 
 
-def parts_of(value: object) -> dict[str, object] | None:
+def made_of(value: object) -> dict[str, object] | None:
     """What a value is made of, by name and in an order of its own; None where that cannot be seen."""
     match value:
         case dict():
@@ -93,6 +93,6 @@ def is_plain(value: object) -> bool:
     return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(is_plain, value)))
 
 
-def plain_settings(value: object) -> dict[str, object]:
-    """The attributes of an object that are plain values, by name."""
-    return {name: held for name, held in sorted(vars(value).items()) if isinstance(held, PLAIN)}
+def plain_settings(value: object, plain: tuple[type, ...] = PLAIN) -> dict[str, object]:
+    """The attributes of an object that are plain values, of these types, by name and in the order of names."""
+    return {name: held for name, held in sorted(vars(value).items()) if isinstance(held, plain)}

@@ -47,12 +47,12 @@ def load_adaptor(name: str) -> ModelPatcher:
     return hosted(load(Path(folder_paths.get_full_path_or_raise(FOLDER, name))))
 
 
-def file_state(kind: str, name: str) -> str:
-    """What tells one state of a file of that kind of folder from another; empty where there is none of that name.
+def file_state(folder: str, name: str) -> str:
+    """What tells one state of a file in that folder of the host's from another; empty where there is none of that name.
 
     The host keeps what a node gave for as long as its inputs are the same, and a name stays while training goes on.
     """
-    path = folder_paths.get_full_path(kind, name)
+    path = folder_paths.get_full_path(folder, name)
     return "" if path is None else str(state_of_file(Path(path)))
 
 

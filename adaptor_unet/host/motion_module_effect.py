@@ -193,7 +193,7 @@ def sites_of(unet: nn.Module, module: MotionModule) -> dict[str, str]:
     """
     sites = {}
     for name, channels in module.places().items():
-        block = block_of(name, module.config)
+        block = unet_block(name, module.config)
         site, own = site_in(unet, block)
         if own != channels:
             raise ValueError(
@@ -205,7 +205,7 @@ def sites_of(unet: nn.Module, module: MotionModule) -> dict[str, str]:
     return sites
 
 
-def block_of(name: str, config: MotionModuleConfig) -> str:
+def unet_block(name: str, config: MotionModuleConfig) -> str:
     """The UNet's block, by the host's name, of a temporal transformer, by its own."""
     if name.startswith("mid_block"):
         return "middle_block"

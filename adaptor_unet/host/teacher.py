@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..motion_module import MotionModule
 from ..motion_module import with_tensors as motion_module_of
-from ..whole_file import content_name
 from .binding import Binding, install, with_effect
 from .graph_watch import raise_if_stopped
 from .motion_module_effect import MotionModuleEffect
@@ -91,11 +90,6 @@ def check_frames(module: MotionModule, frames: int) -> None:
             f"needs two or more. Choose 2 to {config.positions} frames; {TRAINED_FRAMES} is what such modules were "
             "trained with."
         )
-
-
-def content_of_module(module: MotionModule) -> str:
-    """A name for a motion module's settings and all of its values."""
-    return content_name([(f"{module.config}", torch.zeros(0)), *sorted(module.state_dict().items())])
 
 
 def plain_copy(module: MotionModule, device: torch.device, dtype: torch.dtype) -> MotionModule:

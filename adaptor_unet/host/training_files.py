@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from ..whole_file import content_name, read_hash, save_tensors
 from .base_model import check_latents, check_trainable, patched_weights, unet_of, unet_weights
 from .caption_tensor import POOLED, CaptionTensor
-from .content_of import content_of
+from .content_of import content_of, plain_settings
 from .graph_watch import raise_if_stopped
 from .training_unet import PATCHES
 from .versions import text_encoder_weights
 
 # What the host's readers raise for a file that is no checkpoint.
 UNREADABLE = (RuntimeError, ValueError, KeyError, OSError, SafetensorError, UnpicklingError)
+# Of settings that a fingerprint tells.  One type more would give the same models other names, and runs would not go on.
+TOLD_TYPES = (bool, int, float, str, type(None))
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ def model_fingerprint(model: ModelPatcher) -> str:
 
 def sorted_settings(made: object) -> str:
     """The classes of an object of the host's, and those of its settings that are plain values."""
-    plain = {name: x for name, x in vars(made).items() if isinstance(x, (bool, int, float, str, type(None)))}
-    return f"{[kind.__qualname__ for kind in type(made).__mro__]} {sorted(plain.items())}"
+    settings = plain_settings(made, TOLD_TYPES)
+    return f"{[base.__qualname__ for base in type(made).__mro__]} {[*settings.items()]}"
 
 
 def encoders_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:

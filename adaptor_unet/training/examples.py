@@ -36,8 +36,8 @@ class Example:
     predicted: bool = False
 
     @property
-    def kind(self) -> tuple[int, ...]:
-        """The sizes of latents and text, and ``predicted``: only examples of one kind go through the model together."""
+    def batch_key(self) -> tuple[int, ...]:
+        """The sizes of latents and text, and ``predicted``: only examples of one key go through the model together."""
         return (*self.latents.shape, *self.text.shape, self.predicted)
 
 
@@ -56,18 +56,18 @@ class Examples:
     shared_noise: float
 
     def of(self, planned: Iterable[PlannedClip]) -> Iterator[list[Example]]:
-        """The examples of the planned clips, as lists of one kind, each of at most ``clips_at_once``.
+        """The examples of the planned clips, as lists of one key, each of at most ``clips_at_once``.
 
-        What waits for others of its kind waits in main memory: no more than ``clips_at_once`` of each kind.  Raises
+        What waits for others of its key waits in main memory: no more than ``clips_at_once`` of each key.  Raises
         ClipError for a clip that cannot be read, or that nothing can be learnt from.
         """
         waiting: dict[tuple[int, ...], list[Example]] = {}
         for clip in planned:
             example = self._example(clip)
-            alike = waiting.setdefault(example.kind, [])
+            alike = waiting.setdefault(example.batch_key, [])
             alike.append(example)
             if len(alike) == self.settings.clips_at_once:
-                yield waiting.pop(example.kind)
+                yield waiting.pop(example.batch_key)
         yield from waiting.values()
 
     def _example(self, planned: PlannedClip) -> Example:

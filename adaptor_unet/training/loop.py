@@ -29,7 +29,7 @@ from .processes import add_up, check_processes, is_true_anywhere
 from .run_identity import identity_of
 from .run_state import RunState, go_on
 from .settings import MotionModuleSettings, TrainingSettings
-from .step_plan import StepKind, StepPlan, plan_step
+from .step_plan import Sees, StepPlan, plan_step
 from .trainables import MovingAverage, Trained, set_rates
 from .training_error import (
     MAY_BE_MEMORY,
@@ -57,9 +57,8 @@ class TrainingRun:
 
     ``export(step, final)`` writes the files that a user keeps, ``sample`` renders a clip ``f h w 3``; both are called
     while the averaged weights stand in the modules.  ``run_identity``: what else a resumed run must share with the one
-    before.  ``foretells``: passes are timed first, and watchers are told how long the run will take.  ``teacher``:
-    whose predictions are learnt on the clips that it has sampled, by ``shares`` of them.  Raises ValueError when the
-    settings do not fit the processes.
+    before.  ``teacher``: whose predictions are learnt on the clips that it has sampled, by ``shares`` of them.  Raises
+    ValueError when the settings do not fit the processes.
     """
 
     denoiser: Denoiser
@@ -73,7 +72,6 @@ class TrainingRun:
     sample: Callable[[], Tensor] | None = None
     dtype: torch.dtype = torch.float32
     run_identity: dict[str, Any] = field(default_factory=dict)
-    foretells: bool = True
     teacher: Teacher | None = None
     shares: MotionModuleSettings = MotionModuleSettings()
 
@@ -149,7 +147,7 @@ class TrainingRun:
 
     def _all_steps(self) -> bool:
         """All steps that are left and the looks at them; False when a watcher asked to stop between two."""
-        if self.foretells and self.accelerator.is_main_process:
+        if self.accelerator.is_main_process:
             self._foretell()
         if self.state.step == 0:
             self._look()
@@ -241,7 +239,7 @@ class TrainingRun:
             mine = plan.batch[self.accelerator.process_index :: self.accelerator.num_processes]
             for examples in self.examples.of(mine):
                 with self.autocast():
-                    loss = self._errors(examples, plan.kind).sum() / len(plan.batch)
+                    loss = self._errors(examples, plan.sees).sum() / len(plan.batch)
                 loss.backward()
                 total += loss.detach()
         except MAY_BE_MEMORY as error:  # ClipError is one of them
@@ -254,7 +252,7 @@ class TrainingRun:
             raise failure or OtherProcessError("Another process could not go on, and says why itself.")
         return total
 
-    def _errors(self, examples: list[Example], kind: StepKind) -> Tensor:
+    def _errors(self, examples: list[Example], sees: Sees) -> Tensor:
         """Error of each clip, ``b``; as stills, each frame is a clip of its own."""
 
         def together(name: str) -> Tensor:
@@ -265,7 +263,7 @@ class TrainingRun:
         clips = NoisyFrames(together("latents").float(), together("noise").float(), together("timesteps"))
         text, fps = together("text").float(), [example.fps for example in examples]
         network: Network | None = self.trainables.network
-        if kind == "clips":
+        if sees == "clips":
             finished = None
             if examples[0].finished_noise is not None:
                 finished = replace(clips, noise=together("finished_noise"), timesteps=together("finished_timesteps"))
@@ -277,7 +275,7 @@ class TrainingRun:
         )
         fps = tuple(rate for rate in fps for _ in range(frames))
         text = repeat(text, "b n d -> (b f) n d", f=frames)
-        errors = self.objective.loss(stills, text, fps, None if kind == "base_stills" else network)
+        errors = self.objective.loss(stills, text, fps, None if sees == "base_stills" else network)
         return reduce(errors, "(b f) -> b", "mean", f=frames)
 
     def _look(self) -> None:

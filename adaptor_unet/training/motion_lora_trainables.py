@@ -5,6 +5,7 @@ Axes: r rank, i input and o output channels.
 
 import json
 from dataclasses import asdict
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +29,7 @@ class ModuleLora(AttentionLora):
 
     def for_loaders(self, layout: LoraLayout) -> dict[str, Tensor]:
         """Tensors by the keys of a public MotionLoRA, ``W + up down``: down is r i, up o r, and there is no alpha."""
-        tensors = {}
-        for name, layer in zip(self.places, self.layers, strict=True):
-            key = public_name(name, layout)
-            tensors[f"{key}.down.weight"] = layer.down.detach().cpu().contiguous()
-            tensors[f"{key}.up.weight"] = layer.up.detach().cpu().contiguous()
-        return tensors
+        return self.saved(partial(public_name, layout=layout))
 
 
 def public_name(name: str, layout: LoraLayout) -> str:

@@ -75,16 +75,16 @@ def target(denoiser: Denoiser, latents: Tensor, x: Tensor, sigma: Tensor) -> tup
     return (latents - at_zero) / slope, slope
 
 
-def weights(kind: Weighting, sigma: Tensor, slope: Tensor, cap: float) -> Tensor:
+def weights(weighting: Weighting, sigma: Tensor, slope: Tensor, cap: float) -> Tensor:
     """Weight of the squared error of the model's output at each noise level, for ``slope`` of ``denoised``.
 
     ``min_snr``: ``min(SNR, cap)`` on the clean latents (Hang et al. 2023), SNR = 1 / sigma^2.  ``high_noise``:
     ``min(1 / alpha_bar, cap)`` on the noise, 1 / alpha_bar = 1 + sigma^2: layout and motion are decided where the noise
     is high, and there an error of the noise is an error of ``sigma`` times its size in the picture.
     """
-    if kind == "min_snr":
+    if weighting == "min_snr":
         return (1 / sigma**2).clamp(max=cap) * slope**2
-    if kind == "high_noise":
+    if weighting == "high_noise":
         return (1 + sigma**2).clamp(max=cap) * slope**2 / sigma**2
     return torch.ones_like(sigma)
 

@@ -21,12 +21,12 @@ SMALLEST, BLOCK, BYTE_VALUES = 4096, 256, 256
 CANNOT = (RuntimeError, AttributeError, NameError, TypeError, ValueError, OSError)
 
 
-def made_optimiser(kind: Optimiser, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def made_optimiser(name: Optimiser, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """An optimiser of these groups of parameters, each with its ``lr`` and ``weight_decay``.
 
     Raises ImportError with a sentence when bitsandbytes is needed and not installed.
     """
-    if kind == "adamw":
+    if name == "adamw":
         return torch.optim.AdamW(groups)
     try:
         from bitsandbytes.optim import AdamW8bit
@@ -38,14 +38,14 @@ def made_optimiser(kind: Optimiser, groups: list[dict[str, Any]]) -> torch.optim
     return AdamW8bit(groups, min_8bit_size=SMALLEST)
 
 
-def check_optimiser(kind: Optimiser, device: torch.device) -> None:
+def check_optimiser(name: Optimiser, device: torch.device) -> None:
     """Raises ImportError when the optimiser's library is missing, and ValueError when it cannot work on the device."""
-    if kind == "adamw":
+    if name == "adamw":
         return
     weight = nn.Parameter(torch.ones(SMALLEST, device=device))
     weight.grad = torch.ones_like(weight)
     try:
-        made_optimiser(kind, [{"params": [weight], "lr": 1e-3, "weight_decay": 0.0}]).step()
+        made_optimiser(name, [{"params": [weight], "lr": 1e-3, "weight_decay": 0.0}]).step()
     except CANNOT as error:
         raise ValueError(
             f"optimiser adamw_8bit does not work on {device} with the bitsandbytes that is installed ({error}). "
@@ -65,9 +65,9 @@ def put_back(optimiser: torch.optim.Optimizer, parameter: nn.Parameter, kept: di
     Those of a state that was read lie in the file itself, which Windows does not let go while one of them is there.
     """
     step = kept["step"].cpu().clone()
-    kind = kind_of(optimiser)
-    others = {key: kept[key].to(parameter.device, copy=True) for key in expected(kind, parameter.shape)}
-    optimiser.state[parameter] = {"step": step if kind == "adamw" else int(step), **others}
+    name = name_of(optimiser)
+    others = {key: kept[key].to(parameter.device, copy=True) for key in expected(name, parameter.shape)}
+    optimiser.state[parameter] = {"step": step if name == "adamw" else int(step), **others}
 
 
 def check_kept(optimiser: torch.optim.Optimizer, name: str, shape: torch.Size, kept: dict[str, Tensor]) -> None:
@@ -80,7 +80,7 @@ def check_kept(optimiser: torch.optim.Optimizer, name: str, shape: torch.Size, k
     step = kept.get("step")
     if step is None or step.numel() != 1 or not 0 <= float(step.real) < float("inf"):
         raise ValueError(f"the optimiser's step of {name} is no number")
-    for key, (wanted, dtype) in expected(kind_of(optimiser), shape).items():
+    for key, (wanted, dtype) in expected(name_of(optimiser), shape).items():
         words, found = f"the optimiser's {key} of {name}", kept.get(key)
         if dtype == torch.uint8 and found is not None:
             check_shape(words, found, wanted)
@@ -90,17 +90,17 @@ def check_kept(optimiser: torch.optim.Optimizer, name: str, shape: torch.Size, k
             check_finite(words, found, wanted)
 
 
-def expected(kind: Optimiser, shape: torch.Size) -> dict[str, tuple[torch.Size, torch.dtype]]:
+def expected(name: Optimiser, shape: torch.Size) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Shape and dtype of each tensor that an optimiser keeps of a parameter, beside the number of steps, by name."""
-    if kind == "adamw" or shape.numel() < SMALLEST:
-        return dict.fromkeys(MOMENTS if kind == "adamw" else STATES, (shape, torch.float32))
+    if name == "adamw" or shape.numel() < SMALLEST:
+        return dict.fromkeys(MOMENTS if name == "adamw" else STATES, (shape, torch.float32))
     blocks, levels = torch.Size([math.ceil(shape.numel() / BLOCK)]), torch.Size([BYTE_VALUES])
     states = dict.fromkeys(STATES, (shape, torch.uint8))
     return states | dict.fromkeys(SCALES, (blocks, torch.float32)) | dict.fromkeys(TABLES, (levels, torch.float32))
 
 
-def kind_of(optimiser: torch.optim.Optimizer) -> Optimiser:
-    """The kind of an optimiser, by the word of the setting."""
+def name_of(optimiser: torch.optim.Optimizer) -> Optimiser:
+    """The name of an optimiser, as the setting has it."""
     return "adamw" if isinstance(optimiser, torch.optim.AdamW) else "adamw_8bit"
 
 

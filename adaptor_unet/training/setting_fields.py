@@ -5,7 +5,6 @@ the inputs of the training node and the table in docs/settings.md.
 """
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
@@ -24,6 +23,8 @@ def setting(
     *,
     least: float = 0,
     most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
     multiple: int = 1,
     share: bool = False,
     choices: tuple[str, ...] = (),
@@ -33,16 +34,21 @@ def setting(
 
     ``help`` is one sentence or two, as ``--help`` and the guide show them; a node that has the setting as an input
     shows ``tooltip`` instead, where things are different in a graph.  ``least`` and ``most`` bound a number, which must
-    be a multiple of ``multiple``; a ``share`` lies in 0 to 1.  ``choices`` are the words that a tuple may hold; those
-    of a single word are in its type, a ``Literal``.
+    be a multiple of ``multiple``; a ``share`` lies in 0 to 1.  An end that a number may come near but not have is
+    ``above`` in place of ``least``, or ``below`` in place of ``most``.  ``choices`` are the words that a tuple may
+    hold; those of a single word are in its type, a ``Literal``.
     """
-    told = {"help": help, "least": least, "most": 1 if share else most, "multiple": multiple, "share": share}
-    return field(default=default, metadata=told | {"choices": choices, "tooltip": tooltip or help})
+    told = {"help": help, "tooltip": tooltip or help, "choices": choices, "multiple": multiple, "share": share}
+    told |= {"least": least if above is None else above, "most": 1 if share else most if below is None else below}
+    return field(default=default, metadata=told | {"excluded": tuple(x for x in (above, below) if x is not None)})
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is declared of one setting.  ``kind`` is int, float, bool, str or tuple; ``choices`` empty for free text."""
+    """What is declared of one setting.  ``kind`` is int, float, bool, str or tuple; ``choices`` empty for free text.
+
+    A number lies from ``least`` to ``most``; those of the two that are ``excluded`` it must not be itself.
+    """
 
     name: str
     kind: type
@@ -50,6 +56,7 @@ class Setting:
     help: str
     least: float
     most: float | None
+    excluded: tuple[float, ...]
     multiple: int
     share: bool
     choices: tuple[str, ...]
@@ -61,16 +68,29 @@ class Setting:
             # A whole number may be too large for a float, which all of them become sooner or later.
             if type(value) not in (int, self.kind) or not self.least <= value <= sys.float_info.max:
                 return False
-            return (self.most is None or value <= self.most) and (self.multiple == 1 or value % self.multiple == 0)
+            if value in self.excluded or (self.most is not None and value > self.most):
+                return False
+            return self.multiple == 1 or value % self.multiple == 0
         if self.kind is tuple:
             return isinstance(value, tuple) and bool(value) and all(word in self.choices for word in value)
         return isinstance(value, self.kind) and (not self.choices or value in self.choices)
 
     @property
+    def bounds(self) -> str:
+        """The range of a number in few words, such as 0 to 1; of a whole number all digits."""
+        least, most = (str(end) if self.kind is int or end is None else f"{end:g}" for end in (self.least, self.most))
+        if self.most is not None and not self.excluded:
+            return f"{least} to {most}"
+        start = f"above {least}" if self.least in self.excluded else f"{least} or more"
+        if self.most is None:
+            return start
+        return f"{start}, below {most}" if self.most in self.excluded else f"{start}, at most {most}"
+
+    @property
     def expected(self) -> str:
         """What a value must be, in words that stand behind "must be"."""
         if self.kind is float:
-            return f"a finite number, {self.least:g} or more" + (f", at most {self.most:g}" if self.most else "")
+            return f"a finite number, {self.bounds}"
         if self.kind is int:
             bounds = f"of at least {self.least}" if self.most is None else f"from {self.least} to {self.most}"
             return f"a whole number {bounds}" + (f", a multiple of {self.multiple}" if self.multiple > 1 else "")
@@ -89,13 +109,6 @@ def settings_of(declaring: type) -> dict[str, Setting]:
         kind = str if get_origin(one.type) is Literal else get_origin(one.type) or one.type
         found[one.name] = Setting(one.name, kind, one.default, **{**one.metadata, "choices": words})
     return found
-
-
-def check_rates(settings: object, names: Iterable[str]) -> None:
-    """Raises ValueError for a frame rate so low that it is none; 0 stands for no rate."""
-    for name in names:
-        if 0 < getattr(settings, name) < LEAST_RATE:
-            raise ValueError(f"{name} is {getattr(settings, name)}, but frame rates begin at {LEAST_RATE:g}.")
 
 
 def check_settings(settings: object, sentence: str) -> None:

@@ -10,6 +10,7 @@ from ..initialisation import Init
 from ..sites import ATTENTION_AT, AttentionAt
 from .data.data_settings import DataSettings
 from .setting_fields import (
+    LEAST_RATE,
     MOST_CLIPS,
     MOST_FRAMES,
     MOST_RANK,
@@ -17,7 +18,6 @@ from .setting_fields import (
     MOST_SAMPLING_STEPS,
     MOST_SEED,
     MOST_STEPS,
-    check_rates,
     check_settings,
     setting,
     settings_of,
@@ -106,19 +106,19 @@ class TrainingSettings:
         0.0, "0 chooses: 1e-4, or 3e-5 for fewer than four clips, which are learnt by heart too soon."
     )
     adaptor_rate_factor: float = setting(
-        8.0, "How many times faster S and B learn than attention and fps layers, whose rate is learning_rate; above 0."
+        8.0, "How many times faster S and B learn than attention and fps layers, whose rate is learning_rate.", above=0
     )
     base_rate: float = setting(1e-4, "Learning rate of the base, where it is tuned along.")
     weight_decay: float = setting(0.01, "Decay of all weights but S and B.")
     warm_up: int = setting(
         20, "Steps over which the rate rises; then it falls to zero along a cosine.", most=MOST_STEPS
     )
-    clip_norm: float = setting(1.0, "Gradients are shortened to this length; above 0.")
+    clip_norm: float = setting(1.0, "Gradients are shortened to this length.", above=0)
     ema: float = setting(
-        0.98, "Decay of the averaged weights, which are the ones saved; 0 saves the last ones.", share=True
+        0.98, "Decay of the averaged weights, which are the ones saved; 0 saves the last ones.", below=1
     )
     weighting: Weighting = setting("high_noise", "Which noise levels count more in the loss.")
-    weighting_cap: float = setting(20.0, "Limit of the weighting, at least 1.")
+    weighting_cap: float = setting(20.0, "Limit of the weighting.", least=1)
     high_noise_share: float = setting(
         0.0,
         "Share of clips that are drawn from the noisier half of the timesteps alone, where layout and motion are "
@@ -195,12 +195,6 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_settings(self, SENTENCE)
-        if self.weighting != "none" and self.weighting_cap < 1:
-            raise ValueError(f"weighting_cap must be at least 1, found {self.weighting_cap}")
-        if self.clip_norm == 0 or self.ema == 1 or self.adaptor_rate_factor == 0:
-            raise ValueError(
-                "clip_norm and adaptor_rate_factor must be above 0 and ema below 1, or nothing would learn"
-            )
         if self.still_share + self.base_still_share > 1:
             raise ValueError("still_share and base_still_share together must not exceed 1")
         if self.frame_noise_levels in GIVEN_FINISHED and self.context_timesteps <= FINISHED_TIMESTEP:
@@ -260,14 +254,11 @@ class MotionModuleSettings:
     teacher_steps: int = setting(25, "Sampling steps of the teacher's clips.", least=1, most=MOST_SAMPLING_STEPS)
     teacher_cfg: float = setting(7.5, "Guidance of the teacher's clips.")
     teacher_fps: float = setting(
-        8.0, "Frame rate of the teacher's clips, as the adaptor is told it; above 0.", most=MOST_RATE
+        8.0, "Frame rate of the teacher's clips, as the adaptor is told it.", least=LEAST_RATE, most=MOST_RATE
     )
 
     def __post_init__(self) -> None:
         check_settings(self, SENTENCE)
-        check_rates(self, ("teacher_fps",))
-        if self.teacher_fps == 0:
-            raise ValueError("teacher_fps is 0; the teacher's clips need a frame rate, such as 8")
 
     def predicted(self, alone: bool) -> float:
         """Share of the clips of a step that are learnt towards the teacher's prediction.

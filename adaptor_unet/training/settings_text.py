@@ -16,13 +16,13 @@ def add_settings(parser: argparse.ArgumentParser, shown: Container[str] | None =
 
     The help shows those named in ``shown``, or all.
     """
-    for title, declared in own_settings().items():
+    for title, declared in grouped_settings().items():
         group = parser.add_argument_group(title)
         for one in declared:
             add_setting(group, one, shown is None or one.name in shown)
 
 
-def own_settings() -> dict[str, list[Setting]]:
+def grouped_settings() -> dict[str, list[Setting]]:
     """The settings of each group, without those that an earlier group has too."""
     seen: set[str] = set()
     found = {}
@@ -33,12 +33,15 @@ def own_settings() -> dict[str, list[Setting]]:
 
 
 def add_setting(group: argparse._ArgumentGroup, one: Setting, shown: bool = True) -> None:
-    """Adds the option of one setting; its help says the choices and the default, and is hidden unless ``shown``."""
+    """Adds the option of one setting; its help says what it may be and the default, and is hidden unless ``shown``."""
     text = one.help.rstrip(".")
     if one.choices:
         text += f": {', '.join(one.choices)}"
+    said = [shown_range(one)] if one.kind in (int, float) else []
     if one.default != "":
-        text += f" (default: {shown_default(one)})"
+        said.append(f"default: {shown_default(one)}")
+    if said:
+        text += f" ({'; '.join(said)})"
     how: dict[str, Any] = {"dest": one.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
     if not shown:
         how["help"] = argparse.SUPPRESS
@@ -63,24 +66,18 @@ def shown_range(one: Setting) -> str:
     if one.choices:
         return ", ".join(f"`{word}`" for word in one.choices)
     if one.kind in (int, float):
-        bounds = f"{one.least:g} or more" if one.most is None else f"{one.least:g} to {shown_end(one)}"
-        return bounds + (f", by {one.multiple}" if one.multiple > 1 else "")
+        return one.bounds + (f", by {one.multiple}" if one.multiple > 1 else "")
     return "`true`, `false`" if one.kind is bool else "text"
 
 
-def shown_end(one: Setting) -> str:
-    """The largest value; of a whole number all digits."""
-    return f"{one.most:g}" if one.kind is float else str(one.most)
-
-
 def settings_table() -> str:
-    """Markdown: every setting with its default, its range and what it is."""
+    """Markdown: every setting with its default, its range and what it is.  It ends with a new line."""
     rows = ["| setting | default | may be | what |", "|---|---|---|---|"]
-    for declared in own_settings().values():
+    for declared in grouped_settings().values():
         for one in declared:
             default = f"`{shown_default(one)}`" if one.default != "" else "none"
             rows.append(f"| `{one.name}` | {default} | {shown_range(one)} | {one.help} |")
-    return "\n".join(rows)
+    return "\n".join(rows) + "\n"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from .settings import TrainingSettings
 
 # What a step sees: clips, their frames as stills with the adaptor, or those without it.
-StepKind = Literal["clips", "stills", "base_stills"]
+Sees = Literal["clips", "stills", "base_stills"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class PlannedClip:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """``kind`` of a step, and its batch: the clips of all processes together."""
+    """What a step ``sees``, and its batch: the clips of all processes together."""
 
-    kind: StepKind
+    sees: Sees
     batch: tuple[PlannedClip, ...]
 
 
@@ -53,9 +53,9 @@ def plan_step(
     where there is no other group.
     """
     chance = torch.rand(1, generator=torch.Generator().manual_seed(seed_from("kind", settings.seed, step))).item()
-    kind: StepKind = "clips"
+    sees: Sees = "clips"
     if chance < settings.still_share + settings.base_still_share:
-        kind = "stills" if chance < settings.still_share else "base_stills"
+        sees = "stills" if chance < settings.still_share else "base_stills"
     own, teachers = (groups, ()) if teacher_share is None else (groups[:-1], groups[-1:])
     share = 0.0 if teacher_share is None else teacher_share if own else 1.0
     batch = []
@@ -65,7 +65,7 @@ def plan_step(
         item = nth_item(teachers, settings.seed, before) if taught else nth_item(own, settings.seed, place - before)
         seed = seed_from("draw", settings.seed, place)
         batch.append(PlannedClip(item + taught * sum(own), seed, taught))
-    return StepPlan(kind, tuple(batch))
+    return StepPlan(sees, tuple(batch))
 
 
 def nth_item(groups: tuple[int, ...], seed: int, place: int) -> int:

@@ -80,19 +80,19 @@ class Trainables:
         """
         wholes: dict[str, list[Tensor]] = {"scale_shift": [], "layers": [], "base": []}
         for name, parameter in self.parameters.items():
-            kind = "scale_shift" if name.startswith(("adaptor.frame.", "adaptor.spatial.")) else "layers"
-            wholes["base" if name.startswith("base.") else kind].append(parameter)
+            group = "scale_shift" if name.startswith(("adaptor.frame.", "adaptor.spatial.")) else "layers"
+            wholes["base" if name.startswith("base.") else group].append(parameter)
         rates = {"scale_shift": rate * self.settings.adaptor_rate_factor, "layers": rate}
         rates["base"] = self.settings.base_rate
         groups = [
             {
-                "params": wholes[kind],
-                "lr": rates[kind],
-                "peak": rates[kind],
-                "weight_decay": 0.0 if kind == "scale_shift" else self.settings.weight_decay,
+                "params": wholes[group],
+                "lr": rates[group],
+                "peak": rates[group],
+                "weight_decay": 0.0 if group == "scale_shift" else self.settings.weight_decay,
             }
-            for kind in wholes
-            if wholes[kind]
+            for group in wholes
+            if wholes[group]
         ]
         return made_optimiser(self.settings.optimiser, groups)
 
@@ -179,6 +179,17 @@ class AttentionLora(nn.Module):
         for name, layer in zip(self.places, self.layers, strict=True):
             network.get_submodule(name).register_forward_hook(adding(layer))
 
+    def saved(self, key_of: Callable[[str], str], prefix: str = "") -> dict[str, Tensor]:
+        """Tensors for a file, by ``KEY.{prefix}down.weight``, r i, and ``KEY.{prefix}up.weight``, o r.
+
+        ``key_of`` gives the key of a layer of that name.
+        """
+        tensors = {}
+        for name, layer in zip(self.places, self.layers, strict=True):
+            tensors[f"{key_of(name)}.{prefix}down.weight"] = layer.down.detach().cpu().contiguous()
+            tensors[f"{key_of(name)}.{prefix}up.weight"] = layer.up.detach().cpu().contiguous()
+        return tensors
+
 
 class BaseLora(AttentionLora):
     """A LoRA on every query, key, value and output projection of the UNet's attentions.
@@ -191,13 +202,13 @@ class BaseLora(AttentionLora):
 
     def for_loaders(self) -> dict[str, Tensor]:
         """Tensors by the keys that LoRA loaders know: ``lora_unet_<place>.lora_up.weight`` and so on."""
-        tensors = {}
-        for name, layer in zip(self.places, self.layers, strict=True):
-            key = f"lora_unet_{name.replace('.', '_')}"
-            tensors[f"{key}.lora_down.weight"] = layer.down.detach().cpu().contiguous()
-            tensors[f"{key}.lora_up.weight"] = layer.up.detach().cpu().contiguous()
-            tensors[f"{key}.alpha"] = torch.tensor(float(self.rank))
-        return tensors
+        alpha = {f"{loader_key(name)}.alpha": torch.tensor(float(self.rank)) for name in self.places}
+        return self.saved(loader_key, "lora_") | alpha
+
+
+def loader_key(name: str) -> str:
+    """What LoRA loaders call a layer of the UNet."""
+    return f"lora_unet_{name.replace('.', '_')}"
 
 
 def adding(layer: LoraLayer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

@@ -45,9 +45,10 @@ from magicvideo.demo.measure.motion_rule import (
     way,
     worst_step,
 )
-from magicvideo.demo.measure.stock_sampling import StockModel, as_bytes, empty_latents
+from magicvideo.demo.measure.stock_sampling import StockModel, empty_latents
 from magicvideo.demo.model.demo_models import CFG, STEPS
 from magicvideo.demo.model.narrow_unet import narrow_model
+from magicvideo.demo.model.small_autoencoder import as_bytes
 from magicvideo.demo.world.captions import article
 from magicvideo.demo.world.sprite_painter import Painter, couples, load_sprites
 from magicvideo.demo.world.sprite_scene import FRAMES, SIDE, SIZE, SPEED, Couple, Scene
@@ -177,7 +178,7 @@ def sampled(
                 seeds = [seed + 1 for seed in seeds]
                 latents = stock.latents(prompts, seeds, start, STEPS, cfg, model_for(fps, lengths.extended))
             for clip, own in zip(clips, latents.chunk(len(clips)), strict=True):
-                yield Judged(clip, as_bytes(stock.decoded(own)), given)
+                yield Judged(clip, as_bytes(stock.decoded(own)).numpy(), given)
 
 
 def real(asked: list[Asked], stock: StockModel, painter: Painter, frames: int) -> Iterator[Judged]:
@@ -189,7 +190,7 @@ def real(asked: list[Asked], stock: StockModel, painter: Painter, frames: int) -
             clip.subject, clip.background, clip.direction, SIZE, SIDE / 2 - dx * way, SIDE / 2 - dy * way, clip.fps
         )
         pixels = torch.from_numpy(painter.clip(scene, frames)).float() / 255
-        yield Judged(clip, as_bytes(stock.decoded(stock.encoded(pixels))))
+        yield Judged(clip, as_bytes(stock.decoded(stock.encoded(pixels))).numpy())
 
 
 def figures(clips: list[Judged]) -> dict[str, object]:

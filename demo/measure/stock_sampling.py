@@ -16,7 +16,7 @@ from torch import Tensor
 
 from magicvideo.demo.model.demo_models import SAMPLER, SCHEDULER
 from magicvideo.demo.model.sizes import LATENT_CHANNELS
-from magicvideo.demo.model.small_autoencoder import DOWNSCALING
+from magicvideo.demo.model.small_autoencoder import DOWNSCALING, as_bytes
 from magicvideo.demo.world.sprite_scene import SIDE
 
 
@@ -31,7 +31,8 @@ class StockModel:
         self, prompt: str, seed: int, count: int, steps: int, cfg: float, model: ModelPatcher | None = None
     ) -> np.ndarray:
         """b h w c in 0..255: one batch of the stock KSampler, with another MODEL than the loaded one if given."""
-        return as_bytes(self.decoded(self.latents([prompt], [seed], empty_latents(count), steps, cfg, model)))
+        latents = self.latents([prompt], [seed], empty_latents(count), steps, cfg, model)
+        return as_bytes(self.decoded(latents)).numpy()
 
     @torch.inference_mode()
     def latents(
@@ -88,8 +89,3 @@ class StockModel:
 def empty_latents(count: int) -> dict[str, Tensor]:
     """The latents of so many frames as Empty Latent Image gives them."""
     return {"samples": torch.zeros(count, LATENT_CHANNELS, SIDE // DOWNSCALING, SIDE // DOWNSCALING)}
-
-
-def as_bytes(pictures: Tensor) -> np.ndarray:
-    """b h w c in 0..1 -> b h w c in 0..255"""
-    return (pictures * 255).round().clamp(0, 255).to(torch.uint8).numpy()

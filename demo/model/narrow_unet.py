@@ -6,12 +6,12 @@ be trained on the narrow network at a quarter of the cost, and then padded (padd
 
 import comfy.model_base
 import comfy.model_management
-import comfy.model_patcher
 import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from magicvideo.adaptor_unet.host.versions import patcher_class
 from magicvideo.demo.model import narrow_layers
 from magicvideo.demo.model.compact_checkpoint import unet_settings
 from magicvideo.demo.model.sizes import CHANNELS
@@ -40,9 +40,7 @@ def patcher_of(model: comfy.model_base.BaseModel, weights: dict[str, Tensor] | N
     else:
         start_quietly(model.diffusion_model)
     device = comfy.model_management.get_torch_device()
-    return getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)(
-        model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
-    )
+    return patcher_class()(model, load_device=device, offload_device=comfy.model_management.unet_offload_device())
 
 
 @torch.no_grad()

@@ -83,6 +83,11 @@ class SmallAutoencoder(nn.Module):
         return self.taesd_decoder(latents)
 
 
+def as_bytes(pictures: Tensor) -> Tensor:
+    """... in about 0..1 -> ... in 0..255, rounded, as a person sees it"""
+    return (pictures * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 def load_autoencoder(path: Path) -> SmallAutoencoder:
     """The autoencoder of a weights file, in full precision, for use alone."""
     network = SmallAutoencoder()

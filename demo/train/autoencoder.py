@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from magicvideo.adaptor_unet.whole_file import save_tensors
-from magicvideo.demo.model.small_autoencoder import SmallAutoencoder
+from magicvideo.demo.model.small_autoencoder import SmallAutoencoder, as_bytes
 from magicvideo.demo.train.resumable_training import ResumableTraining, TrainingSettings, half_precision
 from magicvideo.demo.world.sprite_painter import Painter, load_sprites
 from magicvideo.demo.world.sprite_scene import SIDE
@@ -100,8 +100,7 @@ def encoded(network: SmallAutoencoder, pictures: Tensor) -> Tensor:
 @torch.no_grad()
 def reconstructed(network: SmallAutoencoder, pictures: Tensor) -> Tensor:
     """b c h w in 0..255 -> b c h w in 0..255: encoded, decoded in full precision and rounded, as a person sees it."""
-    decoded = torch.cat([network.decode(network.encode(as_input(part))) for part in pictures.split(64)])
-    return (decoded * 255).round().clamp(0, 255).to(torch.uint8)
+    return as_bytes(torch.cat([network.decode(network.encode(as_input(part))) for part in pictures.split(64)]))
 
 
 def psnr(pictures: Tensor, others: Tensor) -> Tensor:

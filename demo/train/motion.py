@@ -28,7 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from magicvideo.adaptor_unet.adaptor import FrameNoiseLevels, VideoAdaptor
 from magicvideo.adaptor_unet.checkpoint import FPS, load, save
 from magicvideo.adaptor_unet.host.hosted import adaptor_for
-from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips, content_of
+from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, TrainingClips, content_of_clips
 from magicvideo.adaptor_unet.training.processes import accelerator
 from magicvideo.adaptor_unet.training.settings import TrainingSettings
 from magicvideo.adaptor_unet.training.terminal import Terminal
@@ -83,7 +83,7 @@ class SpriteClips:
 
     @property
     def content(self) -> str:
-        return content_of(self.clips)
+        return content_of_clips(self.clips)
 
 
 def clips_of(path: Path) -> list[LatentClip]:

@@ -15,6 +15,7 @@ from magicvideo.adaptor_unet.host.training_unet import TrainingUnet
 from magicvideo.adaptor_unet.training.training_error import OutOfMemoryError
 from magicvideo.adaptor_unet.training.watchers import read_records
 from magicvideo.trainer import graph, plans
+from magicvideo.trainer.graph_runs import RUN_FILE, SAMPLE_FILE
 
 pytestmark = pytest.mark.on_newest
 
@@ -43,7 +44,7 @@ def test_what_it_gave_is_given_again_and_it_says_so(
 def test_without_its_last_clip_one_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     graph_training(steps=1).train()
-    sample = tmp_path / "runs" / "motion_00001" / graph.SAMPLE_FILE
+    sample = tmp_path / "runs" / "motion_00001" / SAMPLE_FILE
     for damage in (lambda: sample.write_bytes(b"nothing"), sample.unlink):
         damage()
         called.clear()
@@ -53,21 +54,21 @@ def test_without_its_last_clip_one_is_made_anew(tmp_path: Path, monkeypatch: pyt
     write_text = Path.write_text
 
     def full(path: Path, text: str, encoding: str) -> None:
-        write_text(path, text[: 5 if graph.RUN_FILE in path.name else None], encoding)
-        if graph.RUN_FILE in path.name:
+        write_text(path, text[: 5 if RUN_FILE in path.name else None], encoding)
+        if RUN_FILE in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     sample.unlink()
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(ValueError, match="No space left there"):
         graph_training(steps=1).train()
-    assert json.loads((sample.parent / graph.RUN_FILE).read_text())["training"]["steps"] == 1, "it is known as before"
+    assert json.loads((sample.parent / RUN_FILE).read_text())["training"]["steps"] == 1, "it is known as before"
 
 
 def test_with_sample_every_0_there_is_none_and_the_same_run_gives_one_when_it_is_asked_for(tmp_path: Path) -> None:
     called: list[str] = []
     assert graph_training(steps=1, sample_every=0, called=called.append).train()[2] is None
-    assert "decode" not in called and not list(tmp_path.rglob(graph.SAMPLE_FILE))
+    assert "decode" not in called and not list(tmp_path.rglob(SAMPLE_FILE))
     assert graph_training(steps=1, called=called.append).train()[2] is not None
     assert called.count("decode") == 1
     assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == ["motion_00001"]
@@ -92,7 +93,7 @@ def test_memory_that_is_short_costs_no_step_of_a_run_in_a_graph(
     graph_training(**fast | {"checkpointing": True}).train()
     (run,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
     assert [record["step"] for record in read_records(run / "metrics.jsonl")] == [1, 2, 3]
-    assert json.loads((run / graph.RUN_FILE).read_text())["training"]["checkpointing"] is True
+    assert json.loads((run / RUN_FILE).read_text())["training"]["checkpointing"] is True
 
 
 @pytest.mark.parametrize("ended_by", ["its last step", "an error"])

@@ -28,8 +28,8 @@ from magicvideo.adaptor_unet.training.run_identity import MAY_CHANGE
 from magicvideo.adaptor_unet.training.settings import RunSettings, TrainingSettings
 from magicvideo.adaptor_unet.whole_file import content_name
 from magicvideo.tools.make_random_checkpoint import write_random
-from magicvideo.trainer import graph
-from magicvideo.trainer.motion_training import is_of_run
+from magicvideo.trainer import graph, graph_runs
+from magicvideo.trainer.motion_training import Output, is_of_run
 from magicvideo.trainer.node_inputs import WiredClips
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / ".demo" / "models" / "checkpoints" / "magicvideo_random.safetensors"
@@ -40,6 +40,10 @@ FAST = {"steps": 1, "sample_every": 0, "validate_every": 0}
 def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(graph, "training_folders", lambda: folders_below(tmp_path))
     yield
+
+
+def files_of(root: Path, inputs: dict[str, object], tuning: str = "frozen") -> tuple[Output, bool]:
+    return graph_runs.run_files(folders_below(root), "motion", inputs, tuning)
 
 
 def wired(picture: torch.Tensor, **others: object) -> WiredClips:
@@ -170,7 +174,7 @@ def test_clips_that_are_held_out_of_a_folder_are_part_of_it() -> None:
     names = []
     for held in ({}, {"caption": "another"}, {"fps": 9.0}, {"latents": torch.full((2, 4, 4, 4), 2.0)}):
         clips = TrainingClips(train, (replace(train.clips[0], **held),), torch.zeros(3, 5))
-        names.append(str(given._run_identity(None, clips)))
+        names.append(str(given._inputs(None, clips)))
     assert len(set(names)) == len(names)
 
 
@@ -181,12 +185,12 @@ def test_what_costs_less_or_shows_less_begins_no_other_run_and_what_is_learnt_ot
 
     def known(**settings: object) -> bool:
         told = RunSettings.from_values(settings).told(motion_module=False)
-        return graph.run_files("motion", json.loads(json.dumps(told | {"model": "a"})), "frozen")[1]
+        return files_of(tmp_path, json.loads(json.dumps(told | {"model": "a"})))[1]
 
-    folder = graph.run_files("motion", {}, "frozen")[0].folder
+    folder = files_of(tmp_path, {})[0].folder
     folder.mkdir(parents=True)
     begun = RunSettings.from_values({}).told(motion_module=False) | {"model": "a"}
-    (folder / graph.RUN_FILE).write_text(json.dumps(begun))
+    (folder / graph_runs.RUN_FILE).write_text(json.dumps(begun))
     assert known() and not caplog.text
     others = {"clips_at_once": 2, "checkpointing": False, "base_precision": "fp8", "frames_at_once": 1, "keep": 1}
     others |= {"offload_activations": True, "offload_averages": True, "save_every": 7, "sample_every": 0}
@@ -200,25 +204,25 @@ def test_what_costs_less_or_shows_less_begins_no_other_run_and_what_is_learnt_ot
 
 @pytest.mark.parametrize("told", ["[" * 100_000, "null", "{"])
 def test_a_run_that_does_not_say_which_it_is_is_left_alone(told: str, tmp_path: Path) -> None:
-    output, _ = graph.run_files("motion", {}, "frozen")
+    output, _ = files_of(tmp_path, {})
     output.folder.mkdir(parents=True)
-    (output.folder / graph.RUN_FILE).write_text(told)
-    assert graph.run_files("motion", {}, "frozen")[0].folder.name == "motion_00002"
+    (output.folder / graph_runs.RUN_FILE).write_text(told)
+    assert files_of(tmp_path, {})[0].folder.name == "motion_00002"
 
 
 def test_a_last_clip_that_is_none_is_not_given(tmp_path: Path) -> None:
-    output, _ = graph.run_files("motion", {}, "frozen")
+    output, _ = files_of(tmp_path, {})
     sound, settings = torch.zeros(2, 8, 8, 3, dtype=torch.uint8), TrainingSettings()
-    made_by = {graph.MADE_BY: graph.sample_settings(settings)}
-    path = output.folder / graph.SAMPLE_FILE
+    made_by = {graph_runs.MADE_BY: graph_runs.sample_settings(settings)}
+    path = output.folder / graph_runs.SAMPLE_FILE
     path.parent.mkdir(parents=True)
     for frames in (sound[0], sound[..., :2], sound[:0], sound.float(), torch.tensor(1, dtype=torch.uint8)):
         save_file({"frames": frames.contiguous()}, path, made_by)
-        assert graph.last_sample(output, settings) is None
+        assert graph_runs.last_sample(output, settings) is None
     for told, given in ((contents({"frames": sound}), True), (contents({"frames": sound + 1}), False)):
         save_file({"frames": sound}, path, made_by | told)
-        assert (graph.last_sample(output, settings) is not None) == given
-    assert graph.last_sample(output, replace(settings, sample_cfg=2.0)) is None
+        assert (graph_runs.last_sample(output, settings) is not None) == given
+    assert graph_runs.last_sample(output, replace(settings, sample_cfg=2.0)) is None
 
 
 def test_a_file_that_a_wired_caption_names_is_part_of_it() -> None:
@@ -302,9 +306,9 @@ def test_a_tuned_base_that_is_there_is_not_written_over(tuning: str, tmp_path: P
     theirs = tmp_path / ("loras" if tuning == "lora" else "checkpoints") / "motion_00001_base.safetensors"
     theirs.parent.mkdir()
     theirs.write_bytes(b"theirs")
-    output, known = graph.run_files("motion", {}, tuning)
+    output, known = files_of(tmp_path, {}, tuning)
     assert output.adaptor.name == "motion_00002.safetensors" and not known
-    assert graph.run_files("motion", {}, "frozen")[0].adaptor.name == "motion_00001.safetensors"
+    assert files_of(tmp_path, {})[0].adaptor.name == "motion_00001.safetensors"
 
 
 @pytest.mark.on_oldest

@@ -1,5 +1,6 @@
 """What makes a training need less of a card: the same results, or those of rounded weights, and fewer bytes."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, Memory
 from magicvideo.adaptor_unet.training.run_state import states
 from magicvideo.adaptor_unet.training.settings import RunSettings, TrainingSettings
 from magicvideo.benchmarks.training_memory import Case, peaks
-from magicvideo.trainer import graph
 from magicvideo.trainer.command import TrainCommand
+from magicvideo.trainer.graph_runs import run_files, write_inputs
 from magicvideo.trainer.motion_training import MotionTraining, Output, RunParts
 
 FRAMES, DEVICE = 3, torch.device("cpu")
@@ -142,16 +143,14 @@ def test_what_a_step_takes_of_a_card_is_counted_and_the_settings_take_less() -> 
     assert less[rest] < whole[rest]
 
 
-def test_a_run_in_a_graph_of_a_version_with_fewer_settings_is_the_same_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(graph, "training_folders", lambda: folders_below(tmp_path))
+def test_a_run_in_a_graph_of_a_version_with_fewer_settings_is_the_same_run(tmp_path: Path) -> None:
+    folders = folders_below(tmp_path)
     asked = RunSettings.from_values({"steps": 7}).told(motion_module=False) | {"model": "a"}
-    known = graph.json.loads(graph.json.dumps(asked))
-    output, there = graph.run_files("motion", known, "frozen")
+    known = json.loads(json.dumps(asked))
+    output, there = run_files(folders, "motion", known, "frozen")
     output.folder.mkdir(parents=True)
     earlier = known | {"training": {name: x for name, x in known["training"].items() if name != "optimiser"}}
-    (output.folder / graph.RUN_FILE).write_text(graph.json.dumps(earlier))
-    assert not there and graph.run_files("motion", known, "frozen")[1]
+    write_inputs(output, earlier)
+    assert not there and run_files(folders, "motion", known, "frozen")[1]
     other = known | {"training": known["training"] | {"optimiser": "adamw_8bit"}}
-    assert not graph.run_files("motion", other, "frozen")[1]
+    assert not run_files(folders, "motion", other, "frozen")[1]

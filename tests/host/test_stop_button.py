@@ -15,7 +15,7 @@ from magicvideo.adaptor_unet.training import loop, validation
 from magicvideo.adaptor_unet.training.run_state import states
 from magicvideo.adaptor_unet.training.watchers import Record
 from magicvideo.trainer import graph, plans
-from magicvideo.trainer.graph import PreviewWatch
+from magicvideo.trainer.preview_watch import PreviewWatch
 
 # A training each, which takes a while.
 pytestmark = pytest.mark.on_newest

@@ -9,7 +9,7 @@ from PIL import Image
 
 from magicvideo.adaptor_unet.training.progress_pictures import progress_picture
 from magicvideo.adaptor_unet.training.watchers import Record, Watchers
-from magicvideo.trainer.graph import SECONDS_BETWEEN_LOOKS, PreviewWatch
+from magicvideo.trainer.preview_watch import SECONDS_BETWEEN_LOOKS, PreviewWatch
 
 
 class Clock:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
-import comfy.model_patcher
 import comfy.sample
 import comfy.samplers
 import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
+
+from magicvideo.adaptor_unet.host.versions import patcher_class
 
 SMALL = {
     "image_size": 32,
@@ -91,7 +92,7 @@ def build_model(
             parameter.copy_(values.to(dtype))
             parameter.requires_grad_(False)
     device = torch.device("cpu")
-    return getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)(model, device, device)
+    return patcher_class()(model, device, device)
 
 
 def other_family(name: str) -> ModelPatcher:

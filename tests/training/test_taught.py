@@ -102,7 +102,7 @@ def test_settings_of_a_motion_module_are_told_only_where_there_is_one() -> None:
     settings = RunSettings.from_values({"teacher_clips": 2})
     assert settings.told(motion_module=True)["motion_module"]["teacher_clips"] == 2
     assert set(settings.told(motion_module=False)) == {"clips", "adaptor", "training"}
-    with pytest.raises(ValueError, match="teacher_fps is 0"):
+    with pytest.raises(ValueError, match="teacher_fps must be .*, found 0"):
         RunSettings.from_values({"teacher_fps": 0.0})
 
 

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from ..setting_fields import (
+    LEAST_RATE,
     MOST_CLIPS,
     MOST_FRAMES,
     MOST_RATE,
     MOST_SEED,
-    check_rates,
     check_settings,
     setting,
 )
@@ -50,7 +50,7 @@ class DataSettings:
     fps_min: float = setting(4.0, "Lowest frame rate of a sub-clip, 0 for no limit.", most=MOST_RATE)
     fps_max: float = setting(30.0, "Highest frame rate of a sub-clip, 0 for the file's own.", most=MOST_RATE)
     image_fps: float = setting(
-        8.0, "Frame rate of a folder of pictures, which has none of its own; above 0.", most=MOST_RATE
+        8.0, "Frame rate of a folder of pictures, which has none of its own.", least=LEAST_RATE, most=MOST_RATE
     )
     draws_per_clip: int = setting(
         8, "Random sub-clips taken from each clip, one from each of as many equal stretches.", least=1, most=MOST_CLIPS
@@ -64,7 +64,9 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         check_settings(self, "{name} is {found}; expected {expected}.")
-        check_rates(self, RATES)
+        for name in ("fps_min", "fps_max"):
+            if 0 < getattr(self, name) < LEAST_RATE:
+                raise ValueError(f"{name} is {getattr(self, name)}, but frame rates begin at {LEAST_RATE:g}.")
         if self.bucket_sizes and self.width * self.height < self.bucket_step**2:
             raise ValueError(
                 f"{self.width} x {self.height} is less than one bucket step of {self.bucket_step} by "
@@ -72,8 +74,6 @@ class DataSettings:
             )
         if self.fps_max and self.fps_min > self.fps_max:
             raise ValueError(f"fps_min is {self.fps_min}, more than fps_max, which is {self.fps_max}.")
-        if self.image_fps == 0:
-            raise ValueError("image_fps is 0; a folder of pictures needs a frame rate, such as 8.")
 
     def captioned(self, caption: str) -> str:
         """A caption as it is trained on, behind the prefix."""

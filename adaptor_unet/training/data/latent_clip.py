@@ -107,7 +107,7 @@ class TrainingClips:
     @property
     def held_out_content(self) -> str:
         """A name for all that sample clips and validation losses are made from."""
-        return content_of(self.held_out)
+        return content_of_clips(self.held_out)
 
     @property
     def sample_fps(self) -> float:
@@ -169,7 +169,7 @@ class MemoryClips:
 
     @property
     def content(self) -> str:
-        return content_of(self.clips)
+        return content_of_clips(self.clips)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -178,7 +178,7 @@ class MemoryClips:
         return self.clips[item]
 
 
-def content_of(clips: Sequence[LatentClip]) -> str:
+def content_of_clips(clips: Sequence[LatentClip]) -> str:
     """The name of clips in memory, of all their values."""
 
     def parts() -> Iterator[tuple[str, Tensor]]:
