@@ -6,10 +6,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..adaptor_unet.checkpoint import trained_fps
-from ..adaptor_unet.host.effect import MOST_HISTORY_NOISE, SamplingOrder
 from ..adaptor_unet.host.folders import FOLDER, adaptor_names, file_state, load_adaptor, save_adaptor
 from ..adaptor_unet.host.hosted import fresh_adaptor
 from ..adaptor_unet.host.motion_effect import Motion, Order, bind
+from ..adaptor_unet.host.sampling_order import MOST_HISTORY_NOISE, SamplingOrder
 from ..adaptor_unet.host.versions import schema
 from ..adaptor_unet.sites import ATTENTION_AT, AttentionAt
 from .inputs import (

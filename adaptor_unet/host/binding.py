@@ -234,9 +234,7 @@ def install(bound: ModelPatcher, binding: Binding) -> None:
         bound.model_options["context_handler"] = replace(windows, clip_lengths=binding.clip_lengths)
 
 
-def with_causal_windows(
-    model: ModelPatcher, chunk_frames: int = CausalWindows.chunk_frames, offload: bool = False
-) -> ModelPatcher:
+def with_causal_windows(model: ModelPatcher, chunk_frames: int, offload: bool = False) -> ModelPatcher:
     """A clone of the model that takes a long batch through the UNet in chunks; bound or not, and before or after it.
 
     Takes the place of other context windows.  Raises ValueError when the settings are unusable.

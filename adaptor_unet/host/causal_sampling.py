@@ -24,10 +24,11 @@ from torch import Tensor
 from ..frame_layout import indices
 from .call_part import ModelOptions, SamplerArguments
 from .causal_windows import Chunk, chunk_options, rows_for, windows_of
-from .effect import Effect, SamplingOrder
+from .effect import Effect
 from .finished_frames import FinishedFrames
 from .hook_schedules import HookSchedules
 from .preview import Progress
+from .sampling_order import SamplingOrder
 from .versions import full_mask
 
 

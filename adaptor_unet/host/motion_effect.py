@@ -22,10 +22,11 @@ from ..temporal_attention import KvCache
 from .base_model import check_fit, unet_of
 from .binding import with_effect
 from .call_part import CallPart, HeldSelfAttention, TransformerOptions, block_of
-from .effect import Effect, SamplingOrder
+from .effect import Effect
 from .frame_cache import CallCache
 from .hosted import load_with, on_card_of
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE, kept_bytes
+from .sampling_order import SamplingOrder
 
 Order = Literal["auto", "together", "frame by frame"]
 # Tensors of a block's size that live at once beside the host's own: the block's input, its self-attention, and the

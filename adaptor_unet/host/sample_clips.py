@@ -20,9 +20,9 @@ from ..frame_noise import clip_noise
 from ..temporal_network import Network
 from .call_part import ModelOptions, SamplerArguments
 from .causal_sampling import CausalSampling
-from .effect import SamplingOrder
 from .finished_frames import Conditionings, finished_frames
 from .motion_effect import Order
+from .sampling_order import SamplingOrder
 from .training_unet import TrainingUnet, effect_of
 
 

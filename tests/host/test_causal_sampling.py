@@ -28,11 +28,11 @@ from ways import Way, cross_frame, far_looking, features, last_frames, latents, 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
 from magicvideo.adaptor_unet.host.binding import KEY, with_causal_windows
 from magicvideo.adaptor_unet.host.causal_sampling import CausalSampling
-from magicvideo.adaptor_unet.host.effect import SamplingOrder
 from magicvideo.adaptor_unet.host.finished_frames import FinishedFrames
 from magicvideo.adaptor_unet.host.frame_cache import OPTION
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.host.sampling_order import SamplingOrder
 from measures import relative
 from small_controls import control_net, numbered_hints, record_hints
 
