@@ -21,7 +21,7 @@ from comfy.model_patcher import ModelPatcher
 from torch.profiler import ProfilerActivity, profile
 
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
-from magicvideo.adaptor_unet.host.frame_cache import ONCE, MadeOnce
+from magicvideo.adaptor_unet.host.frame_cache import MADE_ONCE_KEY, MadeOnce
 from magicvideo.benchmarks.overhead import PLAIN, ROWS, Row, adapted, random_model
 from magicvideo.tests.support import small_host
 from magicvideo.tests.support.fake_card import call, fake_card, fused
@@ -79,7 +79,7 @@ def measured(model: ModelPatcher, frames: int, size: int, rounds: int) -> Cost:
 def counted(model: ModelPatcher, frames: int, size: int) -> Cost:
     """Without a card: one call of the UNet with both sides of guidance, after one at which things are made once."""
     once = MadeOnce()
-    options = {ONCE: once, "optimized_attention_override": fused}
+    options = {MADE_ONCE_KEY: once, "optimized_attention_override": fused}
     with fake_card(model, *model.get_additional_models()), torch.inference_mode():
         call(model, frames, size, **options)
         waits = call(model, frames, size, **options)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..adaptor_unet.checkpoint import FPS, save
 from ..adaptor_unet.host.base_model import check_fit
-from ..adaptor_unet.host.binding import KEY
+from ..adaptor_unet.host.binding import BINDING_KEY
 from ..adaptor_unet.host.sample_clips import SampleSettings, sample_latents
 from ..adaptor_unet.host.teacher import ModuleTeacher
 from ..adaptor_unet.host.training_files import HostEncoders, decode, sampling_keys, write_checkpoint
@@ -228,7 +228,7 @@ def check_base(model: ModelPatcher, settings: TrainingSettings) -> None:
 
 def tell_of_effects(model: ModelPatcher) -> None:
     """Logs which of the pack's nodes act on the model: in training they do not."""
-    binding = model.get_attachment(KEY)
+    binding = model.get_attachment(BINDING_KEY)
     for effect in binding.effects if binding else ():
         if effect.strength:
             logger.warning(

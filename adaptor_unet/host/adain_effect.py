@@ -21,7 +21,7 @@ from .base_model import config_for
 from .call_part import CallPart, HeldSelfAttention, TransformerOptions, block_of
 from .effect import Effect
 from .finished_frames import finished_frames
-from .frame_cache import ONCE, CallCache
+from .frame_cache import MADE_ONCE_KEY, CallCache
 from .unet_call import clip_layout, sigma_where_it_counts
 
 At = Literal["latent", "features"]
@@ -72,7 +72,7 @@ class Adain(Effect):
         """
         latents, sampling = given["denoised"], given["model"].model_sampling
         options = given["model_options"].get("transformer_options", {})
-        once = CallCache(made_once=options.get(ONCE)).once
+        once = CallCache(made_once=options.get(MADE_ONCE_KEY)).once
         levels = once(("levels", id(self), id(sampling)), lambda: self.levels(sampling))
         if not self.acts_at(sigma_where_it_counts(given["sigma"], [levels]), levels):
             return latents

@@ -23,16 +23,16 @@ from .causal_windows import CausalWindows, windows_of, with_frame_record
 from .compiled_call import CompiledCalls, uncompiled
 from .effect import Effect
 from .finished_frames import finished_frames
-from .frame_cache import ONCE, MadeOnce, cache_of_call
+from .frame_cache import MADE_ONCE_KEY, MadeOnce, cache_of_call
 from .hints import own_hints
 from .memory import planned_shape
-from .negative_sides import NEGATIVES, negative_conditionings, with_negative_sides
+from .negative_sides import NEGATIVES_KEY, negative_conditionings, with_negative_sides
 from .noise import noise_as_trained
 from .preview import sample_together
 from .step_state import refuse_step_state
 from .unet_call import (
-    BATCH_FRAMES,
-    COMPILED,
+    BATCH_FRAMES_KEY,
+    COMPILED_KEY,
     acting_in_call,
     check_batch,
     parts_of,
@@ -44,7 +44,7 @@ from .versions import STOCK_WINDOW_WRAPPERS
 
 logger = logging.getLogger(__name__)
 
-KEY = "magicvideo"
+BINDING_KEY = "magicvideo"
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ class Binding:
         """Runs the sampler once for the whole batch, or once a chunk where frames are made one after the other."""
         model_options, made_once = extra_args["model_options"], MadeOnce()
         causal = causal_sampling(self.effects, len(noise), model_options)
-        options = {**model_options.get("transformer_options", {}), ONCE: made_once}
-        options |= {BATCH_FRAMES: len(noise)} if causal is None else {}
-        options[NEGATIVES] = negative_conditionings(guider)
+        options = {**model_options.get("transformer_options", {}), MADE_ONCE_KEY: made_once}
+        options |= {BATCH_FRAMES_KEY: len(noise)} if causal is None else {}
+        options[NEGATIVES_KEY] = negative_conditionings(guider)
         extra_args = {**extra_args, "model_options": {**model_options, "transformer_options": options}}
         given = (executor, guider, sigmas, extra_args, callback, noise, *args)
         try:
@@ -171,8 +171,8 @@ class Binding:
         options = model_options.get("transformer_options", {})
         window = window_places(options)
         places = range(x_in.shape[0]) if window is None else window
-        if window is not None and BATCH_FRAMES in options:
-            model_options = with_frame_record(model_options, window, options[BATCH_FRAMES])
+        if window is not None and BATCH_FRAMES_KEY in options:
+            model_options = with_frame_record(model_options, window, options[BATCH_FRAMES_KEY])
         with own_hints(conds, places, self.clip_lengths, window is not None, options) as own:
             return executor(model, own, x_in, timestep, model_options)
 
@@ -207,7 +207,7 @@ class Binding:
         """One call of the UNet, ``(b f) c h w -> (b f) c h w``, with all that acts at its noise level."""
         acting = acting_in_call(self.effects, x.shape[0], transformer_options)
         compiled = None
-        if acting and transformer_options.get(COMPILED) is not None:
+        if acting and transformer_options.get(COMPILED_KEY) is not None:
             compiled = self.compiled.of_call(acting, transformer_options, executor.class_obj)
         parts, call = compiled or (parts_of(acting, cache_of_call(transformer_options)), WrapperExecutor.__call__)
         with ExitStack() as stack:
@@ -227,9 +227,9 @@ def install(bound: ModelPatcher, binding: Binding) -> None:
         (WrappersMP.APPLY_MODEL, binding.around_model),
         (WrappersMP.DIFFUSION_MODEL, binding.around_unet),
     ):
-        bound.remove_wrappers_with_key(kind, KEY)
-        bound.add_wrapper_with_key(kind, KEY, wrapper)
-    bound.set_attachments(KEY, binding)
+        bound.remove_wrappers_with_key(kind, BINDING_KEY)
+        bound.add_wrapper_with_key(kind, BINDING_KEY, wrapper)
+    bound.set_attachments(BINDING_KEY, binding)
     if windows := windows_of(bound.model_options):
         bound.model_options["context_handler"] = replace(windows, clip_lengths=binding.clip_lengths)
 
@@ -246,14 +246,14 @@ def with_causal_windows(model: ModelPatcher, chunk_frames: int, offload: bool = 
     for kind, key in STOCK_WINDOW_WRAPPERS:
         bound.remove_wrappers_with_key(kind, key)
     bound.model_options["context_handler"] = windows
-    install(bound, bound.get_attachment(KEY) or Binding())
+    install(bound, bound.get_attachment(BINDING_KEY) or Binding())
     return bound
 
 
 def with_effect(model: ModelPatcher, effect: Effect) -> ModelPatcher:
     """A clone of the model on which the effect acts beside those that are there; the model itself stays as it is."""
     bound = model.clone()
-    before = bound.get_attachment(KEY) or Binding()
+    before = bound.get_attachment(BINDING_KEY) or Binding()
     install(bound, Binding((*before.effects, effect)))
     effect.attach(bound)
     return bound

@@ -24,7 +24,7 @@ from ..checkpoint import fp32_copy
 from ..frame_layout import FrameLayout
 from .adain_effect import Adain
 from .base_model import check_fit, check_latents, config_for, unet_of
-from .binding import KEY, Binding, install, with_effect
+from .binding import BINDING_KEY, Binding, install, with_effect
 from .hosted import hosted
 
 # Those that have S and B.
@@ -138,7 +138,7 @@ def calibrated_adaptor(
 def shown_together(model: ModelPatcher) -> ModelPatcher:
     """A clone whose effects act on all frames of a clip together, because the clip is there already."""
     bound = model.clone()
-    install(bound, Binding(tuple(effect.together() for effect in bound.get_attachment(KEY).effects)))
+    install(bound, Binding(tuple(effect.together() for effect in bound.get_attachment(BINDING_KEY).effects)))
     return bound
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..frame_layout import indices
 from .call_part import ModelOptions
-from .frame_cache import OPTION, FrameCache
+from .frame_cache import FRAMES_KEY, FrameCache
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def chunk_entries(entries: list[Conditioning] | None, chunk: Chunk) -> list[Cond
 
 def chunk_options(model_options: ModelOptions, chunk: Chunk, cache: FrameCache) -> ModelOptions:
     """The options with the chunk's frames, where the host and other nodes look for them, and with the past."""
-    options = {**model_options["transformer_options"], "context_window": chunk, OPTION: cache}
+    options = {**model_options["transformer_options"], "context_window": chunk, FRAMES_KEY: cache}
     return with_frame_record({**model_options, "transformer_options": options}, chunk.index_list, chunk.total_frames)
 
 

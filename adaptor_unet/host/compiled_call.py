@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from .call_part import CallPart, TransformerOptions
 from .effect import Effect
-from .frame_cache import ONCE, OPTION, CallCache, MadeOnce
-from .unet_call import COMPILED, Acting, parts_of
+from .frame_cache import FRAMES_KEY, MADE_ONCE_KEY, CallCache, MadeOnce
+from .unet_call import COMPILED_KEY, Acting, parts_of
 from .versions import CARD_OF_CALL
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class CompiledCalls:
             return None
         if key not in self.calls:
             self.tell("The model is compiled, so what acts on it is compiled with it: the second step takes a while.")
-            self.calls[key] = CompiledCall(acting, options[COMPILED])
+            self.calls[key] = CompiledCall(acting, options[COMPILED_KEY])
         return self.calls[key].parts, partial(self.run, key)
 
     def run(self, key: Hashable, executor: WrapperExecutor, *args: object, **kwargs: object) -> Tensor:
@@ -66,7 +66,7 @@ class CompiledCalls:
 
     def why_not(self, acting: Sequence[Acting], options: TransformerOptions, unet: nn.Module) -> str:
         """Why a call cannot be compiled, in words; empty where it can."""
-        if OPTION in options or "context_window" in options:
+        if FRAMES_KEY in options or "context_window" in options:
             return "frames come in parts, and each part would be compiled for itself"
         if CARD_OF_CALL in options:  # torch's stance, which is one for all threads, must stay as it is
             return "guidance is split over several cards"
@@ -74,7 +74,7 @@ class CompiledCalls:
             return "the copy of the model on another card is not compiled with effects"
         if any(module._forward_hooks or module._forward_pre_hooks for module in unet.modules()):
             return "something else has hooks on the UNet, which compiled code does not look at"
-        return "" if ONCE in options else "it is not being sampled"
+        return "" if MADE_ONCE_KEY in options else "it is not being sampled"
 
     def tell(self, words: str) -> None:
         """Logs it, once."""
@@ -100,7 +100,7 @@ class CompiledCall:
 
         At the first step of a sampling it runs as it stands, and so does a call that torch cannot compile.
         """
-        once: MadeOnce = args[-1][ONCE]
+        once: MadeOnce = args[-1][MADE_ONCE_KEY]
         if not once.holds(self.made_once):
             once.add(self.made_once)
             self.made_once.clear()

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..frame_layout import FrameLayout, indices
 from .call_part import ModelOptions, TransformerOptions
 from .causal_windows import Chunk, denoise_chunk
-from .frame_cache import OPTION, FrameCache
+from .frame_cache import FRAMES_KEY, FrameCache
 from .hook_schedules import HookSchedules
 from .negative_sides import negative_sides
 
@@ -138,5 +138,5 @@ class FinishedFrames(FrameCache):
 
 def finished_frames(transformer_options: TransformerOptions) -> FinishedFrames | None:
     """The finished frames that a call knows of; None where frames are sampled together."""
-    found = transformer_options.get(OPTION)
+    found = transformer_options.get(FRAMES_KEY)
     return found if isinstance(found, FinishedFrames) else None

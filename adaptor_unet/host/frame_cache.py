@@ -19,7 +19,7 @@ Kept = TypeVar("Kept", bound=KeptFrames)
 Made = TypeVar("Made")
 EffectSite = tuple[Hashable, str]  # an effect by its number or id, and a site of the UNet by its name
 # Where the options of a call hold the frames before, what is made once a sampling, and the effects of its card.
-OPTION, ONCE, EFFECTS = "magicvideo_frames", "magicvideo_once", "magicvideo_effects"
+FRAMES_KEY, MADE_ONCE_KEY, EFFECTS_KEY = "magicvideo_frames", "magicvideo_once", "magicvideo_effects"
 
 
 class MadeOnce:
@@ -189,8 +189,8 @@ def cache_of_call(transformer_options: dict[str, Any]) -> CallCache:
 
     A uuid alone does not name a conditioning: the host gives an area's to the part of the other side that it cuts out.
     """
-    cache, made_once = transformer_options.get(OPTION), transformer_options.get(ONCE)
+    cache, made_once = transformer_options.get(FRAMES_KEY), transformer_options.get(MADE_ONCE_KEY)
     if cache is None:
         return CallCache(made_once=made_once)
     conditionings = list(zip(transformer_options["uuids"], transformer_options["cond_or_uncond"], strict=True))
-    return cache.of_call(conditionings, made_once, transformer_options.get(EFFECTS, ()))
+    return cache.of_call(conditionings, made_once, transformer_options.get(EFFECTS_KEY, ()))

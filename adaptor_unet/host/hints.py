@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .call_part import TransformerOptions
 from .causal_windows import rows_for
-from .frame_cache import ONCE, MadeOnce
+from .frame_cache import MADE_ONCE_KEY, MadeOnce
 from .versions import DEVICE_COPIES
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ Conditionings = list[list[dict[str, Any]] | None]
 # Bytes of hints for whose frames control objects are kept; what is made of them on a card is one to five times as much.
 MOST_BYTES = 2**27
 # Where what is made once a sampling holds the control objects.
-KEPT = "control objects"
+CONTROLS_KEY = "control objects"
 
 
 def hint_rows(places: Sequence[int], hints: int, clip_lengths: Sequence[int] = ()) -> list[int]:
@@ -116,8 +116,8 @@ def own_hints(
     are.  One object for several conditionings stays one, because the host then runs them together.  ``options`` are
     those of the call; what is made once a sampling is kept until its end, and without it until the context ends.
     """
-    once = options.get(ONCE)
-    controls = OwnControls() if once is None else once.get(KEPT, OwnControls)
+    once = options.get(MADE_ONCE_KEY)
+    controls = OwnControls() if once is None else once.get(CONTROLS_KEY, OwnControls)
     controls.begin_call()
     try:
         yield [

@@ -15,7 +15,7 @@ from ..motion_module import MotionModule
 from ..motion_module import with_tensors as motion_module_of
 from ..tensor_file import FLOATS
 from .base_model import config_for, unet_weights
-from .binding import KEY
+from .binding import BINDING_KEY
 from .versions import is_copy, patcher_class
 
 
@@ -50,13 +50,13 @@ def copy_for_another_card(made_by: Callable[[nn.Module], ModelPatcher], network:
 
 def load_with(model: ModelPatcher, patcher: ModelPatcher) -> None:
     """The host loads, offloads and frees the patcher's network with the model, once however often it is added."""
-    others = [one for one in model.get_additional_models_with_key(KEY) if one.model is not patcher.model]
-    model.set_additional_models(KEY, [*others, patcher])
+    others = [one for one in model.get_additional_models_with_key(BINDING_KEY) if one.model is not patcher.model]
+    model.set_additional_models(BINDING_KEY, [*others, patcher])
 
 
 def on_card_of(model: ModelPatcher, patcher: ModelPatcher | None) -> ModelPatcher | None:
     """The copy of a patcher that the host has made for the card of this copy of the model; without one, the patcher."""
-    copies = (one for one in model.get_additional_models_with_key(KEY) if is_copy(one, patcher))
+    copies = (one for one in model.get_additional_models_with_key(BINDING_KEY) if is_copy(one, patcher))
     return next(copies, patcher)
 
 

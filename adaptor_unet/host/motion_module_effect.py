@@ -23,7 +23,7 @@ from .effect import Effect
 from .frame_cache import CallCache
 from .hosted import load_with, on_card_of
 from .memory import ACTIVATION_BYTES, SIDES_OF_GUIDANCE
-from .noise_schedule import OBJECT, Schedule, schedule_for
+from .noise_schedule import SAMPLING_OBJECT, Schedule, schedule_for
 from .versions import most_window_frames
 
 FAMILY = "SD1.5"
@@ -129,7 +129,7 @@ class MotionModuleEffect(Effect):
         """The host loads, offloads and frees the module with the model.  At strength 0 the schedule stays too."""
         load_with(model, self.patcher)
         if self.schedule is not None and self.strength:
-            model.add_object_patch(OBJECT, self.schedule)
+            model.add_object_patch(SAMPLING_OBJECT, self.schedule)
 
     def before_sampling(self, frames: int, model_options: ModelOptions) -> None:
         """No more frames may see each other than the module has positions for."""

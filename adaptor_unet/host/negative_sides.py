@@ -10,9 +10,9 @@ from comfy.samplers import CFGGuider
 from .call_part import ModelOptions
 
 # Where the options of a sampling hold its negative conditionings, each by the names of its parts.
-NEGATIVES = "magicvideo_negatives"
+NEGATIVES_KEY = "magicvideo_negatives"
 # Where the options of a denoising call hold their places in its list.
-NEGATIVE_SIDES = "magicvideo_negative_sides"
+NEGATIVE_SIDES_KEY = "magicvideo_negative_sides"
 
 
 def negative_conditionings(guider: CFGGuider) -> frozenset[tuple]:
@@ -28,12 +28,12 @@ def names_of(entries: list[dict[str, Any]]) -> tuple:
 def with_negative_sides(model_options: ModelOptions, conds: list[list[dict[str, Any]] | None]) -> ModelOptions:
     """The options of a denoising call, with the places of the negative ones among its conditionings ``conds``."""
     options = model_options.get("transformer_options", {})
-    if not (negatives := options.get(NEGATIVES)):
+    if not (negatives := options.get(NEGATIVES_KEY)):
         return model_options
     sides = frozenset(side for side, entries in enumerate(conds) if entries and names_of(entries) in negatives)
-    return {**model_options, "transformer_options": {**options, NEGATIVE_SIDES: sides}}
+    return {**model_options, "transformer_options": {**options, NEGATIVE_SIDES_KEY: sides}}
 
 
 def negative_sides(model_options: ModelOptions) -> frozenset[int]:
     """The places of negative conditionings in the list of a denoising call with these options."""
-    return model_options.get("transformer_options", {}).get(NEGATIVE_SIDES, frozenset())
+    return model_options.get("transformer_options", {}).get(NEGATIVE_SIDES_KEY, frozenset())

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..motion_module import ModuleKind
 
 Schedule = Literal["auto", "the model's own", "AnimateDiff", "AnimateLCM"]
-OBJECT = "model_sampling"  # the host's name for what knows of a model's noise levels
+SAMPLING_OBJECT = "model_sampling"  # the host's name for what knows of a model's noise levels
 BETAS = {"beta_schedule": "sqrt_linear", "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000}
 TABLES = ("sigmas", "log_sigmas")
 
@@ -81,7 +81,7 @@ def sampled_like(model: ModelPatcher, kind: ModuleKind, node: str) -> ModelPatch
     """A clone of the model that is sampled as a motion module of this kind was trained."""
     schedule, clone = schedule_for(model, "auto", kind, node), model.clone()
     if schedule is not None:
-        clone.add_object_patch(OBJECT, schedule)
+        clone.add_object_patch(SAMPLING_OBJECT, schedule)
     return clone
 
 
@@ -94,7 +94,7 @@ def schedule_for(model: ModelPatcher, choice: Schedule, kind: ModuleKind, node: 
         raise ValueError(f"noise_schedule of {node} must be one of {', '.join(get_args(Schedule))}; found {choice!r}.")
     if choice == "the model's own":
         return None
-    current = model.get_model_object(OBJECT)
+    current = model.get_model_object(SAMPLING_OBJECT)
     if not isinstance(current, ModelSamplingDiscrete):
         raise ValueError(
             f"{node} sets the noise schedule of a model with timesteps, but this model is sampled by "

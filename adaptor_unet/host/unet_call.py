@@ -14,21 +14,21 @@ from torch import Tensor
 from ..frame_layout import FrameLayout
 from .call_part import CallPart, TransformerOptions
 from .effect import Effect, NoiseLevels
-from .frame_cache import EFFECTS, ONCE, OPTION, CallCache, FrameCache
-from .negative_sides import NEGATIVE_SIDES
+from .frame_cache import EFFECTS_KEY, FRAMES_KEY, MADE_ONCE_KEY, CallCache, FrameCache
+from .negative_sides import NEGATIVE_SIDES_KEY
 from .page_words import tell_page
 from .versions import window_frames
 
 logger = logging.getLogger(__name__)
 
 # Where the options of a call hold the noise levels at which each of its effects acts.
-LEVELS = "magicvideo_levels"
+LEVELS_KEY = "magicvideo_levels"
 # Where they hold the settings for torch.compile; none if the model is not compiled.
-COMPILED = "magicvideo_compiled"
+COMPILED_KEY = "magicvideo_compiled"
 # Where they hold the number of frames of the whole batch, which a call has if no window cuts them.
-BATCH_FRAMES = "magicvideo_batch_frames"
+BATCH_FRAMES_KEY = "magicvideo_batch_frames"
 # Where they hold which frames of the batch a call has, once they were asked for.
-PLACES = "magicvideo_places"
+PLACES_KEY = "magicvideo_places"
 Acting = tuple[Effect, FrameLayout]
 
 ONE_FRAME = (
@@ -42,8 +42,8 @@ def window_places(transformer_options: TransformerOptions) -> list[int] | None:
 
     A window of the host that cuts the picture, not the frames, holds all of them.
     """
-    if PLACES in transformer_options:
-        return transformer_options[PLACES]
+    if PLACES_KEY in transformer_options:
+        return transformer_options[PLACES_KEY]
     window = transformer_options.get("context_window")
     return None if window is None or window.dim != 0 else window_frames(window)
 
@@ -58,7 +58,7 @@ def clip_layout(rows: int, transformer_options: TransformerOptions, frames_per_c
     into the next has them all in one b, told apart by ``clip_of``.
     """
     conditionings = transformer_options.get("cond_or_uncond") or [0]
-    negative = tuple(side in transformer_options.get(NEGATIVE_SIDES, ()) for side in conditionings)
+    negative = tuple(side in transformer_options.get(NEGATIVE_SIDES_KEY, ()) for side in conditionings)
     frames = rows // len(conditionings)
     window = window_places(transformer_options)
     places = list(range(frames)) if window is None else window
@@ -92,7 +92,7 @@ def with_tiles_counted(rows: int, transformer_options: TransformerOptions) -> Tr
     the host's list of conditionings as it was.
     """
     window, conditionings = window_places(transformer_options), transformer_options.get("cond_or_uncond") or []
-    frames = transformer_options.get(BATCH_FRAMES, 0) if window is None else len(window)
+    frames = transformer_options.get(BATCH_FRAMES_KEY, 0) if window is None else len(window)
     of_tile = len(conditionings) * frames
     if not of_tile or rows % of_tile or rows == of_tile:
         return transformer_options
@@ -109,21 +109,21 @@ def with_effects_of_call(
     Levels are asked for once a sampling, because reading a noise level lets a card wait.
     """
     sampling, patcher = model.model_sampling, model.current_patcher
-    once = CallCache(made_once=transformer_options.get(ONCE)).once
+    once = CallCache(made_once=transformer_options.get(MADE_ONCE_KEY)).once
     key = (*map(id, effects), id(sampling), id(patcher))
     own = once(("effects", *key), lambda: tuple(effect.on(patcher) if patcher else effect for effect in effects))
     levels = once(("levels", *key), lambda: tuple(effect.levels(sampling) for effect in own))
-    compiled = {} if patcher is None else {COMPILED: patcher.model_options.get(TORCH_COMPILE_KWARGS)}
-    seen = {EFFECTS: own, LEVELS: levels, PLACES: window_places(transformer_options)}
+    compiled = {} if patcher is None else {COMPILED_KEY: patcher.model_options.get(TORCH_COMPILE_KWARGS)}
+    seen = {EFFECTS_KEY: own, LEVELS_KEY: levels, PLACES_KEY: window_places(transformer_options)}
     return {**with_tiles_counted(rows, transformer_options), **seen, **compiled}
 
 
 def acting_in_call(effects: Sequence[Effect], rows: int, transformer_options: TransformerOptions) -> list[Acting]:
     """The effects that act in a call of so many rows, by their stage, each with the frames as it counts clips."""
-    cache = transformer_options.get(OPTION)
+    cache = transformer_options.get(FRAMES_KEY)
     shown = cache is not None and cache.shows_finished  # finished frames are seen as all effects make them
-    effects = transformer_options.get(EFFECTS, effects)
-    levels = transformer_options.get(LEVELS) or [NoiseLevels()] * len(effects)
+    effects = transformer_options.get(EFFECTS_KEY, effects)
+    levels = transformer_options.get(LEVELS_KEY) or [NoiseLevels()] * len(effects)
     sigma = sigma_where_it_counts(transformer_options.get("sigmas"), levels, cache)
     acting = [
         (effect, clip_layout(rows, transformer_options, effect.frames_per_clip))

@@ -13,11 +13,11 @@ from fake_card import CARD, Waits, call, fake_card, fused
 from magicvideo.adaptor_unet.host.base_model import config_for
 from magicvideo.adaptor_unet.host.binding import with_effect
 from magicvideo.adaptor_unet.host.causal_windows import Chunk
-from magicvideo.adaptor_unet.host.frame_cache import ONCE, OPTION, FrameCache, MadeOnce
+from magicvideo.adaptor_unet.host.frame_cache import FRAMES_KEY, MADE_ONCE_KEY, FrameCache, MadeOnce
 from magicvideo.adaptor_unet.host.hosted import hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
-from magicvideo.adaptor_unet.host.noise_schedule import OBJECT, sampled_like
+from magicvideo.adaptor_unet.host.noise_schedule import SAMPLING_OBJECT, sampled_like
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from motion_modules import motion_module
 
@@ -39,8 +39,8 @@ def test_a_call_neither_copies_to_the_card_nor_reads_from_it(
 ) -> None:
     bound, once = way(model, adaptor), MadeOnce()
     with fake_card(model, adaptor), torch.inference_mode():
-        call(bound, FRAMES, **{ONCE: once})
-        assert call(bound, FRAMES, **{ONCE: once}).found == {}
+        call(bound, FRAMES, **{MADE_ONCE_KEY: once})
+        assert call(bound, FRAMES, **{MADE_ONCE_KEY: once}).found == {}
 
 
 def test_nor_does_a_chunk_of_a_longer_clip(model: ModelPatcher, adaptor: ModelPatcher) -> None:
@@ -51,7 +51,7 @@ def test_nor_does_a_chunk_of_a_longer_clip(model: ModelPatcher, adaptor: ModelPa
             for start in range(0, total, FRAMES):
                 cache.begin_chunk()  # without noise levels, which are read once a step where they are asked for
                 chunk = Chunk(range(start, start + FRAMES), total)
-                found |= call(bound, FRAMES, **{ONCE: once, OPTION: cache, "context_window": chunk}).found
+                found |= call(bound, FRAMES, **{MADE_ONCE_KEY: once, FRAMES_KEY: cache, "context_window": chunk}).found
         assert found == {}
 
 
@@ -60,14 +60,17 @@ def test_a_motion_module_neither_copies_nor_reads(model: ModelPatcher, variant: 
     module, once = motion_module(variant), MadeOnce()
     bound = with_effect(model, MotionModuleEffect.of(model, motion_module=module))
     with fake_card(model, module), torch.inference_mode():
-        call(bound, FRAMES, **{ONCE: once})
-        assert call(bound, FRAMES, **{ONCE: once}).found == {}
+        call(bound, FRAMES, **{MADE_ONCE_KEY: once})
+        assert call(bound, FRAMES, **{MADE_ONCE_KEY: once}).found == {}
 
 
 @pytest.mark.parametrize("kind", ["v2", "lcm"])
 def test_nor_does_the_noise_schedule_of_a_motion_module(model: ModelPatcher, kind: str) -> None:
     """Its tables stay where they are, whatever the host takes to the card."""
-    schedule, values = sampled_like(model, motion_module(kind).model.config.kind, "node").get_model_object(OBJECT), []
+    schedule, values = (
+        sampled_like(model, motion_module(kind).model.config.kind, "node").get_model_object(SAMPLING_OBJECT),
+        [],
+    )
     with fake_card(), torch.inference_mode():
         sigma = torch.empty(FRAMES, device=CARD)
         for _ in range(2):
@@ -82,7 +85,7 @@ def test_what_is_made_at_the_first_call_does_not_grow_with_the_sites(
     model: ModelPatcher, adaptor: ModelPatcher
 ) -> None:
     with fake_card(model, adaptor), torch.inference_mode():
-        waits = call(together(model, adaptor), FRAMES, **{ONCE: MadeOnce()})
+        waits = call(together(model, adaptor), FRAMES, **{MADE_ONCE_KEY: MadeOnce()})
         assert waits.found.total() < len(adaptor.model.config.convolutions)
 
 
@@ -92,8 +95,8 @@ def test_without_what_is_made_once_a_copy_would_be_seen(
     monkeypatch.setattr(MadeOnce, "get", lambda self, key, make: make())
     bound, once = moved(model, adaptor), MadeOnce()
     with fake_card(model, adaptor), torch.inference_mode():
-        call(bound, FRAMES, **{ONCE: once})
-        assert call(bound, FRAMES, **{ONCE: once}).found != {}
+        call(bound, FRAMES, **{MADE_ONCE_KEY: once})
+        assert call(bound, FRAMES, **{MADE_ONCE_KEY: once}).found != {}
 
 
 def test_a_long_clip_makes_no_more_than_a_trained_one(model: ModelPatcher, adaptor: ModelPatcher) -> None:
@@ -101,14 +104,14 @@ def test_a_long_clip_makes_no_more_than_a_trained_one(model: ModelPatcher, adapt
     made = []
     with fake_card(model, adaptor), torch.inference_mode():
         for place in (0, trained - 1, trained, 3 * trained):
-            call(bound, 1, **{ONCE: once, "context_window": Chunk([place], 4 * trained)})
+            call(bound, 1, **{MADE_ONCE_KEY: once, "context_window": Chunk([place], 4 * trained)})
             made.append(len(once.made))
     assert made[0] < made[1] == made[2] == made[3]
 
 
 def counted(bound: ModelPatcher, *networks: ModelPatcher) -> Waits:
     """A call of 16 frames of 64x64 latents, after one at which things are made once."""
-    options = {ONCE: MadeOnce(), "optimized_attention_override": fused}
+    options = {MADE_ONCE_KEY: MadeOnce(), "optimized_attention_override": fused}
     with fake_card(bound, *networks), torch.inference_mode():
         call(bound, 16, 64, **options)
         return call(bound, 16, 64, **options)

@@ -26,10 +26,10 @@ from torch import Tensor
 from ways import Way, cross_frame, far_looking, features, last_frames, latents, sharp_model, untrained
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
-from magicvideo.adaptor_unet.host.binding import KEY, with_causal_windows
+from magicvideo.adaptor_unet.host.binding import BINDING_KEY, with_causal_windows
 from magicvideo.adaptor_unet.host.causal_sampling import CausalSampling
 from magicvideo.adaptor_unet.host.finished_frames import FinishedFrames
-from magicvideo.adaptor_unet.host.frame_cache import OPTION
+from magicvideo.adaptor_unet.host.frame_cache import FRAMES_KEY
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.sampling_order import SamplingOrder
@@ -467,7 +467,7 @@ def test_memory_is_planned_for_a_chunk_and_what_is_kept(
 ) -> None:
     def planned(bound: ModelPatcher, frames: int) -> int:
         shapes: list[int] = []
-        binding = bound.get_attachment(KEY)
+        binding = bound.get_attachment(BINDING_KEY)
         binding.around_planning(lambda model, shape, *_, **__: shapes.append(shape[0]), bound, [frames, 4, 8, 8])
         return shapes[0]
 
@@ -493,11 +493,11 @@ class GaussianFrames:
         self.conds = {"positive": [{"uuid": "one"}]}
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options: dict, seed: int | None = None) -> Tensor:
-        frames, conds = model_options["transformer_options"][OPTION], list(self.conds.values())
+        frames, conds = model_options["transformer_options"][FRAMES_KEY], list(self.conds.values())
         return frames.show_then_denoise(self.denoised, self.inner_model, conds, x, sigma, model_options)[0]
 
     def denoised(self, model: object, conds: list, x: Tensor, sigma: Tensor, options: dict) -> list[Tensor]:
-        frames, places = options["transformer_options"][OPTION], options["transformer_options"]["context_window"]
+        frames, places = options["transformer_options"][FRAMES_KEY], options["transformer_options"]["context_window"]
         seen = dict(self.shown)
         out = []
         for row, place in enumerate(places.index_list):

@@ -20,7 +20,7 @@ from magicvideo.adaptor_unet.host.causal_windows import CausalWindows
 from magicvideo.adaptor_unet.host.frame_cache import FrameCache
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
-from magicvideo.adaptor_unet.host.unet_call import BATCH_FRAMES, with_tiles_counted
+from magicvideo.adaptor_unet.host.unet_call import BATCH_FRAMES_KEY, with_tiles_counted
 from measures import relative
 
 CLOSE = 1e-4
@@ -475,5 +475,5 @@ def test_chunks_of_no_frames_are_refused(model: ModelPatcher) -> None:
 
 @pytest.mark.parametrize(("rows", "counted"), [(8, [0, 1]), (16, [0, 1, 0, 1]), (20, [0, 1]), (4, [0, 1])])
 def test_conditionings_are_counted_by_tiles_where_the_rows_are_whole_tiles(rows: int, counted: list[int]) -> None:
-    options = {"cond_or_uncond": [0, 1], BATCH_FRAMES: 4}
+    options = {"cond_or_uncond": [0, 1], BATCH_FRAMES_KEY: 4}
     assert with_tiles_counted(rows, options)["cond_or_uncond"] == counted

@@ -21,7 +21,7 @@ from small_host import SIZE, Sampler, noise_for
 from ways import features, moved, sharp_model
 
 import magicvideo.nodes  # noqa: F401 - the page's node is a file of this package
-from magicvideo.adaptor_unet.host.binding import KEY, with_causal_windows, with_effect
+from magicvideo.adaptor_unet.host.binding import BINDING_KEY, with_causal_windows, with_effect
 from magicvideo.adaptor_unet.host.effect import Effect
 from magicvideo.adaptor_unet.host.memory import planned_shape
 from magicvideo.adaptor_unet.host.motion_effect import bind
@@ -119,7 +119,7 @@ def test_it_acts_beside_every_other_effect(
     model: ModelPatcher, adaptor: ModelPatcher, kind: type[Effect], sample: Sampler
 ) -> None:
     bound = moved(features(mixed(model, kind)), adaptor)
-    assert [effect.node for effect in bound.get_attachment(KEY).effects] == [
+    assert [effect.node for effect in bound.get_attachment(BINDING_KEY).effects] == [
         "Frame Mix",
         "Frame AdaIN",
         "Apply MagicVideo",

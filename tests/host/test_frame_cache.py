@@ -1,7 +1,7 @@
 """The past of a denoising call: whose it is, and when it begins anew."""
 
 from magicvideo.adaptor_unet.frame_layout import FrameLayout
-from magicvideo.adaptor_unet.host.frame_cache import OPTION, FrameCache, cache_of_call
+from magicvideo.adaptor_unet.host.frame_cache import FRAMES_KEY, FrameCache, cache_of_call
 from magicvideo.adaptor_unet.temporal_attention import KvCache
 
 
@@ -10,7 +10,7 @@ def of_clip(clip: int) -> FrameLayout:
 
 
 def call(cache: FrameCache, uuids: list[str], sides: list[int], clip: int = 0, site: str = "site") -> list:
-    past = cache_of_call({OPTION: cache, "uuids": uuids, "cond_or_uncond": sides})
+    past = cache_of_call({FRAMES_KEY: cache, "uuids": uuids, "cond_or_uncond": sides})
     return [id(frames) for frames in past(0, site, FrameLayout(len(uuids), (0,), (clip,)), KvCache)]
 
 

@@ -14,7 +14,7 @@ from stock_windows import NO_ANCHOR, with_windows
 from ways import cross_frame, features, latents, moved
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
-from magicvideo.adaptor_unet.host.binding import KEY, with_causal_windows, with_effect
+from magicvideo.adaptor_unet.host.binding import BINDING_KEY, with_causal_windows, with_effect
 from magicvideo.adaptor_unet.host.memory import planned_shape
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
@@ -134,7 +134,7 @@ def test_it_acts_in_its_part_of_sampling(model: ModelPatcher, sample: Sampler) -
 def test_two_motion_modules_on_one_model(model: ModelPatcher, sample: Sampler) -> None:
     one, other = motion_module("v1", seed=1), motion_module("v1", seed=2)
     both = applied(applied(model, motion_module=one), motion_module=other)
-    assert len(both.get_additional_models_with_key(KEY)) == 2
+    assert len(both.get_additional_models_with_key(BINDING_KEY)) == 2
     assert relative(sample(both, 4), sample(applied(model, motion_module=one), 4)) > 1e-3
     again = applied(applied(model, motion_module=one, noise_schedule="auto"), "lcm", noise_schedule="auto")
     assert sample(again, 4).isfinite().all()
@@ -277,8 +277,8 @@ def test_frame_by_frame_is_refused(
 def test_the_module_is_loaded_with_the_model_and_counted(model: ModelPatcher) -> None:
     module = motion_module()
     moving = applied(model, motion_module=module)
-    assert moving.get_additional_models_with_key(KEY) == [module]
-    assert not model.get_additional_models_with_key(KEY)
+    assert moving.get_additional_models_with_key(BINDING_KEY) == [module]
+    assert not model.get_additional_models_with_key(BINDING_KEY)
     effect = MotionModuleEffect.of(model, motion_module=module)
     assert planned_shape(model, [16, 4, 64, 64], [effect], 16, False)[0] > 16
     still = MotionModuleEffect.of(model, motion_module=module, strength=0.0)

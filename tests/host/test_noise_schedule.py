@@ -12,7 +12,7 @@ from torch import Tensor
 
 from magicvideo.adaptor_unet.host.binding import with_effect
 from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
-from magicvideo.adaptor_unet.host.noise_schedule import OBJECT
+from magicvideo.adaptor_unet.host.noise_schedule import SAMPLING_OBJECT
 from motion_modules import motion_module
 
 PLAIN, ANIMATEDIFF = 14.6146, 25.1465
@@ -25,7 +25,7 @@ def applied(model: ModelPatcher, variant: str = "v3", choice: str = "auto", **se
 
 
 def sampling(model: ModelPatcher) -> comfy.model_sampling.ModelSamplingDiscrete:
-    return model.get_model_object(OBJECT)
+    return model.get_model_object(SAMPLING_OBJECT)
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,14 @@ class WithBackup:
 
     def load(self, model: ModelPatcher) -> Tensor:
         """The highest noise level that a sampler finds after loading this clone."""
-        setattr(self.model, OBJECT, model.object_patches.get(OBJECT, self.own))
+        setattr(self.model, SAMPLING_OBJECT, model.object_patches.get(SAMPLING_OBJECT, self.own))
         for name, buffer in list(self.noted.items()):
             write(self.model, name, buffer)
         self.noted.clear()
         for name, buffer in list(self.model.named_buffers()):
             self.noted.setdefault(name, buffer)
             write(self.model, name, buffer.clone())
-        return float(getattr(self.model, OBJECT).sigma_max)
+        return float(getattr(self.model, SAMPLING_OBJECT).sigma_max)
 
 
 def write(root: torch.nn.Module, name: str, value: Tensor) -> None:
@@ -139,7 +139,7 @@ def stock_schedule(model: ModelPatcher) -> ModelPatcher:
     clone = model.clone()
     made = type(sampling(model))(model.model.model_config)
     made.set_sigmas(sampling(applied(model)).sigmas.clone())
-    clone.add_object_patch(OBJECT, made)
+    clone.add_object_patch(SAMPLING_OBJECT, made)
     return clone
 
 
@@ -178,7 +178,7 @@ def test_zero_terminal_noise_of_another_node_stays(model: ModelPatcher) -> None:
 
 def test_a_model_without_timesteps_is_refused(model: ModelPatcher) -> None:
     other = model.clone()
-    other.add_object_patch(OBJECT, comfy.model_sampling.ModelSamplingContinuousEDM())
+    other.add_object_patch(SAMPLING_OBJECT, comfy.model_sampling.ModelSamplingContinuousEDM())
     with pytest.raises(ValueError, match=r"model with timesteps, but .* sampled by ModelSamplingContinuousEDM.*own"):
         applied(other)
     assert applied(other, choice="the model's own")

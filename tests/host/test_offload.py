@@ -16,7 +16,7 @@ from magicvideo.adaptor_unet import frame_layout
 from magicvideo.adaptor_unet.frame_layout import MAIN_MEMORY, KeptFrames
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.causal_windows import Chunk
-from magicvideo.adaptor_unet.host.frame_cache import ONCE, OPTION, FrameCache, MadeOnce
+from magicvideo.adaptor_unet.host.frame_cache import FRAMES_KEY, MADE_ONCE_KEY, FrameCache, MadeOnce
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.offload import Offloaded, Streams, streams_of
 
@@ -87,5 +87,5 @@ def test_on_a_card_nothing_else_is_copied(model: ModelPatcher, adaptor: ModelPat
             for start in (0, 8):
                 cache.begin_chunk()
                 chunk = Chunk(range(start, start + 8), 16)
-                found = call(bound, 8, **{ONCE: once, OPTION: cache, "context_window": chunk}).found
+                found = call(bound, 8, **{MADE_ONCE_KEY: once, FRAMES_KEY: cache, "context_window": chunk}).found
     assert found and {line.partition(":")[0] for line in found} == {"offload.py"}

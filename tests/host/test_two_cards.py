@@ -11,10 +11,10 @@ from small_host import Sampler, build_model
 from fake_card import CARD, fake_card
 from magicvideo.adaptor_unet.adain import FrameStatistics, ReferenceStatistics
 from magicvideo.adaptor_unet.cross_frame_attention import CrossFrameKvCache, LookBack
-from magicvideo.adaptor_unet.host.binding import KEY, with_effect
+from magicvideo.adaptor_unet.host.binding import BINDING_KEY, with_effect
 from magicvideo.adaptor_unet.host.causal_windows import Chunk
 from magicvideo.adaptor_unet.host.effect import Effect
-from magicvideo.adaptor_unet.host.frame_cache import EFFECTS, OPTION, FrameCache
+from magicvideo.adaptor_unet.host.frame_cache import EFFECTS_KEY, FRAMES_KEY, FrameCache
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
 from magicvideo.adaptor_unet.temporal_attention import KvCache
@@ -68,7 +68,7 @@ def test_a_copy_uses_the_motion_module_of_its_own_card(model: ModelPatcher, samp
 
 def of_card(copied: ModelPatcher) -> tuple[Effect, ...]:
     """The effects with the tensors of that copy, as a call on its card has them."""
-    return tuple(effect.on(copied) for effect in copied.get_attachment(KEY).effects)
+    return tuple(effect.on(copied) for effect in copied.get_attachment(BINDING_KEY).effects)
 
 
 def second_frame(bound: ModelPatcher, *of_frames: tuple[Effect, ...]) -> torch.Tensor:
@@ -77,7 +77,12 @@ def second_frame(bound: ModelPatcher, *of_frames: tuple[Effect, ...]) -> torch.T
     for place, effects in enumerate(of_frames):
         cache.begin_step(torch.ones(1))
         cache.begin_chunk()
-        options = {OPTION: cache, EFFECTS: effects, "context_window": Chunk([place], 2), "sigmas": torch.ones(1)}
+        options = {
+            FRAMES_KEY: cache,
+            EFFECTS_KEY: effects,
+            "context_window": Chunk([place], 2),
+            "sigmas": torch.ones(1),
+        }
         options |= {"uuids": ["one"], "cond_or_uncond": [0], "wrappers": bound.wrappers}
         x, text = torch.randn(1, 4, 4, 4, generator=generator), torch.randn(1, 7, 32, generator=generator)
         with torch.inference_mode():
