@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -48,6 +49,15 @@ def test_the_terminal_names_each_phase_beside_the_steps(capsys: pytest.CaptureFi
         watcher.close()
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Interrupts are heard as at a terminal, also where the tests run in the background, whose processes ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_the_first_interrupt_asks_and_the_second_stops() -> None:
     watcher = Terminal(steps=5, done=0)
     try:
