@@ -51,7 +51,7 @@ def test_the_terminal_names_each_phase_beside_the_steps(capsys: pytest.CaptureFi
 
 @pytest.fixture
 def heard() -> Iterator[None]:
-    """Interrupts are heard as at a terminal, also where the tests run in the background, whose processes ignore them."""
+    """Interrupts are heard as at a terminal, also where tests run in the background and would ignore them."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
