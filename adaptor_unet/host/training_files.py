@@ -23,7 +23,7 @@ from .base_model import check_latents, check_trainable, patched_weights, unet_of
 from .caption_tensor import POOLED, CaptionTensor
 from .content_of import content_of, plain_settings
 from .graph_watch import raise_if_stopped
-from .training_unet import PATCHES
+from .training_unet import PATCHES, training_device
 from .versions import text_encoder_weights
 
 # What the host's readers raise for a file that is no checkpoint.
@@ -75,8 +75,11 @@ class HostEncoders:
 
 
 def decode(model: ModelPatcher, vae: VAE, latents: Tensor) -> Tensor:
-    """Pictures of latents as the UNet works on them, f c h w -> f h w 3 in 0 to 1, fp32 on the CPU."""
-    with torch.no_grad():
+    """Pictures of latents as the UNet works on them, f c h w -> f h w 3 in 0 to 1, fp32 on the CPU.
+
+    In the autoencoder's own precision, also within a training's, as *VAE Decode* gives them.
+    """
+    with torch.no_grad(), torch.autocast(training_device().type, enabled=False):
         return vae.decode(model.model.process_latent_out(latents)).float().cpu().clamp(0, 1)
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
-from small_host import SMALL, SMALL_SDXL, build_model, conditioning, denoised_by_host, sample
+from small_host import SMALL, SMALL_SDXL, build_model, conditioning, denoised_by_host, noise_for, sample
 from toy import Told
 
 from magicvideo.adaptor_unet.checkpoint import load
@@ -23,7 +23,7 @@ from magicvideo.adaptor_unet.host.base_model import check_text, config_for, unet
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor, hosted
 from magicvideo.adaptor_unet.host.motion_effect import bind
 from magicvideo.adaptor_unet.host.sample_clips import SampleSettings, sample_latents
-from magicvideo.adaptor_unet.host.training_files import HostEncoders, model_fingerprint
+from magicvideo.adaptor_unet.host.training_files import HostEncoders, decode, model_fingerprint
 from magicvideo.adaptor_unet.host.training_unet import TrainingUnet
 from magicvideo.adaptor_unet.initialisation import new_adaptor
 from magicvideo.adaptor_unet.training.data.latent_clip import LatentClip, MemoryClips, TrainingClips
@@ -448,6 +448,20 @@ def test_a_base_whose_sampling_no_checkpoint_can_tell_is_refused_before_a_clip_i
     wired = WiredClips(images=[torch.zeros(FRAMES, 8, 8, 3)])
     with pytest.raises(ValueError, match="Take base_tuning lora or frozen"):
         GraphTraining(model=model, encoders=None, clips=wired, settings=settings, name="a").train()
+
+
+class ProductVae:
+    """Pictures of one product of latents, which computing in half would round."""
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("f c h w, c d -> f h w d", latents, torch.linspace(0.01, 0.07, 12).view(4, 3))
+
+
+def test_sample_clips_are_decoded_in_the_autoencoders_own_precision() -> None:
+    model, latents = build_model(), noise_for(2).abs()
+    plain = decode(model, ProductVae(), latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(decode(model, ProductVae(), latents), plain)
 
 
 def test_an_effect_on_the_model_that_is_trained_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
