@@ -77,7 +77,13 @@ class Progress:
         self.begun, self.chunk, self.denoised = self.begun + 1, chunk, None
 
     def step(self, step: int, denoised: Tensor, x: Tensor, total: int) -> None:
-        """The sampler's callback, for one chunk."""
+        """The sampler's callback, for one chunk.  Raises ValueError for latents that have got another size."""
+        if denoised.shape[-2:] != self.batch[0].shape[-2:]:
+            size, other = ("x".join(map(str, latents.shape[-2:])) for latents in (self.batch[0], denoised))
+            raise ValueError(
+                f"This sampler has made latents of {size} into {other}, but frames are sampled one after the other, "
+                "and finished frames are seen at their size. Take another sampler, or set order to together."
+            )
         self.denoised = denoised
         done = self.begun * self.steps + min(step, self.steps - 1)  # some samplers make steps as they see fit
         self.bar.update(done + 1 - self.bar.n)

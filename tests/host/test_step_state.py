@@ -1,13 +1,15 @@
 """Other nodes that look at the whole batch, or keep something from step to step, where frames come in several calls."""
 
+import comfy.sample
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_advanced_samplers import SamplerLCMUpscale
 from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from small_host import Sampler
+from small_host import Sampler, conditioning, noise_for
 
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.motion_effect import bind
@@ -102,3 +104,20 @@ def test_guidance_of_others_is_right_frame_by_frame(
     short = sample(guided, noise=noise[:2], latent=torch.zeros(2, 4, 8, 8), steps=3)
     assert torch.equal(short, long[:2])
     assert not torch.equal(long, sample(moving, noise=noise, latent=torch.zeros_like(noise), steps=3))
+
+
+def test_a_sampler_that_makes_latents_larger_is_refused_frame_by_frame_alone(
+    model: ModelPatcher, adaptor: ModelPatcher
+) -> None:
+    sampler = SamplerLCMUpscale.execute(2.0, -1, "bilinear")[0]
+
+    def upscaled(order: str) -> torch.Tensor:
+        bound, noise = bind(model, adaptor, order=order), noise_for(4)
+        sides = (conditioning(1), conditioning(2))
+        with torch.inference_mode():
+            given = (noise, 7.0, sampler, torch.tensor([10.0, 5.0, 2.0, 0.0]), *sides, torch.zeros_like(noise))
+            return comfy.sample.sample_custom(bound, *given, disable_pbar=True)
+
+    assert upscaled("together").shape[-1] == 2 * noise_for(4).shape[-1]
+    with pytest.raises(ValueError, match="latents of 4x4 into .*set order to together"):
+        upscaled("frame by frame")
