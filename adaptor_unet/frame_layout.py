@@ -4,7 +4,7 @@ Axes: b clips or conditionings of the batch, f frames of each, k frames looked a
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar
 
@@ -121,17 +121,7 @@ class FrameLayout:
         Frame i sees itself and the ``span - 1`` frames before it in its own clip (paper: lower-triangular mask; the
         span keeps a long clip like a trained one).  ``past`` and finished frames do not go together.
         """
-        return directed_mask(*self.from_its_start(past), span, device)
-
-    def from_its_start(self, past: tuple[int, ...] = ()) -> tuple["FrameLayout", tuple[int, ...]]:
-        """The layout and the frames of ``past``, both counted from the first frame there, and clips from the first.
-
-        All chunks of a long clip then have the same, but for the first few: for what follows from distances alone.
-        """
-        start, clip = min((*past, *self.positions)), self.clip_of[0]
-        positions, clip_of = (tuple(x - y for x in xs) for xs, y in ((self.positions, start), (self.clip_of, clip)))
-        own = replace(self, positions=positions, clip_of=clip_of, negative=())
-        return own, tuple(place - start for place in past)
+        return directed_mask(self, span, past, device)
 
 
 # The two below are asked for at every site of a call, and a copy to a device would let it wait for the processor.
@@ -144,8 +134,8 @@ def indices(rows: tuple, device: torch.device | None) -> Tensor:
         return torch.tensor(rows, dtype=torch.long).to(device)
 
 
-@lru_cache(maxsize=64)
-def directed_mask(layout: FrameLayout, past: tuple[int, ...], span: int, device: torch.device | None) -> Tensor | None:
+@lru_cache(maxsize=CHUNKS_KEPT)
+def directed_mask(layout: FrameLayout, span: int, past: tuple[int, ...], device: torch.device | None) -> Tensor | None:
     """What ``FrameLayout.directed_mask`` gives, kept for later calls."""
     with torch.inference_mode(False):
         plain = tuple(range(layout.positions[0], layout.positions[0] + layout.frames))

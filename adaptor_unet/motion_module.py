@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from .frame_layout import FrameLayout
+from .frame_layout import CHUNKS_KEPT, FrameLayout
 from .temporal_attention import MOST_ROWS, attend
 
 Layers = type | ModuleType  # where linear layers and norms come from: torch's or the host's
@@ -148,7 +148,7 @@ class TemporalTransformer(nn.Module):
         height, width = x.shape[-2:]
         tokens = rearrange(self.norm(x), "(b f) c h w -> (b h w) f c", f=layout.frames)
         encoding = encoding_in_call(positions_in_call(layout), tokens.shape[-1], x.device).to(tokens)
-        mask = mask_of_clips(layout.from_its_start()[0].clip_of, x.device)
+        mask = mask_of_clips(layout.clip_of, x.device)
         pieces = tokens.split(self._positions_at_once(tokens))
 
         def change(piece: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ def encoding_in_call(positions: tuple[int, ...], channels: int, device: torch.de
         return position_encoding(len(positions), channels)[list(positions)].to(device)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=CHUNKS_KEPT)
 def mask_of_clips(clip_of: tuple[int, ...], device: torch.device) -> Tensor | None:
     """Where frame f may look at frame k, ``f k``: in its own clip; None where there is but one."""
     if len(set(clip_of)) == 1:
