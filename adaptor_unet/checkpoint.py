@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .adaptor import AdaptorConfig, VideoAdaptor
 from .file_kind import MOTION_MODULE, Wanted, kind_of_keys
 from .tensor_file import MOST_HEADER_BYTES, OpenFile, opened_safetensors, read_tensors, start_of
-from .whole_file import save_tensors
+from .whole_file import replaced, save_tensors
 
 FORMAT, VERSION = "adaptor", "1"
 # Where a file says at which frame rate its adaptor was trained, and what is taken where it says nothing.
@@ -63,7 +63,7 @@ def save(adaptor: VideoAdaptor, path: Path, metadata: dict[str, str] | None = No
             )
 
     told = adaptor.metadata | (metadata or {}) | file_metadata(adaptor.config)
-    save_tensors(path, adaptor.state_dict(), told, os.replace if overwrite else move_to_new, check)
+    save_tensors(path, adaptor.state_dict(), told, replaced if overwrite else move_to_new, check)
     return path
 
 

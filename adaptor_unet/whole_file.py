@@ -39,6 +39,8 @@ BYTES_AT_ONCE = 2**20
 WAITS = (0.05, 0.1, 0.2, 0.4)
 # safetensors tells the number only in its text.
 NUMBER_IN_TEXT = re.compile(r"os error (\d+)")
+# Files that are being written, by this module and, within it, by safetensors.
+UNFINISHED = re.compile(r"\..+\.partial|\.tmp\w{6}")
 
 
 class OutputError(OSError, ValueError):
@@ -116,6 +118,13 @@ def removed(path: Path) -> None:
         logger.warning("%s is of no use any more and cannot be removed: %s", path, error)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes files that a process which was killed had begun to write into a folder, where nobody writes now."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if UNFINISHED.fullmatch(path.name):
+            removed(path)
+
+
 def check_writable(path: Path) -> None:
     """Raises OutputError when a file cannot be written at ``path``; makes its folder and leaves ``path`` as it is."""
     if os.path.isdir(path):
@@ -136,7 +145,11 @@ def save_tensors(
     ``check`` is called with the written file before it moves to ``path``, and may raise to leave nothing there.
     """
     with written_whole(path, move) as partial:
+        # safetensors gives its files to nobody else; whoever may read other new files here may read this one.
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, metadata)
+        partial.chmod(mode)
         if check is not None:
             check(partial)
 

@@ -122,6 +122,7 @@ class TrainAdaptor(io.ComfyNode):
         settings, start = settings_asked_for(wired), (wired.get("adaptor") or [None])[0]
         train = settings.motion_module.train
         module, prompts = module_asked_for(wired, train)
+        settings.check_teacher(bool(prompts))
         clips = clips_asked_for(wired, needed=not prompts)
         run = GraphTraining(
             model=model[0],

@@ -48,7 +48,7 @@ A graph that uses it: put {name} into ComfyUI's models/magicvideo, then
   CLIP Text Encode: {caption!r}
   Empty Latent Image {width}x{height}, batch {frames} -> KSampler
 
-or open the template "text_to_video" of the pack and choose {name} in it."""
+or open the template "Text to video, adaptor" of the pack and choose {name} in it."""
 LORA_GRAPH = """
 A graph that uses it: put {name} into ComfyUI's models/animatediff_motion_lora, then
 
@@ -81,6 +81,7 @@ class TrainCommand:
         Raises ValueError, TrainingError or, for a library that is missing, ImportError, each with a sentence.
         """
         self._check_files(settings.motion_module.train)
+        settings.check_teacher(self.teacher is not None)
         settings = self._as_in_shards(settings, left_open)
         check_able(settings.training)
         output = self._output()
@@ -261,6 +262,8 @@ class TrainCommand:
 
     def _output(self) -> Output:
         name = self.output.name.removesuffix(ENDING)  # no other ending: v1.5 is a name
+        if not name.strip("."):
+            raise ValueError(f"--output {self.output} names no file: give the adaptor a name, such as waves.")
         path, folder = self.output.with_name(name + ENDING), self.output.with_name(f"{name}.run")
         if self.write_shards:
             return Output(path, path, folder)

@@ -23,7 +23,7 @@ from ..adaptor_unet.host.folders import training_folders, with_motion_lora_of
 from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ..adaptor_unet.host.hosted import hosted
 from ..adaptor_unet.host.page_words import say_on_node
-from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, model_fingerprint
+from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, lacking, model_fingerprint
 from ..adaptor_unet.host.training_unet import make_room, training_device
 from ..adaptor_unet.temporal_network import content_of_network
 from ..adaptor_unet.training.data.cache_files import folder_state
@@ -206,7 +206,7 @@ class GraphTraining:
         adaptor = begun_adaptor(self.model, start, self.settings)
         if self.motion_module is None:
             return AdaptorPlan(adaptor)
-        base, encoders = model_fingerprint(self.model), self.encoders.fingerprint
+        base, encoders = model_fingerprint(self.model, guidance=True), self.encoders.fingerprint
         return AdaptorPlan(adaptor, Teaching(self.model, self.motion_module, self.prompts, base, encoders))
 
     def _inputs(self, plan: Plan, clips: TrainingClips | None) -> dict[str, Any]:
@@ -222,6 +222,8 @@ class GraphTraining:
         if self.motion_module is None:
             return json.loads(json.dumps(self.settings.told(motion_module=False) | made))
         made |= {"motion_module_content": plan.identity(self.settings), "prompts": self.prompts}
+        named = [self.encoders.beside_words(self.settings.clips.captioned(prompt)) for prompt in self.prompts]
+        made |= {"embeddings": named} if any(named) else {}
         return json.loads(json.dumps(self.settings.told(motion_module=True) | made))
 
 
@@ -243,5 +245,13 @@ def as_image(pixels: Image.Image) -> Tensor:
 
 
 def encoders_of(model: ModelPatcher, clip: Any, vae: Any) -> HostEncoders:  # noqa: ANN401 - the host's classes
-    """The autoencoder and the text encoder that are wired to a node, and a name for their weights."""
+    """The autoencoder and the text encoder that are wired to a node, and a name for their weights.
+
+    Raises ValueError when one of them is none, as from a checkpoint without it.
+    """
+    if missing := lacking(clip, vae):
+        raise ValueError(
+            f"Train MagicVideo Adaptor has got no {missing}: the file that is loaded for it holds none. Load one by "
+            "itself and connect that."
+        )
     return HostEncoders(model, clip, vae, encoders_fingerprint(model, clip, vae))

@@ -39,6 +39,9 @@ INPUTS = {
     for name in ("steps", "frames", "width", "height", "learning_rate", "base_tuning", "seed", "train")
 }
 
+# Settings of how pictures are framed.
+OF_PICTURES = ("flip", "crop", "bucket_sizes")
+
 
 @dataclass(frozen=True)
 class WiredClips:
@@ -68,6 +71,8 @@ class WiredClips:
         that cannot be used, OutOfMemoryError when memory is too short.
         """
         self._check_latents(encoders)
+        if self.latents:
+            check_unused(data)
         progress(0, len(self), "encoding captions")
         empty = encoders.text("")
         texts = self._texts(data, encoders)
@@ -93,8 +98,7 @@ class WiredClips:
         (frames, fps), random, found = self._frames(place), Random(f"{data.seed} {place}"), []
         cuts: tuple[int, ...] = ()
         if data.within_shots and data.frames > 1 and len(frames) > 1 and not self.latents:
-            progress("looking for cuts")
-            cuts = cuts_of(as_video(map(as_bytes, frames)))
+            cuts = cuts_of(as_video(map(as_bytes, frames)), partial(progress, "looking for cuts"))
         for chosen, rate in sub_clips(len(frames), fps, cuts, data, random, place):
             progress("encoding")
             with enough_memory(f"clip {place + 1} is encoded", "Lower width or height."):
@@ -167,9 +171,27 @@ class WiredClips:
         return torch.cat([encoders.pictures(piece) for piece in pictures.split(FRAMES_AT_ONCE)])
 
 
+def check_unused(data: DataSettings) -> None:
+    """Raises ValueError for settings of pictures that were chosen for latents, with which they can do nothing."""
+    defaults = settings_of(DataSettings)
+    for name in OF_PICTURES:
+        if getattr(data, name) != defaults[name].default:
+            raise ValueError(
+                f"{name} is of pictures, but latents are connected to Train MagicVideo Adaptor, which are encoded "
+                f"already: take {name} out of settings, or connect images or videos."
+            )
+
+
 def as_bytes(frames: Tensor) -> Tensor:
-    """... h w c in 0 to 1 -> ... h w 3 in uint8; what lies outside, as behind a bicubic scaling, becomes 0 or 255"""
-    return (frames[..., :3].clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    """... h w c in 0 to 1 -> ... h w 3 in uint8: 1 channel is grey, a fourth says how opaque, on white.
+
+    What lies outside, as behind a bicubic scaling, becomes 0 or 255.
+    """
+    colours = frames[..., :3].clamp(0, 1)
+    if frames.shape[-1] == 4:
+        opaque = frames[..., 3:].clamp(0, 1)
+        colours = colours * opaque + (1 - opaque)
+    return (colours * 255).round().expand(*frames.shape[:-1], 3).to("cpu", torch.uint8)
 
 
 def check_values(latents: Tensor, text: Tensor, place: int) -> None:

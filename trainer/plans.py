@@ -34,6 +34,11 @@ FEW_FRAMES = (
     "shorter than those it knows."
 )
 
+NOTHING_MOVES = (
+    "None of the clips moves: each has one frame, of which an adaptor learns no motion. The pictures of one clip go "
+    "into a folder of their own, below the folder of clips; over a wire they come as one batch."
+)
+
 
 def begun_adaptor(model: ModelPatcher, start: VideoAdaptor | None, settings: RunSettings) -> VideoAdaptor:
     """The adaptor that a run begins with: ``start``, or a new one as the settings say.
@@ -128,6 +133,9 @@ class AdaptorPlan:
     ) -> TrainingClips:
         """What the run learns from: the user's ``own`` clips, if there are any, and the teacher's."""
         if self.teaching is None:
+            # What moves is looked at first, where there is any.
+            if settings.clips.frames > 1 and all(len(clip.latents) == 1 for clip in own.held_out):
+                logger.warning(NOTHING_MOVES)
             return own
         sampled = self.teaching.clips(settings, cache, encoders, progress)
         return with_teacher(own, sampled, settings.training.validation_clips)

@@ -13,8 +13,9 @@ from pickle import UnpicklingError
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.model_sampling import EDM, V_PREDICTION, X0, ModelSamplingContinuousEDM, ModelSamplingDiscrete
+from comfy.model_sampling import EDM, EPS, V_PREDICTION, ModelSamplingContinuousEDM, ModelSamplingDiscrete
 from comfy.sd import CLIP, VAE
+from comfy.supported_models import SDXL
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -30,6 +31,8 @@ from .versions import text_encoder_weights
 UNREADABLE = (RuntimeError, ValueError, KeyError, OSError, SafetensorError, UnpicklingError)
 # Of settings that a fingerprint tells.  One type more would give the same models other names, and runs would not go on.
 TOLD_TYPES = (bool, int, float, str, type(None))
+# What nodes set for the guidance of a sampling, such as RescaleCFG, by the host's keys in the options of a model.
+GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function", "model_function_wrapper")
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ class BaseCheckpoint:
     def encoders(self) -> HostEncoders:
         """The checkpoint's autoencoder and text encoder.  Raises ValueError when it has none, or none that fits."""
         _, clip, vae = self._load(clip=True)
-        if clip is None or vae is None:
-            raise ValueError(f"{self.path.name} holds no {'text encoder' if clip is None else 'autoencoder'}.")
+        if missing := lacking(clip, vae):
+            raise ValueError(f"{self.path.name} holds no {missing}: take a checkpoint that is whole.")
         return HostEncoders(self.model, clip, vae, self.fingerprint)
 
     @cached_property
@@ -123,13 +126,23 @@ class BaseCheckpoint:
         return loaded[:3]
 
 
-def model_fingerprint(model: ModelPatcher) -> str:
+def lacking(clip: CLIP | None, vae: VAE | None) -> str:
+    """Which of the two the host did not find in a checkpoint, in words; empty when both are there."""
+    if clip is None:
+        return "text encoder"
+    return "autoencoder" if getattr(vae, "first_stage_model", None) is None else ""
+
+
+def model_fingerprint(model: ModelPatcher, guidance: bool = False) -> str:
     """A name for all of a model that training works with: its UNet, LoRAs and patches included, and how it is sampled.
 
     The latter is what a checkpoint or a node says of it: what the model predicts, noise levels, scale of latents.
+    ``guidance``: what nodes have set for the guidance of a sampling counts too, as a teacher's clips show it.
     """
-    options = model.model_options.get("transformer_options", {})
-    set_on_it = (content_of(options[name], name) for name in PATCHES if options.get(name))
+    options = dict(model.model_options.get("transformer_options", {}))
+    names = PATCHES + GUIDANCE * guidance
+    options |= {name: model.model_options[name] for name in GUIDANCE if name in model.model_options}
+    set_on_it = (content_of(options[name], name) for name in names if options.get(name))
     sampling = model.get_model_object("model_sampling")
     told = f"{sorted_settings(sampling)} {sorted_settings(model.model.latent_format)}"
     levels = sorted(sampling.state_dict().items())
@@ -194,18 +207,25 @@ def write_checkpoint(
 def sampling_keys(model: ModelPatcher) -> dict[str, Tensor]:
     """The keys that tell the host's loader of SDXL how a checkpoint is sampled, as this model is, by a node too.
 
-    Raises ValueError for a kind of sampling that no key tells.
+    Other families have no such keys: a checkpoint is sampled as the one that was loaded.  Raises ValueError for a kind
+    of sampling that no key tells.
     """
-    sampling = model.get_model_object("model_sampling")
-    velocity = isinstance(sampling, V_PREDICTION) and not isinstance(sampling, EDM)
-    if velocity and isinstance(sampling, ModelSamplingContinuousEDM):
+    sampling, as_loaded = model.get_model_object("model_sampling"), model.model.model_sampling
+    velocity, has_keys = isinstance(sampling, V_PREDICTION), isinstance(model.model.model_config, SDXL)
+    if has_keys and velocity and isinstance(sampling, ModelSamplingContinuousEDM) and not isinstance(sampling, EDM):
         ends = {"sigma_max": sampling.sigma_max, "sigma_min": sampling.sigma_min}
         return {f"edm_vpred.{name}": torch.tensor(float(sigma)) for name, sigma in ends.items()}
-    if isinstance(sampling, ModelSamplingDiscrete) and not isinstance(sampling, (EDM, X0)):
-        names = ["v_pred"] * velocity + ["ztsnr"] * (velocity and bool(getattr(sampling, "zsnr", False)))
-        return {name: torch.tensor([]) for name in names}
+    # Nodes make classes of their own of these two, and of others, such as LCM's.
+    if {*type(sampling).__bases__} <= {ModelSamplingDiscrete, EPS, V_PREDICTION}:
+        to_zero = bool(getattr(sampling, "zsnr", False))
+        if has_keys and (velocity or not to_zero):
+            names = ["v_pred"] * velocity + ["ztsnr"] * to_zero
+            return {name: torch.tensor([]) for name in names}
+        if not has_keys and not to_zero and velocity == isinstance(as_loaded, V_PREDICTION):
+            return {}
     kinds = ", ".join(base.__name__ for base in type(sampling).__bases__)
     raise ValueError(
-        f"base_tuning full writes a checkpoint, and none can say that a model is sampled as this one is ({kinds}). "
+        f"base_tuning full writes a checkpoint, and none of this family can say that it is sampled as this model is "
+        f"({kinds}{', to a terminal SNR of zero' * bool(getattr(sampling, 'zsnr', False))}). "
         "Take base_tuning lora or frozen."
     )

@@ -278,6 +278,8 @@ SETTING_GROUPS = {
 FOR_MOTION_LORA = {"frame_noise_levels": "one_a_clip", "still_share": 0.0, "stills": False}
 # Settings of adaptors, of which a MotionLoRA has none.
 OF_ADAPTORS = ("rotary", "init", "parts", "attention_at", "shared_noise", "fps_guidance")
+# Settings of a motion module that teaches.
+OF_TEACHERS = ("teacher_share", "prediction_share", "teacher_clips", "teacher_steps", "teacher_cfg", "teacher_fps")
 # Settings that are those of a new adaptor as they are.
 PASSED_ON = ("rank", "rotary", "parts", "attention_at", "shared_noise")
 # By name; frames and seed are declared where they serve first.
@@ -295,6 +297,8 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.motion_module.train == "adaptor":
+            if self.motion_module.lora_layout != ALL_SETTINGS["lora_layout"].default:
+                raise ValueError("lora_layout is of MotionLoRAs, but an adaptor is trained: leave it out")
             return
         found = asdict(self.clips) | asdict(self.training) | asdict(self.adaptor)
         for name in OF_ADAPTORS:
@@ -305,6 +309,12 @@ class RunSettings:
                 raise ValueError(
                     f"{name} is {found[name]!r}, but a MotionLoRA is trained with {needed!r}: leave it out"
                 )
+
+    def check_teacher(self, teacher: bool) -> None:
+        """Raises ValueError for settings of a teacher where a run has none."""
+        for name in () if teacher else OF_TEACHERS:
+            if getattr(self.motion_module, name) != ALL_SETTINGS[name].default:
+                raise ValueError(f"{name} is of a motion module that teaches, and there is none: leave it out")
 
     def told(self, motion_module: bool) -> dict[str, Any]:
         """All settings as plain values; those of a motion module only where the run has one."""

@@ -349,3 +349,17 @@ def test_a_latent_that_nothing_can_be_learnt_from_is_refused(value: float, words
     latents = [{"samples": torch.ones(2, 4, 4, 4)}, {"samples": torch.full((2, 4, 4, 4), value)}]
     with pytest.raises(ValueError, match=words):
         graph_training(clips=WiredClips(latents=latents, captions=["a"]), **FAST).train()
+
+
+def test_what_nodes_set_for_guidance_is_part_of_a_teacher_and_of_nothing_else() -> None:
+    model = build_model(model_channels=32)
+
+    def rescaled(multiplier: float) -> ModelPatcher:
+        other = model.clone()
+        other.set_model_sampler_cfg_function(lambda args: multiplier * args["cond"])
+        return other
+
+    models = [model, rescaled(0.5), rescaled(0.7)]
+    assert len({model_fingerprint(one, guidance=True) for one in models}) == 3
+    assert model_fingerprint(rescaled(0.5), guidance=True) == model_fingerprint(models[1], guidance=True)
+    assert {model_fingerprint(one) for one in models} == {model_fingerprint(model, guidance=True)}

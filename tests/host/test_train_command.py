@@ -6,6 +6,7 @@ from pathlib import Path
 import comfy.sd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_clips import write_clip
 
 from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint, encoders_fingerprint
@@ -126,3 +127,14 @@ def test_shards_train_the_adaptor_that_the_folder_trains(command: TrainCommand, 
     assert (told["frames"], told["width"], told["draws_per_clip"]) == (2, 64, 1)
     one, other = load_file(command.output), load_file(sharded.output)
     assert all(torch.equal(x, other[name]) for name, x in one.items())
+
+
+@pytest.mark.slow
+@pytest.mark.on_newest
+def test_a_checkpoint_without_an_autoencoder_is_told_of_in_words(tmp_path: Path) -> None:
+    if not CHECKPOINT.is_file():
+        write_random(CHECKPOINT, "checkpoint")
+    tensors = {name: x for name, x in load_file(CHECKPOINT).items() if not name.startswith("first_stage_model.")}
+    save_file(tensors, tmp_path / "bare.safetensors")
+    with pytest.raises(ValueError, match="bare.safetensors holds no autoencoder"):
+        _ = BaseCheckpoint(tmp_path / "bare.safetensors").encoders

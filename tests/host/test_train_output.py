@@ -7,6 +7,8 @@ import comfy.supported_models
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import EPS, V_PREDICTION, X0, ModelSamplingDiscrete
+from comfy_extras.nodes_model_advanced import LCM, ModelSamplingDiscreteDistilled
 from small_host import SMALL, SMALL_SDXL, build_model
 
 from magicvideo.adaptor_unet.host.training_files import BaseCheckpoint, sampling_keys
@@ -99,6 +101,32 @@ def test_a_base_whose_sampling_no_checkpoint_can_tell_is_not_tuned_whole() -> No
     model = sdxl_told({"edm_mean": 0.0, "edm_std": 1.0})
     with pytest.raises(ValueError, match="EDM.*Take base_tuning lora or frozen"):
         sampling_keys(model)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "zsnr"),
+    [
+        ((ModelSamplingDiscrete, V_PREDICTION), False),
+        ((ModelSamplingDiscrete, V_PREDICTION), True),
+        ((ModelSamplingDiscrete, EPS), True),
+        ((ModelSamplingDiscreteDistilled, LCM), False),
+        ((ModelSamplingDiscrete, X0), False),
+    ],
+)
+def test_a_model_that_a_node_has_sampled_as_no_file_of_its_family_can_say_is_not_tuned_whole(
+    kinds: tuple[type, type], zsnr: bool
+) -> None:
+    model = build_model(model_channels=32)
+    assert sampling_keys(model) == {}
+    model.add_object_patch("model_sampling", type("Advanced", kinds, {})(model.model.model_config, zsnr=zsnr))
+    with pytest.raises(ValueError, match=f"none of this family can say .*{kinds[1].__name__}.* Take base_tuning lora"):
+        sampling_keys(model)
+
+
+@pytest.mark.parametrize("name", [".", "..", "folder/.safetensors"])
+def test_an_output_without_a_name_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--output .* names no file: give the adaptor a name"):
+        command(Path(name))._output()
 
 
 def sdxl_told(told: dict) -> ModelPatcher:

@@ -21,7 +21,8 @@ from motion_modules import plain
 pytestmark = pytest.mark.on_newest
 CHECKPOINT = Path(__file__).resolve().parents[2] / ".demo" / "models" / "checkpoints" / "magicvideo_random.safetensors"
 SMALL = {"frames": 2, "width": 64, "height": 64, "draws_per_clip": 1, "steps": 1, "sample_every": 0}
-SMALL |= {"validate_every": 0, "precision": "fp32", "teacher_clips": 1, "teacher_steps": 1}
+SMALL |= {"validate_every": 0, "precision": "fp32"}
+TAUGHT = SMALL | {"teacher_clips": 1, "teacher_steps": 1}
 PROMPTS, MODULE = Path("prompts.txt"), Path("module.ckpt")
 TOGETHER = {
     "--teacher needs --prompts": ({"teacher": MODULE}, "adaptor"),
@@ -41,6 +42,20 @@ TOGETHER = {
         "adaptor",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"teacher_share": 0.9}, "teacher_share is of a motion module that teaches, and there is none"),
+        ({"teacher_cfg": 3.0, "train": "motion_lora"}, "teacher_cfg is of a motion module that teaches"),
+        ({"lora_layout": "diffusers"}, "lora_layout is of MotionLoRAs, but an adaptor is trained"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        RunSettings.from_values(settings).check_teacher(False)
+    RunSettings.from_values({"teacher_share": 0.9}).check_teacher(True)
 
 
 @pytest.mark.parametrize("words", TOGETHER)
@@ -137,7 +152,7 @@ def test_prompts_and_a_module_make_an_adaptor_and_a_second_start_samples_nothing
         teacher_lora=((files / "pan.safetensors", 0.5),),
         prompts=files / "prompts.txt",
     )
-    settings = RunSettings.from_values(SMALL | {"rank": 4, "init": "random", "prediction_share": 1.0})
+    settings = RunSettings.from_values(TAUGHT | {"rank": 4, "init": "random", "prediction_share": 1.0})
     assert command.train(settings)
     used = json.loads(load(output).metadata["magicvideo.training"])
     assert used["motion_module"]["loras"] == [["pan.safetensors", 0.5]] and used["motion_module"]["teacher_clips"] == 1

@@ -1,6 +1,8 @@
 """Clips that come over wires are taken as those of a folder are, and leave main memory once they are encoded."""
 
 import weakref
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,10 @@ from torch import Tensor
 from fake_encoders import FakeEncoders
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_clip import TrainingClips
+from magicvideo.adaptor_unet.training.settings import RunSettings
+from magicvideo.trainer.graph import encoders_of
 from magicvideo.trainer.node_inputs import INPUTS, WiredClips, as_bytes, clips_asked_for, settings_asked_for
+from magicvideo.trainer.plans import AdaptorPlan
 
 pytestmark = pytest.mark.on_newest
 DATA = DataSettings(frames=3, width=32, height=32, fps_min=0.0)
@@ -148,3 +153,51 @@ def test_settings_of_a_new_adaptor_are_refused_beside_one_that_is_connected() ->
         settings_asked_for(defaults | own | {"adaptor": [object()]})
     assert settings_asked_for(defaults | own).adaptor.rank == 64
     assert settings_asked_for(defaults | {"settings": ["batch = 2"], "adaptor": [object()]}).training.batch == 2
+
+
+def test_a_wired_picture_may_be_transparent_or_grey() -> None:
+    see_through = torch.tensor([0.2, 0.4, 0.6, 0.0, 0.2, 0.4, 0.6, 1.0, 0.0, 0.0, 0.0, 0.5]).reshape(1, 1, 3, 4)
+    assert as_bytes(see_through)[0, 0].tolist() == [[255] * 3, [51, 102, 153], [128] * 3], (
+        "white behind it, as on a page"
+    )
+    assert as_bytes(torch.full((2, 4, 4, 1), 0.2)).tolist() == torch.full((2, 4, 4, 3), 51).tolist()
+
+
+@pytest.mark.parametrize("chosen", [{"flip": True}, {"crop": "random"}, {"bucket_sizes": True}])
+def test_settings_of_pictures_are_refused_for_latents(chosen: dict[str, object]) -> None:
+    encoders = FakeEncoders()
+    encoders.model = build_model(model_channels=32)
+    wired, data = (
+        WiredClips(latents=[{"samples": torch.ones(3, 4, 4, 4)}]),
+        replace(DATA, width=64, height=64, **chosen),
+    )
+    with pytest.raises(ValueError, match=f"{[*chosen][0]} is of pictures, but latents are connected"):
+        wired.encoded(data, 1, encoders, lambda *told: None)
+    encoded(WiredClips(images=[shots(4)]), data=data)
+
+
+def test_clips_of_which_none_moves_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    plan = AdaptorPlan(None)
+    settings = RunSettings.from_values({"frames": 3})
+    for images, told in (([shots(1)] * 6, True), ([shots(1), shots(4)], False)):
+        caplog.clear()
+        plan.clips(encoded(WiredClips(images=images)), settings, Path(), FakeEncoders, lambda *_: None)
+        assert ("None of the clips moves" in caplog.text) is told
+    caplog.clear()
+    still = encoded(WiredClips(images=[shots(1)]))
+    plan.clips(still, RunSettings.from_values({"frames": 1}), Path(), FakeEncoders, lambda *_: None)
+    assert not caplog.text, "one frame is what was asked for"
+
+
+class NoFile:
+    """An autoencoder as the host makes it of a checkpoint that has none."""
+
+    first_stage_model = None
+
+
+@pytest.mark.parametrize(
+    ("clip", "vae", "missing"), [(None, object(), "text encoder"), (object(), NoFile(), "autoencoder")]
+)
+def test_an_encoder_that_a_checkpoint_lacks_is_named(clip: object, vae: object, missing: str) -> None:
+    with pytest.raises(ValueError, match=f"has got no {missing}: .*Load one by itself"):
+        encoders_of(None, clip, vae)

@@ -634,3 +634,20 @@ def test_any_changed_setting_is_refused_or_loads_sound(good: Path, data: st.Data
     path = good.with_name("changed.safetensors")
     path.write_bytes(assemble(with_metadata(header, **{"magicvideo.config": json.dumps(found)}), body))
     check_refused_or_sound(path)
+
+
+def test_an_adaptor_that_somebody_looks_at_is_written_a_moment_later(
+    good: Path, trained_small: VideoAdaptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_file, tries = os.replace, []
+
+    def held(source: Path, target: Path) -> None:
+        tries.append(source)
+        if len(tries) < 3:
+            raise PermissionError(13, "another program has it open")
+        replace_file(source, target)
+
+    monkeypatch.setattr(whole_file.os, "replace", held)
+    monkeypatch.setattr(whole_file, "WAITS", (0.0,) * 4)
+    save(trained_small, good, overwrite=True)
+    assert len(tries) == 3 and same(load(good), trained_small)

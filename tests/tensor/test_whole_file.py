@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from magicvideo.adaptor_unet import whole_file
-from magicvideo.adaptor_unet.whole_file import OutputError, content_name, written_whole
+from magicvideo.adaptor_unet.whole_file import OutputError, content_name, save_tensors, written_whole
 
 
 def test_the_folder_is_made_and_the_file_is_there_only_at_the_end(tmp_path: Path) -> None:
@@ -79,3 +79,14 @@ def test_name_shape_dtype_and_order_count_and_layout_does_not() -> None:
     with torch.inference_mode():
         assert content_name([("x", x + 0)]) == content_name([("x", x)])
     assert content_name([("x", torch.zeros(0))]) != content_name([])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights of files are another matter there")
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_tensors_can_be_read_by_whoever_can_read_other_new_files(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        save_tensors(tmp_path / "tensors.safetensors", {"a": torch.zeros(1)})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "tensors.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...whole_file import check_content, content_name, read_hash, state_of_file, written_whole
-from .clip_files import ClipFileError, folders, in_order
+from .clip_files import ClipFileError, ClipSearch, in_order
 
 # Metadata of a tensor's values, before its name.
 CONTENT = "magicvideo.content."
@@ -141,7 +141,7 @@ def folder_state(folder: Path) -> str:
 
     Raises OSError when it cannot be looked at.
     """
-    found = [path for inner in folders(folder, set()) for path in in_order(inner) if path.is_file()]
+    found = [path for inner in ClipSearch(folder).folders(folder) for path in in_order(inner) if path.is_file()]
     return hash_of(*(f"{path} {state_of_file(path)}" for path in found))
 
 

@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .caption_table import TABLES, plain, read_tables
@@ -24,6 +24,8 @@ ANIMATIONS = (".gif", ".webp", ".png", ".apng", ".avif")
 # all frames beside it.
 MOSTLY_MOVING = (".gif", ".webp", ".apng")
 FOLDER_CAPTION = "caption.txt"
+# How the name of a run's own folder ends, which holds its sample clips and plots.
+RUN_ENDING = ".run"
 NAMED_AT_MOST = 5
 
 
@@ -55,7 +57,8 @@ def find_clips(folder: Path, quietly: bool = False) -> list[ClipFile]:
     frames are its pictures.  Any other picture is a still.  A clip's caption is the text file of the same name, so
     that several files of one name share it; else its row in a ``metadata.jsonl`` or ``metadata.csv`` of its folder or
     one above; else the ``caption.txt`` of its folder or of the nearest folder above, up to ``folder``; else empty.
-    Hidden files are left out, links are followed, and a folder that was seen already is not entered again.
+    Hidden files are left out, links are followed, and a folder that was seen already is not entered again.  Nor is one
+    whose name ends in ``.run``: the sample clips and plots of a run are not for training.
 
     What has another ending is passed over, and named in one line of the log unless that is to be ``quietly``.
 
@@ -65,24 +68,15 @@ def find_clips(folder: Path, quietly: bool = False) -> list[ClipFile]:
     folder = Path(folder)
     if not os.path.isdir(folder):
         raise ValueError(f"{folder} is not a folder. Give the folder that holds the clips.")
-    unreadable: list[Path] = []
-    passed_over: list[Path] = []
-    table: dict[Path, str] = {}
-    clips: list[ClipFile] = []
+    search, clips = ClipSearch(folder), []
     try:
-        for inner in folders(folder, set()):
-            table |= read_tables(inner)
-            clips += clips_of(inner, folder, table, unreadable, passed_over)
+        for inner in search.folders(folder):
+            clips += search.clips_of(inner)
     except OSError as error:
         raise ValueError(f"{error.filename or folder} cannot be read ({error.strerror or error}).") from error
-    if passed_over and not quietly:
-        names = ", ".join(path.name for path in passed_over[:NAMED_AT_MOST])
-        more = f" and {len(passed_over) - NAMED_AT_MOST} more" if len(passed_over) > NAMED_AT_MOST else ""
-        logger.warning("Passed over %d files that are no clips by their endings: %s%s.", len(passed_over), names, more)
-    without = sorted(table.keys() - {plain(clip.path) for clip in clips})
-    if without and not quietly:
-        logger.warning("%d rows of caption tables name no clip, the first is %s.", len(without), without[0])
-    if unreadable:
+    if not quietly:
+        search.tell(clips)
+    if unreadable := search.unreadable:
         names = ", ".join(str(path) for path in unreadable[:NAMED_AT_MOST])
         raise ValueError(f"{len(unreadable)} captions are no UTF-8 text: {names}. Save them as UTF-8.")
     if not clips:
@@ -92,45 +86,71 @@ def find_clips(folder: Path, quietly: bool = False) -> list[ClipFile]:
     return clips
 
 
-def folders(folder: Path, seen: set[str]) -> Iterator[Path]:
-    """``folder`` and all below it, each real folder once."""
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    yield folder
-    for path in in_order(folder):
-        if path.is_dir():
-            yield from folders(path, seen)
+@dataclass
+class ClipSearch:
+    """A look for clips in the folder ``root`` and below it, and what was met on the way.
 
+    ``table`` holds the captions of tables, by the clips that they name; ``texts`` the text files of each folder that
+    was entered, by their names; ``unreadable`` captions that are no text; ``passed_over`` files that are no clips by
+    their endings; ``runs`` folders of runs, which were not entered.
+    """
 
-def clips_of(
-    folder: Path, root: Path, table: dict[Path, str], unreadable: list[Path], passed_over: list[Path]
-) -> Iterator[ClipFile]:
-    """The clips that lie directly in ``folder``, or the one clip that it is; other files join ``passed_over``."""
-    files = [path for path in in_order(folder) if path.is_file()]
-    captions = {same_name(path): path for path in files if path.suffix.lower() == ".txt"}
-    kinds = {path: kind_of(path) for path in files if path.suffix.lower() in (*VIDEOS, *ANIMATIONS, *PICTURES)}
-    passed_over += [
-        path for path in files if path not in kinds and path.suffix.lower() != ".txt" and path.name not in TABLES
-    ]
-    captioned = any(same_name(path) in captions or plain(path) in table for path in kinds)
-    if folder != root and len(kinds) >= 2 and set(kinds.values()) == {"still"} and not captioned:
-        text = caption_of(folder, caption_beside(folder), table, folder_caption(folder, root), unreadable)
-        yield ClipFile(folder, text, "pictures")
-        return
-    for path, kind in kinds.items():
-        text = caption_of(path, captions.get(same_name(path)), table, folder_caption(folder, root), unreadable)
-        yield ClipFile(path, text, kind)
+    root: Path
+    table: dict[Path, str] = field(default_factory=dict)
+    texts: dict[Path, dict[str, Path]] = field(default_factory=dict)
+    unreadable: list[Path] = field(default_factory=list)
+    passed_over: list[Path] = field(default_factory=list)
+    runs: list[Path] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
 
+    def folders(self, folder: Path) -> Iterator[Path]:
+        """``folder`` and all below it, each real folder once."""
+        real = os.path.realpath(folder)
+        if real in self.seen:
+            return
+        self.seen.add(real)
+        yield folder
+        for path in in_order(folder):
+            if path.name.endswith(RUN_ENDING) and path.is_dir():
+                self.runs.append(path)
+            elif path.is_dir():
+                yield from self.folders(path)
 
-def caption_of(
-    clip: Path, own: Path | None, table: dict[Path, str], of_folder: Path | None, unreadable: list[Path]
-) -> str:
-    """A clip's caption: of its own text file, of a table's row, or of its folder."""
-    if own is None and plain(clip) in table:
-        return table[plain(clip)]
-    return read_caption(own or of_folder, unreadable)
+    def clips_of(self, folder: Path) -> Iterator[ClipFile]:
+        """The clips that lie directly in ``folder``, or the one clip that it is; asked of the folders above before."""
+        files = [path for path in in_order(folder) if path.is_file()]
+        self.table |= read_tables(folder)
+        captions = {same_name(path): path for path in files if path.suffix.lower() == ".txt"}
+        self.texts[folder] = captions
+        kinds = {path: kind_of(path) for path in files if path.suffix.lower() in (*VIDEOS, *ANIMATIONS, *PICTURES)}
+        self.passed_over += [
+            path for path in files if path not in kinds and path.suffix.lower() != ".txt" and path.name not in TABLES
+        ]
+        captioned = any(same_name(path) in captions or plain(path) in self.table for path in kinds)
+        if folder != self.root and len(kinds) >= 2 and set(kinds.values()) == {"still"} and not captioned:
+            beside = self.texts[folder.parent].get(unicodedata.normalize("NFC", folder.name))
+            yield ClipFile(folder, self.caption_of(folder, beside, folder), "pictures")
+            return
+        for path, kind in kinds.items():
+            yield ClipFile(path, self.caption_of(path, captions.get(same_name(path)), folder), kind)
+
+    def caption_of(self, clip: Path, own: Path | None, folder: Path) -> str:
+        """A clip's caption: of its ``own`` text file, of a table's row, or of its ``folder``."""
+        if own is None and plain(clip) in self.table:
+            return self.table[plain(clip)]
+        return read_caption(own or folder_caption(folder, self.root), self.unreadable)
+
+    def tell(self, clips: list[ClipFile]) -> None:
+        """Says in the log what is of no use to the ``clips`` that were found."""
+        if passed := self.passed_over:
+            names = ", ".join(path.name for path in passed[:NAMED_AT_MOST])
+            more = f" and {len(passed) - NAMED_AT_MOST} more" if len(passed) > NAMED_AT_MOST else ""
+            logger.warning("Passed over %d files that are no clips by their endings: %s%s.", len(passed), names, more)
+        for run in self.runs:
+            logger.info("Left out %s, which holds what a run has made.", run)
+        without = sorted(self.table.keys() - {plain(clip.path) for clip in clips})
+        if without:
+            logger.warning("%d rows of caption tables name no clip, the first is %s.", len(without), without[0])
 
 
 def kind_of(path: Path) -> str:
@@ -162,13 +182,6 @@ def name_order(path: Path) -> tuple:
 def same_name(path: Path) -> str:
     """A file's name without its ending, by which a clip and its caption belong together."""
     return unicodedata.normalize("NFC", path.stem)
-
-
-def caption_beside(folder: Path) -> Path | None:
-    """The text file that has a folder's name and lies beside it."""
-    name = unicodedata.normalize("NFC", folder.name)
-    texts = (path for path in in_order(folder.parent) if path.suffix.lower() == ".txt")
-    return next((path for path in texts if same_name(path) == name), None)
 
 
 def folder_caption(folder: Path, root: Path) -> Path | None:

@@ -3,7 +3,7 @@
 Axes: h height, w width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -32,8 +32,11 @@ class FrameSource(Protocol):
         """
         ...
 
-    def cuts(self) -> tuple[int, ...]:
-        """Places among ``times`` of the frames with which a new shot begins, the first apart; decodes all of them."""
+    def cuts(self, looking: Callable[[], None]) -> tuple[int, ...]:
+        """Places among ``times`` of the frames with which a new shot begins, the first apart; decodes all of them.
+
+        ``looking`` is called again and again meanwhile, and may raise to stop it.
+        """
         ...
 
 

@@ -215,7 +215,7 @@ class LatentCache:
     def _filled(self, clip: ClipFile, content: str, path: Path, encoding: Callable[[str], None]) -> tuple[float, ...]:
         """Encodes a clip into ``path``, and returns the rate of each sub-clip.
 
-        One that cannot be used is remembered: the next start needs no encoder.
+        One that cannot be used, and not only for now, is remembered: the next start needs no encoder.
         """
         # Another version of a reader may read what this one could not.
         readers = hash_of(path.stem, av.__version__, PIL.__version__)
@@ -226,8 +226,7 @@ class LatentCache:
             source = open_clip(clip, self.settings.image_fps, most_pixels(self.settings))
             cuts: tuple[int, ...] = ()
             if self.settings.within_shots and self.settings.frames > 1 and clip.kind != "still":
-                encoding(f"looking for cuts in {clip.path.name}")
-                cuts = source.cuts()
+                cuts = source.cuts(partial(encoding, f"looking for cuts in {clip.path.name}"))
             random = Random(f"{self.settings.seed} {content}")
             drawn = framed_sub_clips(clip, shots_of(source.times, source.end, cuts), self.settings, random)
             tensors = {}
@@ -235,7 +234,7 @@ class LatentCache:
                 encoding(f"encoding {clip.path.name}, sub-clip {index + 1} of {len(drawn)}")
                 tensors[str(index)] = self._encoded(clip, source, *one)
         except ClipFileError as error:
-            if self.contents.of(content_files(clip)) == content:
+            if lasts(error) and self.contents.of(content_files(clip)) == content:
                 save_json(refused, {"reason": error.reason})
             raise
         if self.contents.of(content_files(clip)) != content:
@@ -272,6 +271,13 @@ class LatentCache:
         if fault == "all zeros":
             raise ClipFileError(clip.path, "is empty for the autoencoder, which gave nothing but zeros")
         return latents
+
+
+def lasts(error: ClipFileError) -> bool:
+    """Whether a clip will be refused again: not when the system failed to read it, or had no memory for it."""
+    cause = error.__cause__
+    # Pillow raises OSErrors of its own for damage, which have no number.
+    return not isinstance(cause, MemoryError) and not (isinstance(cause, OSError) and cause.errno)
 
 
 def framed_sub_clips(

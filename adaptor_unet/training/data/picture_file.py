@@ -4,7 +4,7 @@ Axes: h height, w width.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -47,9 +47,9 @@ class PictureSequence:
                 frame = rgb(picture)
             yield from (frame for _ in same)
 
-    def cuts(self) -> tuple[int, ...]:
+    def cuts(self, looking: Callable[[], None]) -> tuple[int, ...]:
         """The places among ``times`` with which a new shot begins."""
-        return cuts_of(as_video(self.read(self.times)))
+        return cuts_of(as_video(self.read(self.times)), looking)
 
 
 class AnimatedPicture:
@@ -77,9 +77,9 @@ class AnimatedPicture:
                 frame = rgb(picture)
                 yield from (frame for _ in same)
 
-    def cuts(self) -> tuple[int, ...]:
+    def cuts(self, looking: Callable[[], None]) -> tuple[int, ...]:
         """The places among ``times`` with which a new shot begins."""
-        return cuts_of(as_video(self.read(self.times)))
+        return cuts_of(as_video(self.read(self.times)), looking)
 
 
 @contextmanager

@@ -102,11 +102,13 @@ def clips_of_folder(
 def fitting_size(folder: Path, most: int) -> tuple[int, Path | None]:
     """The side of a square, up to ``most`` pixels, to which no clip is enlarged; and the clip that decides, if any.
 
-    Stills decide only where there are no clips.  Raises ValueError when there is no clip.
+    Stills decide only where there are no clips, and clips that are smaller than the model's coarsest cells only where
+    there are no others.  Raises ValueError when there is no clip.
     """
     found = find_clips(folder, quietly=True)
     sides = [(min(size), clip.path) for clip in moving(found) if (size := size_of(clip)) is not None]
-    side, path = min(sides, default=(most, folder), key=lambda row: row[0])
+    large = [row for row in sides if row[0] >= SIZE_STEP]
+    side, path = min(large or sides, default=(most, folder), key=lambda row: row[0])
     # As a whole number of the model's coarsest cells, where there is room for one.
     fitting = side // SIZE_STEP * SIZE_STEP or max(LATENT_PIXELS, side // LATENT_PIXELS * LATENT_PIXELS)
     return (fitting, path) if fitting < most else (most, None)

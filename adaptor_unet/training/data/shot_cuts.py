@@ -3,7 +3,7 @@
 Axes: h height, w width.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import av
@@ -15,15 +15,24 @@ from torch import Tensor
 CHANGE = 0.3
 # Pictures are compared at this width, where noise and grain average out.
 WIDTH = 160
+# And at no more than so many times that in height: a picture that is longer still is trained by nobody.
+MOST_HEIGHT = 32 * WIDTH
+# How many frames are looked at between two moments at which somebody may stop it.
+FRAMES_AT_ONCE = 100
 # In the graph a frame's stamp is its place.
 PLACES = Fraction(1, 1)
 
 
-def cuts_of(frames: Iterable[av.VideoFrame]) -> tuple[int, ...]:
-    """The places of frames with which a new shot begins, the first frame apart."""
+def cuts_of(frames: Iterable[av.VideoFrame], looking: Callable[[], None] = lambda: None) -> tuple[int, ...]:
+    """The places of frames with which a new shot begins, the first frame apart.
+
+    ``looking`` is called again and again meanwhile, and may raise to stop it.
+    """
     graph: av.filter.Graph | None = None
     found: list[int] = []
     for place, frame in enumerate(frames):
+        if place % FRAMES_AT_ONCE == 0:
+            looking()
         frame.pts, frame.time_base = place, PLACES
         if graph is None:
             graph, first = graph_for(frame), frame
@@ -41,7 +50,8 @@ def graph_for(frame: av.VideoFrame) -> av.filter.Graph:
     """A filter for frames like this one that lets those through with which a new shot begins."""
     graph = av.filter.Graph()
     buffer = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=PLACES)
-    scaled = graph.add("scale", f"{WIDTH}:-2:flags=area")
+    height = min(MOST_HEIGHT, max(2, round(WIDTH * frame.height / frame.width / 2) * 2))
+    scaled = graph.add("scale", f"{WIDTH}:{height}:flags=area")
     graph.link_nodes(buffer, scaled, graph.add("select", rf"gt(scene\,{CHANGE})"), graph.add("buffersink")).configure()
     return graph
 

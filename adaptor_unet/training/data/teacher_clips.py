@@ -18,7 +18,7 @@ from ..step_plan import seed_from
 from ..training_error import enough_memory
 from .cache_files import contents, hash_of, read_rates, read_tensor
 from .data_settings import LATENT_PIXELS, DataSettings
-from .latent_cache import LOWER, MADE_OF, STORED, CachedClip, Encoders, FolderClips, LatentCache
+from .latent_cache import EMBEDDING, LOWER, MADE_OF, STORED, CachedClip, Encoders, FolderClips, LatentCache
 from .latent_clip import LATENT_CHANNELS, JoinedSets, TrainingClips, fault_in
 from .prepare import HELD_OUT_OF, TOO_FEW, evenly, spread
 
@@ -50,12 +50,14 @@ class TeacherWork:
         """The shape of a clip's latents, f c h w."""
         return (self.data.frames, LATENT_CHANNELS, self.data.height // LATENT_PIXELS, self.data.width // LATENT_PIXELS)
 
-    def made_of(self, prompt: str, number: int) -> dict[str, object]:
-        """All that decides what a prompt's clip of that number is, by name."""
+    def made_of(self, prompt: str, number: int, text: str) -> dict[str, object]:
+        """All that decides what a prompt's clip of that number is, by name; ``text`` names what is read of it."""
         how = {name: getattr(self.settings, name) for name in ("teacher_steps", "teacher_cfg", "teacher_fps")}
         seed = seed_from("teacher", self.data.seed, prompt, number)
         whose = {"version": VERSION, "teacher": self.teacher, "encoders": self.encoders}
-        return whose | how | {"prompt": prompt, "seed": seed, "shape": list(self.shape)}
+        made_of = whose | how | {"prompt": prompt, "seed": seed, "shape": list(self.shape)}
+        # Of other prompts the encoders tell all; names of their clips stay those of earlier versions.
+        return made_of | ({"text": text} if EMBEDDING in prompt else {})
 
 
 def sampled_clips(
@@ -79,9 +81,9 @@ def sampled_clips(
     found: list[CachedClip] = []
     for prompt in work.prompts:
         for number in range(work.settings.teacher_clips):
-            made_of = work.made_of(captions[prompt], number)
-            path = folder / "teacher" / f"{hash_of(json.dumps(made_of, sort_keys=True))}.safetensors"
             text = paths[captions[prompt]]
+            made_of = work.made_of(captions[prompt], number, text.stem)
+            path = folder / "teacher" / f"{hash_of(json.dumps(made_of, sort_keys=True))}.safetensors"
             if read_rates(path) is None:
                 words = f"the teacher samples {shortened(prompt)!r}"
                 telling = partial(told_step, progress, len(found), total, words)

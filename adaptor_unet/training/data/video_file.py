@@ -4,7 +4,7 @@ Axes: h height, w width.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -92,7 +92,7 @@ class VideoFile:
                 at, picture = place, upright_picture(frame, aspect)
                 yield from (picture for _ in same)
 
-    def cuts(self) -> tuple[int, ...]:
+    def cuts(self, looking: Callable[[], None]) -> tuple[int, ...]:
         """The places among ``times`` of the frames with which a new shot begins; damage is passed over here."""
         places: list[int] = []
 
@@ -104,7 +104,7 @@ class VideoFile:
                     places.append(place)
                     yield frame
 
-        found = {places[cut] for cut in cuts_of(decoded())}
+        found = {places[cut] for cut in cuts_of(decoded(), looking)}
         return tuple(sorted(place for place in found if 0 < place < len(self.times)))
 
     def _entered(

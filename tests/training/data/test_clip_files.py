@@ -189,3 +189,23 @@ def test_no_folder_and_no_clips_are_refused(tmp_path: Path) -> None:
     touch(tmp_path / "a.txt", tmp_path / "b.flac")
     with pytest.raises(ValueError, match="holds no clips. Expected .mp4"):
         find_clips(tmp_path)
+
+
+def test_what_a_run_has_made_is_no_clip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_animation(tmp_path / "wave.webp", 3, 100)
+    write_animation(tmp_path / "waves.run" / "samples" / "step_2.webp", 3, 100)
+    write_picture(tmp_path / "waves.run" / "loss.png")
+    with caplog.at_level("INFO"):
+        assert named(tmp_path) == ["wave.webp"]
+    assert f"Left out {tmp_path / 'waves.run'}" in caplog.text
+
+
+def test_no_folder_is_listed_once_for_each_that_lies_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        write_picture(tmp_path / f"{number}" / "1.png", 1)
+        write_picture(tmp_path / f"{number}" / "2.png", 2)
+    (tmp_path / "4.txt").write_text("four")
+    listed, listing = [], clip_files.in_order
+    monkeypatch.setattr(clip_files, "in_order", lambda folder: listed.append(folder) or listing(folder))
+    assert captions(tmp_path) == dict.fromkeys("01235", "") | {"4": "four"}
+    assert listed.count(tmp_path) == 2

@@ -15,7 +15,7 @@ from fake_encoders import FakeEncoders, never
 from made_clips import damage, greys, write_animation, write_picture, write_sound, write_video
 from magicvideo.adaptor_unet.training.data import latent_cache
 from magicvideo.adaptor_unet.training.data.cache_files import read_metadata
-from magicvideo.adaptor_unet.training.data.clip_files import find_clips
+from magicvideo.adaptor_unet.training.data.clip_files import ClipFileError, find_clips
 from magicvideo.adaptor_unet.training.data.data_settings import DataSettings
 from magicvideo.adaptor_unet.training.data.latent_cache import FolderClips, build_cache
 from magicvideo.adaptor_unet.training.data.latent_clip import ClipSet, LatentClip
@@ -410,3 +410,25 @@ def test_a_file_of_the_cache_says_what_it_was_made_of(folder: Path) -> None:
     made_of = json.loads(read_metadata(clip.latents)["magicvideo.made_of"])
     assert made_of["encoders"] == "v1" and made_of["kind"] == "video" and made_of["settings"]["width"] == 64
     assert json.loads(read_metadata(clip.text)["magicvideo.made_of"])["caption"] == "a wave"
+
+
+@pytest.mark.parametrize("size", [(1000, 3), (1, 2000)])
+def test_a_clip_that_is_far_too_long_is_named_and_left_out(folder: Path, size: tuple[int, int]) -> None:
+    for number in range(8):
+        write_picture(folder / "rule" / f"{number}.png", number, size)
+    ((path, reason),) = build(folder).skipped
+    assert path.name == "rule" and reason.startswith(f"is {size[0]} x {size[1]}; less than one part in 32")
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_clip_that_could_not_be_read_for_once_is_read_the_next_time(
+    folder: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(clip: object, *_: object) -> object:
+        raise ClipFileError(clip.path, "cannot be read") from error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("magicvideo.adaptor_unet.training.data.latent_cache.open_clip", failing)
+        with pytest.raises(ValueError, match="None of the 6 clips can be used"):
+            build(folder)
+    assert build(folder).skipped == ()

@@ -22,25 +22,29 @@ DARK, BRIGHT = greys(6), greys(40)[28:]
 SETTINGS = DataSettings(frames=4, width=16, height=16, draws_per_clip=6, fps_min=0)
 
 
+def unseen() -> None:
+    """Nobody looks on."""
+
+
 @pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv", "cut.avi", "cut.gif"])
 def test_a_cut_is_found_and_motion_is_none(name: str, tmp_path: Path) -> None:
     if name.endswith("gif"):
         write_animation(tmp_path / name, 6, 100)
-        assert open_clip(ClipFile(tmp_path / name, "", "video"), 8).cuts() == ()
+        assert open_clip(ClipFile(tmp_path / name, "", "video"), 8).cuts(unseen) == ()
         return
-    assert VideoFile(write_video(tmp_path / name, [*DARK, *BRIGHT])).cuts() == (6,)
-    assert VideoFile(write_video(tmp_path / f"no {name}", greys(18))).cuts() == ()
+    assert VideoFile(write_video(tmp_path / name, [*DARK, *BRIGHT])).cuts(unseen) == (6,)
+    assert VideoFile(write_video(tmp_path / f"no {name}", greys(18))).cuts(unseen) == ()
 
 
 def test_a_folder_of_pictures_has_cuts_too(tmp_path: Path) -> None:
     for place, number in enumerate((0, 1, 2, 30, 31)):
         write_picture(tmp_path / f"{place}.png", number)
-    assert open_clip(ClipFile(tmp_path, "", "pictures"), 8).cuts() == (3,)
+    assert open_clip(ClipFile(tmp_path, "", "pictures"), 8).cuts(unseen) == (3,)
 
 
 def test_sub_clips_lie_in_one_shot_and_more_of_them_in_the_longer_one(tmp_path: Path) -> None:
     source = VideoFile(write_video(tmp_path / "cut.mp4", [*DARK, *BRIGHT]))
-    shots = shots_of(source.times, source.end, source.cuts())
+    shots = shots_of(source.times, source.end, source.cuts(unseen))
     drawn = framed_sub_clips(ClipFile(source.path, "", "video"), shots, SETTINGS, Random(0))
     found = [numbers(list(source.read(sub_clip.times))) for sub_clip, _ in drawn]
     assert all(max(shown) < 6 or min(shown) >= 28 for shown in found)
@@ -94,3 +98,24 @@ def test_an_interlaced_picture_has_no_combs(tmp_path: Path) -> None:
         lines = frame.int()
         assert (2 * lines[1:-1] - lines[:-2] - lines[2:]).abs().float().mean() < 1
         assert lines.max() > 200 and lines.min() < 80
+
+
+@pytest.mark.parametrize("size", [(1000, 3), (3000, 1), (1, 3000), (8, 2048)])
+def test_pictures_that_are_far_too_long_are_looked_through_like_others(size: tuple[int, int], tmp_path: Path) -> None:
+    for place, number in enumerate((0, 1, 2, 30, 31)):
+        write_picture(tmp_path / f"{place}.png", number, size)
+    assert open_clip(ClipFile(tmp_path, "", "pictures"), 8).cuts(unseen) == (3,)
+
+
+def test_the_look_for_cuts_can_be_stopped_on_its_way(tmp_path: Path) -> None:
+    source = VideoFile(write_video(tmp_path / "long.mp4", greys(40) * 6))
+    looks = []
+
+    def looking() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        source.cuts(looking)
+    assert len(looks) == 2

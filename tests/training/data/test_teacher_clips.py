@@ -122,3 +122,19 @@ def test_beside_own_clips_those_of_the_teacher_come_last_and_none_is_held_out(tm
     assert torch.equal(both.train[4].latents, own.train[4].latents)
     assert torch.equal(both.train[5].latents, teachers[0].latents)
     assert own.train.content in both.train.content and teachers.content in both.train.content
+
+
+def test_a_prompt_that_names_an_embedding_is_sampled_anew_when_its_values_are_others(tmp_path: Path) -> None:
+    class Naming(FakeEncoders):
+        values = "one"
+
+        def beside_words(self, caption: str) -> str:
+            return self.values
+
+    work = replace(WORK, prompts=("embedding:swell", "a cat"))
+    seen = []
+    for values in ("one", "one", "another"):
+        sampler, Naming.values = Sampler(), values
+        sampled_clips(work, tmp_path, Naming, sampler, lambda *told: None)
+        seen.append(len(sampler.seen))
+    assert seen == [6, 0, 3]
