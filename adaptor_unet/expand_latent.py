@@ -56,7 +56,7 @@ def expand_latent(
 ) -> dict[str, Any]:
     """A ComfyUI latent of ``frames`` frames a clip, from one of ``frames_per_clip``; the latent itself stays.
 
-    A noise mask of one entry a frame is lengthened too; ``keep_given`` puts one in its place that keeps the given
+    A noise mask of several entries is lengthened too; ``keep_given`` puts one in its place that keeps the given
     frames and frees the new ones.  Batch indices (which noise each frame gets) go on so that every frame has its own.
     ``ping_pong``: new frames are the given ones backwards, then forwards and so on, in place of the last.
     Raises ValueError when the latent does not hold whole clips or the clips would get shorter.
@@ -80,8 +80,9 @@ def expand_latent(
     if keep_given:
         clips = samples.shape[0] // frames_per_clip
         out["noise_mask"] = keeping_mask(clips, frames_per_clip, frames, *samples.shape[2:])
-    elif mask is not None and mask.shape[0] == samples.shape[0] and samples.shape[0] > 1:
-        out["noise_mask"] = lengthen(mask, frames_per_clip, sources)
+    elif mask is not None and 1 < mask.shape[0] <= samples.shape[0]:
+        own = mask[[place % mask.shape[0] for place in range(samples.shape[0])]]  # as the host shares masks out
+        out["noise_mask"] = lengthen(own, frames_per_clip, sources)
     if "batch_index" in latent:
         out["batch_index"] = longer_batch_index(list(latent["batch_index"]), frames_per_clip, frames)
     return out

@@ -14,6 +14,8 @@ from torch.nn.functional import cosine_similarity
 
 # Whose noise a frame shares: that of the clip's first frame, or that of the frame before.
 NoiseKind = Literal["mixed", "progressive"]
+# Unrelated noises of N numbers have a correlation of less than this by the root of N, but once in a million.
+CHANCE = 5.0
 # Unrelated noise, n ..., of the frames at n places of the batch.
 OwnNoise = Callable[[Sequence[int]], Tensor]
 
@@ -32,10 +34,32 @@ def shared_with_first(noise: Tensor, share: float, frames_per_clip: int = 0) -> 
     """n ... -> n ...: of each frame's noise, ``share`` of the variance becomes that of its clip's first frame.
 
     As ``frame_noise`` does for "mixed", from noise that is there already.  The very same tensor for a share of 0.
+
+    Frames may share noise before, where a node or a fixed seed has made it so: then only what is missing is added,
+    because two noises that are alike add up to more than a variance of 1.
     """
     if share == 0:
         return noise
-    return frame_noise(lambda places: noise[list(places)], range(len(noise)), share, "mixed", frames_per_clip)
+    places = range(len(noise))
+    mixed = frame_noise(lambda wanted: noise[list(wanted)], places, share, "mixed", frames_per_clip)
+    length, wanted = frames_per_clip or len(noise), share**0.5
+    first = noise[[place - place % length for place in places]]
+    alike = correlation(noise, first)
+    by_chance = CHANCE / noise[0].numel() ** 0.5
+    for place, found in enumerate(alike.tolist()):
+        if place % length == 0 or abs(found) <= by_chance:
+            continue
+        if found >= wanted:
+            mixed[place] = noise[place]
+        else:
+            own = (noise[place] - found * first[place]) / (1 - found**2) ** 0.5
+            mixed[place] = wanted * first[place] + (1 - share) ** 0.5 * own
+    return mixed
+
+
+def correlation(noise: Tensor, other: Tensor) -> Tensor:
+    """How alike the noises of frames are, n ... twice -> n: 0 for unrelated ones, 1 for the same."""
+    return cosine_similarity(*(rearrange(x.float(), "n ... -> n (...)") for x in (noise, other)))
 
 
 def is_shared(noise: Tensor, share: float, frames_per_clip: int = 0) -> bool:
@@ -46,13 +70,15 @@ def is_shared(noise: Tensor, share: float, frames_per_clip: int = 0) -> bool:
     length = frames_per_clip or len(noise)
     places = [place for place in range(len(noise)) if place % length]
     first = [place - place % length for place in places]
-    flat = rearrange(noise.float(), "n ... -> n (...)")
-    return not places or float(cosine_similarity(flat[places], flat[first]).mean()) >= share**0.5 / 2
+    return not places or float(correlation(noise[places], noise[first]).mean()) >= share**0.5 / 2
 
 
 def clip_noise(shape: tuple[int, ...], generator: torch.Generator, shared: float) -> Tensor:
     """Noise of one clip, f c h w, of variance 1; ``shared``, 0 to 1, is the share of it that is the first frame's."""
-    return shared_with_first(torch.randn(shape, generator=generator), shared)
+    noise = torch.randn(shape, generator=generator)
+    if not shared:
+        return noise
+    return frame_noise(lambda places: noise[list(places)], range(shape[0]), shared, "mixed")
 
 
 def check_shared_noise(share: object) -> None:

@@ -25,6 +25,10 @@ from .frame_cache import MADE_ONCE_KEY, CallCache
 from .unet_call import clip_layout, sigma_where_it_counts
 
 At = Literal["latent", "features"]
+GIVEN_FIRST = (
+    "{node} at features does next to nothing here: it compares each frame with the first one at the same noise, and a "
+    "first frame that is given is seen without noise alone. Set its at to latent, or order to together."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,11 @@ class Adain(Effect):
         return [
             AdainCall(effect, layout, partial(cache, id(effect))).part() for effect, layout in acting if effect.sites
         ]
+
+    @property
+    def given_first(self) -> str:
+        """A given frame goes through the UNet once, nearly clean: of features under noise it says nothing."""
+        return GIVEN_FIRST.format(node=self.node) if self.sites else ""
 
     def attach(self, model: ModelPatcher) -> None:
         """On the latents it acts behind guidance, not in the UNet."""

@@ -25,7 +25,9 @@ from ..frame_layout import FrameLayout
 from .adain_effect import Adain
 from .base_model import check_fit, check_latents, config_for, unet_of
 from .binding import BINDING_KEY, Binding, install, with_effect
+from .call_part import GUIDANCE
 from .hosted import hosted
+from .step_state import IN_SAMPLING, step_caches
 
 # Those that have S and B.
 CALIBRATED_PARTS = ("frame", "spatial")
@@ -74,7 +76,15 @@ class ClipAtLevels(Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        """f c h w -> f c h w; the last sigma is the end, as in every sampler of the host."""
+        """f c h w -> f c h w; the last sigma is the end, as in every sampler of the host.
+
+        Raises ValueError for a node on the model that would keep a level's features for the next.
+        """
+        for name in step_caches(extra_args["model_options"], IN_SAMPLING):
+            raise ValueError(
+                f"{name} keeps what the model gave at one step for the next, so that Calibrate Adaptor would not see "
+                "each level of noise. Connect the model without it."
+            )
         sampling, generator = model_wrap.inner_model.model_sampling, torch.Generator().manual_seed(extra_args["seed"])
         for level, sigma in enumerate(sigmas[:-1]):
             one = torch.randn(latent_image[:1].shape, generator=generator)
@@ -118,8 +128,10 @@ def calibrated_adaptor(
     check_calibrated(config, len(clip))
     made = untrained_adaptor(config) if adaptor is None else fp32_copy(adaptor.model)
     recording = Recording(len(clip))
+    # What is recorded is told by calls of the UNet that run as they stand, not by what nodes make of their results.
     bound = shown_together(with_effect(model, Adain(at="features", sites=config.sites, told=recording.add)))
-    bound.model_options.pop(TORCH_COMPILE_KWARGS, None)  # what is recorded is told by calls that run as they stand
+    for name in (TORCH_COMPILE_KWARGS, *GUIDANCE):
+        bound.model_options.pop(name, None)
     guider = CFGGuider(bound)
     guider.inner_set_conds({"positive": positive})
     guider.sample(

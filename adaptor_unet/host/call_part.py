@@ -11,6 +11,13 @@ from torch import Tensor, nn
 TransformerOptions = dict[str, Any]
 ModelOptions = dict[str, Any]
 SamplerArguments = dict[str, Any]
+# Functions of nodes around a model's guidance, by the host's keys in the options of a model.
+GUIDANCE = (
+    "sampler_cfg_function",
+    "sampler_pre_cfg_function",
+    "sampler_post_cfg_function",
+    "sampler_calc_cond_batch_function",
+)
 Block = tuple[str, int, int]  # a transformer as the host counts it: side of the UNet, block, number in it
 PreHook = Callable[[nn.Module, tuple[Tensor, ...]], Tensor]
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]

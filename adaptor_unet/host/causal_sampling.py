@@ -11,6 +11,7 @@ Axes: n frames of the batch, f frames of a chunk (of all clips), c h w of a late
 """
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from torch import Tensor
 from ..frame_layout import indices
 from .call_part import ModelOptions, SamplerArguments
 from .causal_windows import Chunk, chunk_options, rows_for, windows_of
+from .content_of import qualified_name
 from .effect import Effect
 from .finished_frames import FinishedFrames
 from .hook_schedules import HookSchedules
@@ -31,17 +33,25 @@ from .preview import Progress
 from .sampling_order import SamplingOrder
 from .versions import full_mask
 
+logger = logging.getLogger(__name__)
+
+# The host's nodes whose guidance grows over the frames of a batch, as their functions' names begin.  Others, which may
+# call the model themselves, are given the frames of a chunk as they are.
+COUNTING_FRAMES = ("VideoLinearCFGGuidance", "VideoTriangleCFGGuidance")
+
 
 @dataclass(frozen=True)
 class CausalSampling:
     """One sampling in an order, of clips of ``clip`` frames each.
 
-    ``offload``: whether what is kept of the frames before waits in main memory.
+    ``offload``: whether what is kept of the frames before waits in main memory.  ``given_first``: what to tell a person
+    of effects where the first frame is given.
     """
 
     order: SamplingOrder
     clip: int
     offload: bool = False
+    given_first: tuple[str, ...] = ()
 
     def sample(
         self,
@@ -58,11 +68,13 @@ class CausalSampling:
         """n c h w, as the host's sampler gives it for a batch; arguments as the host's.
 
         Frames that a noise mask keeps are given: they are context, and cost no sampling.  Where noise is to be left in
-        the end, as in the first half of a sampling in two nodes, the context is what the model takes for the frames.
+        the end, as in the first half of a sampling in two nodes, the context is what the model takes for the frames;
+        where noise rises from step to step (*FlipSigmas*), it is the frames that are there.
         """
         base, ends_clean = guider.inner_model, bool(sigmas[-1] == 0)
+        rises = bool(sigmas[0] < sigmas[-1])
         kept = kept_frames(denoise_mask, len(noise))
-        if any(kept) and float(sigmas[0]) >= float(base.model_sampling.sigma_max) * (1 - 1e-5):
+        if any(kept) and noise.any() and float(sigmas[0]) >= float(base.model_sampling.sigma_max) * (1 - 1e-5):
             latent_image = emptied(latent_image, denoise_mask)
         least, order = float(base.model_sampling.sigma_min), self.order
         sigma = sigmas.new_tensor(max(order.context_noise, least))
@@ -72,6 +84,8 @@ class CausalSampling:
         finished = FinishedFrames(latent_image.clone(), self.clip, sigma, negative_sigma, hooks, device)
         chunks = list(self.chunks(len(noise)))
         given = [ends_clean and all(kept[place] for place in chunk.index_list) for chunk in chunks]
+        for sentence in self.given_first if given[0] else ():
+            logger.warning(sentence)
         samples = latent_image.clone()
         progress = Progress(callback, latent_image, len(sigmas) - 1, given.count(False), disable_pbar)
         try:
@@ -95,6 +109,7 @@ class CausalSampling:
                 chunk.put(samples, out)
                 progress.end(out)
                 clean = out if ends_clean or progress.denoised is None else progress.denoised
+                clean = chunk.get_tensor(latent_image) if rises else clean
                 # As a latent wire would hand it on, so that a clip that is extended goes on bit for bit.
                 clean = base.process_latent_in(base.process_latent_out(clean.float()))
                 own = torch.tensor([not kept[place] for place in chunk.index_list], device=clean.device)
@@ -133,7 +148,8 @@ class CausalSampling:
         options = {name: value for name, value in extra_args["model_options"].items() if name != "context_handler"}
         seed = extra_args.get("seed")
         seed = seed if seed is None else (seed + 0x9E3779B9 * chunk.index_list[0]) % 2**63
-        if guidance := options.get("sampler_cfg_function"):
+        guidance = options.get("sampler_cfg_function")
+        if guidance is not None and qualified_name(guidance).startswith(COUNTING_FRAMES):
             options["sampler_cfg_function"] = partial(guidance_of_all_frames, guidance, chunk)
         return {**extra_args, "model_options": chunk_options(options, chunk, finished), "seed": seed}
 
@@ -162,7 +178,8 @@ def causal_sampling(effects: Sequence[Effect], frames: int, model_options: Model
     chunk = min([order.chunk for order in orders] + ([windows.chunk_frames] if windows else []))
     highest = {x: max(getattr(order, x) for order in orders) for x in ("context_noise", "later_cfg", "history_noise")}
     order = SamplingOrder(chunk, **highest)
-    return CausalSampling(order, lengths.pop(), windows is not None and windows.offload)
+    told = tuple(effect.given_first for effect in effects if effect.strength and effect.given_first)
+    return CausalSampling(order, lengths.pop(), windows is not None and windows.offload, told)
 
 
 def node_that_orders(effects: Sequence[Effect]) -> str:

@@ -1,7 +1,7 @@
 """Names for what other nodes have set on a model or a text encoder: patches, which are functions, and hooks."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -96,3 +96,8 @@ def is_plain(value: object) -> bool:
 def plain_settings(value: object, plain: tuple[type, ...] = PLAIN) -> dict[str, object]:
     """The attributes of an object that are plain values, of these types, by name and in the order of names."""
     return {name: held for name, held in sorted(vars(value).items()) if isinstance(held, plain)}
+
+
+def qualified_name(function: Callable) -> str:
+    """The name of a function, or of the class of an object that is called, with the classes around it."""
+    return getattr(function, "__qualname__", None) or type(function).__qualname__

@@ -1,8 +1,7 @@
 """An effect: whatever acts while a model samples.
 
-An adaptor's motion, a motion module, cross-frame attention and AdaIN are effects.  ``binding.py`` sets them on a clone
-of a model and calls them; it knows none of them by name, nor do the memory plan, the causal windows and the frame
-cache.  How to add one is told in ``docs/add_an_effect.md``.
+A motion, a motion module, cross-frame attention and AdaIN are effects.  ``binding.py`` sets them on a clone of a model
+and calls them; it knows none by name, nor do memory plan, windows and cache.  To add one: ``docs/add_an_effect.md``.
 """
 
 import math
@@ -42,11 +41,13 @@ class Effect:
     infinite where it scales a change, which may be of any size and sign.  ``frames_per_clip``: length of each clip in
     the batch, 0 for the whole batch as one clip.  ``start_percent``, ``end_percent``: the part of sampling in which it
     acts, 0 its start and 1 its end.  ``two_way``: whether a frame sees later ones, so that a clip must come whole.
+    ``given_first``: what to know of it where a clip's first frame is given and others are made one by one.
     """
 
     node: ClassVar[str]
     stage: ClassVar[int]
     two_way: ClassVar[bool] = False
+    given_first: ClassVar[str] = ""
     most_strength: ClassVar[float] = 1.0
     strength: float = 1.0
     frames_per_clip: int = 0

@@ -6,13 +6,14 @@ first steps.  What they do lies in their own functions, out of reach, so they ar
 frames see later ones go wrong too: those are not there yet.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from comfy.patcher_extension import WrappersMP
 
 from .call_part import ModelOptions
 from .causal_sampling import causal_sampling, node_that_orders
 from .causal_windows import CausalWindows, windows_of
+from .content_of import qualified_name
 from .effect import Effect
 
 # The host's classes, in whose names their functions are.
@@ -110,8 +111,3 @@ def step_caches(model_options: ModelOptions, kinds: tuple[str, ...]) -> Iterator
     function = model_options.get("model_function_wrapper")
     if function is not None and "cache" in qualified_name(function).lower():
         yield f"A step cache ({qualified_name(function)})"
-
-
-def qualified_name(function: Callable) -> str:
-    """The name of a function, or of the class of an object that is called, with the classes around it."""
-    return getattr(function, "__qualname__", None) or type(function).__qualname__

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..whole_file import content_name, read_hash, save_tensors
 from .base_model import check_latents, check_trainable, patched_weights, unet_of, unet_weights
+from .call_part import GUIDANCE
 from .caption_tensor import POOLED, CaptionTensor
 from .content_of import content_of, plain_settings
 from .graph_watch import raise_if_stopped
@@ -31,8 +32,8 @@ from .versions import text_encoder_weights
 UNREADABLE = (RuntimeError, ValueError, KeyError, OSError, SafetensorError, UnpicklingError)
 # Of settings that a fingerprint tells.  One type more would give the same models other names, and runs would not go on.
 TOLD_TYPES = (bool, int, float, str, type(None))
-# What nodes set for the guidance of a sampling, such as RescaleCFG, by the host's keys in the options of a model.
-GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function", "model_function_wrapper")
+# What nodes set for a sampling, such as RescaleCFG.
+AROUND_THE_MODEL = (*GUIDANCE, "model_function_wrapper")
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,8 @@ def model_fingerprint(model: ModelPatcher, guidance: bool = False) -> str:
     ``guidance``: what nodes have set for the guidance of a sampling counts too, as a teacher's clips show it.
     """
     options = dict(model.model_options.get("transformer_options", {}))
-    names = PATCHES + GUIDANCE * guidance
-    options |= {name: model.model_options[name] for name in GUIDANCE if name in model.model_options}
+    names = PATCHES + AROUND_THE_MODEL * guidance
+    options |= {name: model.model_options[name] for name in AROUND_THE_MODEL if name in model.model_options}
     set_on_it = (content_of(options[name], name) for name in names if options.get(name))
     sampling = model.get_model_object("model_sampling")
     told = f"{sorted_settings(sampling)} {sorted_settings(model.model.latent_format)}"

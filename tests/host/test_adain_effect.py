@@ -3,11 +3,13 @@
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from small_host import Sampler, other_family
+from small_host import Sampler, noise_for, other_family
 from torch import Tensor, nn
 from ways import features, latents, with_adain
 
 from magicvideo.adaptor_unet.adain import frame_statistics
+from magicvideo.adaptor_unet.expand_latent import expand_latent
+from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
 
 
@@ -92,3 +94,19 @@ def test_another_family_and_a_batch_of_no_whole_clips_are_refused(model: ModelPa
         with_adain(other)
     with pytest.raises(ValueError, match="frames_per_clip of Frame AdaIN is 3, but the latent batch holds 4"):
         sample(with_adain(model, at="latent", frames_per_clip=3), 4)
+
+
+@pytest.mark.parametrize(
+    ("at", "order", "told"),
+    [("features", "frame by frame", True), ("latent", "frame by frame", False), ("features", "together", False)],
+)
+def test_features_of_a_given_first_frame_tell_nothing_frame_by_frame(
+    model: ModelPatcher, sample: Sampler, at: str, order: str, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    bound = (features if at == "features" else latents)(bind(model, fresh_adaptor(model), order=order))
+    given = expand_latent({"samples": noise_for(1, seed=4)}, 3, keep_given=True)
+    sample(bound, latent=given["samples"], noise=noise_for(3), noise_mask=given["noise_mask"])
+    assert ("Frame AdaIN at features does next to nothing here" in caplog.text) is told
+    caplog.clear()
+    sample(bound, 3)
+    assert not caplog.text

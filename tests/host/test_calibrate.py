@@ -8,6 +8,9 @@ import comfy.supported_models
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_extras.nodes_easycache import EasyCacheNode
+from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+from comfy_extras.nodes_sag import SelfAttentionGuidance
 from small_host import Sampler, conditioning, other_family, trained
 from torch import Tensor
 
@@ -181,3 +184,15 @@ def test_an_adaptor_of_more_frames_and_another_family_of_models_are_refused_befo
         calibrated_adaptor(model, clip(), TEXT, adaptor=fresh_adaptor(model))
     with pytest.raises(ValueError, match="works with Stable Diffusion .* models, but this model is Flux"):
         calibrated_adaptor(other_family("Flux"), clip(), TEXT)
+
+
+def test_guidance_of_other_nodes_has_no_part_in_it_and_a_step_cache_is_refused(model: ModelPatcher) -> None:
+    plain = calibrated_adaptor(model, clip(), TEXT).model.state_dict()
+    for guided in (SelfAttentionGuidance.execute(model, 0.5, 2.0), PerturbedAttentionGuidance.execute(model, 3.0)):
+        found = calibrated_adaptor(guided[0], clip(), TEXT).model.state_dict()
+        assert all(torch.equal(found[name], plain[name]) for name in plain)
+    cached = EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False)[0]
+    with pytest.raises(
+        ValueError, match="EasyCache keeps .* would not see each level of noise. Connect the model without"
+    ):
+        calibrated_adaptor(cached, clip(), TEXT)

@@ -19,6 +19,7 @@ from comfy_extras.nodes_custom_sampler import (
     KSamplerSelect,
     SamplerCustomAdvanced,
 )
+from comfy_extras.nodes_perpneg import PerpNeg, PerpNegGuider
 from comfy_extras.nodes_video_model import VideoLinearCFGGuidance
 from small_host import SIZE, Sampler, conditioning, noise_for
 from stock_windows import NO_ANCHOR, with_windows
@@ -196,6 +197,18 @@ def test_guidance_that_rises_over_the_clip_does_so_frame_by_frame(moving: ModelP
     assert relative(out, one_by_one(moving, sample, noise, [1.0, 3.0, 5.0, 7.0])) <= CLOSE
 
 
+def test_guidance_that_asks_the_model_itself_sees_the_frames_in_the_making_alone(
+    moving: ModelPatcher, sample: Sampler
+) -> None:
+    """The host's Perp-Neg is there as a node on the model and as a guider, which must agree."""
+    on_model, noise = PerpNeg.execute(moving, conditioning(5), 1.0)[0], noise_for(3)
+    counted, rows = with_rows_counted(on_model)
+    out = sample(counted, noise=noise, latent=torch.zeros_like(noise), cfg=7.0, steps=3)
+    assert relative(out, custom_sampled(PerpNegGuider, moving, 3, [1, 2, 5], 7.0, 1.0)) <= CLOSE
+    assert torch.equal(sample(on_model, noise=noise[:2], latent=torch.zeros_like(noise[:2]), cfg=7.0, steps=3), out[:2])
+    assert max(rows) <= 3, "no call holds more than a frame for each text"
+
+
 def test_auto_does_what_the_adaptor_was_trained_for(
     model: ModelPatcher, adaptor: ModelPatcher, sample: Sampler
 ) -> None:
@@ -221,6 +234,35 @@ def test_given_frames_come_out_bit_for_bit(moving: ModelPatcher, sample: Sampler
     assert not torch.isclose(out[3:], clip[3:]).all(dim=(1, 2, 3)).any()
     other = torch.cat([noise_for(2, seed=5), clip[2:]])
     assert relative(sample(moving, noise=noise_for(5), latent=other, noise_mask=keeping(5, 3))[3:], out[3:]) > CLOSE
+
+
+def test_noise_that_is_in_the_latents_before_counts_beside_given_frames(moving: ModelPatcher, sample: Sampler) -> None:
+    """As *AddNoise* and *DisableNoise* make it; else a frame to be made holds what its clip was filled up with."""
+    given, noise = noise_for(1, seed=4), noise_for(3)
+    loud = moving.model.process_latent_out(float(moving.model.model_sampling.sigma_max) * noise[1:])
+    how = {"noise_mask": keeping(3, 1), "noise": torch.zeros_like(noise)}
+    clips = [torch.cat([given, sign * loud]) for sign in (1, -1)]
+    one, other = (sample(moving, latent=latent, **how) for latent in clips)
+    assert relative(one[1:], other[1:]) > 0.1
+    assert relative(one[1:], sample(moving, latent=torch.cat([given] * 3), **how | {"noise": noise})[1:]) < 0.05
+
+
+def test_where_noise_rises_the_frames_before_are_seen_as_they_are(
+    moving: ModelPatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """*FlipSigmas* turns a clip into its noise."""
+    shown, finish = [], FinishedFrames.finish
+    monkeypatch.setattr(
+        FinishedFrames, "finish", lambda self, *what: (shown.append(what[1].clone()), finish(self, *what))
+    )
+    clip = noise_for(3, seed=4)
+    sigmas = torch.tensor([0.03, 0.5, 2.0, 14.0])
+    guider = comfy.samplers.CFGGuider(moving)
+    guider.set_conds(conditioning(1), conditioning(2))
+    with torch.inference_mode():
+        guider.sample(torch.zeros_like(clip), clip, comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True)
+    inside = moving.model.process_latent_in(clip)
+    torch.testing.assert_close(torch.cat(shown), inside)
 
 
 def test_a_mask_inside_the_picture_and_video_to_video_stay_causal(moving: ModelPatcher, sample: Sampler) -> None:
@@ -262,7 +304,8 @@ def custom_sampled(guider: type, model: ModelPatcher, frames: int, texts: Sequen
     def first(output: object) -> object:
         return output[0] if isinstance(output, tuple) else output.result[0]
 
-    guide = first(guider().get_guider(model, *(conditioning(seed) for seed in texts), *settings))
+    make = getattr(guider, "get_guider", guider.execute)
+    guide = first(make(model, *(conditioning(seed) for seed in texts), *settings))
     sigmas = first(BasicScheduler().get_sigmas(model, "normal", 3, 1.0))
     sampler = first(KSamplerSelect().get_sampler("euler"))
     start = {"samples": torch.zeros(frames, 4, SIZE, SIZE)}

@@ -76,6 +76,13 @@ def test_one_mask_for_all_stays_one_mask(axes: str, stills: int) -> None:
     assert torch.equal(out["noise_mask"], mask)
 
 
+def test_a_few_masks_for_many_stills_are_shared_out_as_the_host_does() -> None:
+    out = expand_latent({"samples": frames_of(1, 2, 3, 4), "noise_mask": frames_of(5, 6)[:, 0]}, 3)
+    assert told(out["noise_mask"]) == [5] * 3 + [6] * 3 + [5] * 3 + [6] * 3
+    one_a_frame = frames_of(5, 6, 7)[:, 0]
+    assert told(expand_latent({"samples": frames_of(1), "noise_mask": one_a_frame}, 3)["noise_mask"]) == [5, 6, 7]
+
+
 def test_kept_frames_get_a_mask_of_0_and_new_ones_of_1_clip_by_clip() -> None:
     out = expand_latent({"samples": frames_of(1, 2, 3, 4)}, 5, frames_per_clip=2, keep_given=True)
     assert out["noise_mask"].shape == (10, 1, 2, 3)

@@ -91,3 +91,22 @@ def test_it_is_told_from_frames_whether_their_noise_is_shared() -> None:
     assert is_shared(ALL[:1], 0.5), "one frame shares with nobody"
     clips = shared_with_first(ALL[:8], 0.6, 4)
     assert is_shared(clips, 0.6, 4) and not is_shared(ALL[:8], 0.6, 4)
+
+
+RELATED = {
+    "one noise for all": (ALL[:1].expand(6, -1, -1, -1), 1.0),
+    "two latents in one batch": (ALL[[0, 0, 1, 2, 0, 3]], 0.5**0.5),
+    "mixed by less": (frame_noise(own, range(6), 0.2, "mixed"), 0.5**0.5),
+    "mixed by more": (frame_noise(own, range(6), 0.8, "mixed"), 0.8**0.5),
+    "in a chain": (frame_noise(own, range(6), 0.8, "progressive"), 0.5**0.5),
+}
+
+
+@pytest.mark.parametrize("before", RELATED)
+def test_noise_that_frames_share_already_keeps_its_variance(before: str) -> None:
+    noise, least = RELATED[before]
+    out = shared_with_first(noise, 0.5)
+    assert torch.equal(out[0], noise[0])
+    for frame in out[1:]:
+        assert frame.std().item() == pytest.approx(1, abs=0.03)
+        assert correlation(frame, out[0]) >= least - 0.03
