@@ -42,19 +42,23 @@ def shared_with_first(noise: Tensor, share: float, frames_per_clip: int = 0) -> 
         return noise
     places = range(len(noise))
     mixed = frame_noise(lambda wanted: noise[list(wanted)], places, share, "mixed", frames_per_clip)
-    length, wanted = frames_per_clip or len(noise), share**0.5
+    length, by_chance = frames_per_clip or len(noise), CHANCE / noise[0].numel() ** 0.5
     first = noise[[place - place % length for place in places]]
-    alike = correlation(noise, first)
-    by_chance = CHANCE / noise[0].numel() ** 0.5
-    for place, found in enumerate(alike.tolist()):
-        if place % length == 0 or abs(found) <= by_chance:
-            continue
-        if found >= wanted:
-            mixed[place] = noise[place]
-        else:
-            own = (noise[place] - found * first[place]) / (1 - found**2) ** 0.5
-            mixed[place] = wanted * first[place] + (1 - share) ** 0.5 * own
+    for place, alike in enumerate(correlation(noise, first).tolist()):
+        if place % length and abs(alike) > by_chance:
+            mixed[place] = with_what_is_missing(noise[place], first[place], alike, share)
     return mixed
+
+
+def with_what_is_missing(noise: Tensor, first: Tensor, alike: float, share: float) -> Tensor:
+    """A frame's noise that has the correlation ``alike`` with the first frame's, with ``share`` of that at least.
+
+    What is its own is set apart first, so that the variance stays 1.
+    """
+    if alike >= share**0.5:
+        return noise
+    own = (noise - alike * first) / (1 - alike**2) ** 0.5
+    return share**0.5 * first + (1 - share) ** 0.5 * own
 
 
 def correlation(noise: Tensor, other: Tensor) -> Tensor:

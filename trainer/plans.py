@@ -134,7 +134,8 @@ class AdaptorPlan:
         """What the run learns from: the user's ``own`` clips, if there are any, and the teacher's."""
         if self.teaching is None:
             # What moves is looked at first, where there is any.
-            if settings.clips.frames > 1 and all(len(clip.latents) == 1 for clip in own.held_out):
+            shown = own.held_out if settings.clips.frames > 1 else ()
+            if shown and all(len(clip.latents) == 1 for clip in shown):
                 logger.warning(NOTHING_MOVES)
             return own
         sampled = self.teaching.clips(settings, cache, encoders, progress)

@@ -141,7 +141,7 @@ def model_fingerprint(model: ModelPatcher, guidance: bool = False) -> str:
     ``guidance``: what nodes have set for the guidance of a sampling counts too, as a teacher's clips show it.
     """
     options = dict(model.model_options.get("transformer_options", {}))
-    names = PATCHES + AROUND_THE_MODEL * guidance
+    names = (*PATCHES, *AROUND_THE_MODEL) if guidance else PATCHES
     options |= {name: model.model_options[name] for name in AROUND_THE_MODEL if name in model.model_options}
     set_on_it = (content_of(options[name], name) for name in names if options.get(name))
     sampling = model.get_model_object("model_sampling")

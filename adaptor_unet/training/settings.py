@@ -244,10 +244,11 @@ class MotionModuleSettings:
     teacher_share: float = setting(
         0.5, "Share of the clips of a step that are the teacher's, where there are clips of your own too.", share=True
     )
+    # Clips alone gave more even steps than with half of them learnt towards predictions (docs/distillation.md).
     prediction_share: float = setting(
-        0.5,
+        0.0,
         "Share of the teacher's clips that are learnt towards its prediction at one noise level; the others towards "
-        "the clip itself, as frame_noise_levels says.",
+        "the clip itself, as frame_noise_levels says. With one_a_clip, take 1.",
         share=True,
     )
     teacher_clips: int = setting(4, "Clips that the teacher samples for each prompt.", least=1, most=MOST_CLIPS)

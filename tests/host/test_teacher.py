@@ -125,10 +125,8 @@ def test_what_a_teacher_cannot_work_with_is_refused_before_a_clip_is_sampled() -
     kind, changes = FAMILIES["SDXL"]
     refused("works with SD1.5 models.* this model is SDXL", motion_module(), build_model(kind, **changes))
     adaptor.config = adaptor_for(model, frames=FRAMES, shared_noise=0.2).config
-    refused("shared_noise is 0.2, but a motion module was trained", motion_module())
-    AdaptorPlan(adaptor, Teaching(model, motion_module(), ("a",), "", "")).check(
-        RunSettings.from_values({"prediction_share": 0.0})
-    )
+    refused("shared_noise is 0.2, but a motion module was trained", motion_module(), prediction_share=0.5)
+    AdaptorPlan(adaptor, Teaching(model, motion_module(), ("a",), "", "")).check(RunSettings.from_values({}))
     check_frames(motion_module().model, 32)
 
 
@@ -200,7 +198,7 @@ def test_a_teacher_that_is_never_asked_is_not_kept_on_the_card(monkeypatch: pyte
     monkeypatch.setattr(plans, "MotionTraining", lambda parts, _: kept.append(parts.teacher is not None))
     plan = AdaptorPlan(None, Teaching(None, SMALL_MODULE, ("a square",), "", ""))
     for groups in ((3,), (2, 3)):
-        for asked in ({}, {"prediction_share": 0.0}, {"teacher_share": 0.0}):
+        for asked in ({"prediction_share": 0.5}, {}, {"prediction_share": 0.5, "teacher_share": 0.0}):
             clips = SimpleNamespace(train=SimpleNamespace(groups=groups))
             parts = RunParts(**dict.fromkeys(("model", "settings", "output", "accelerator", "watchers")), clips=clips)
             plan.training(parts, RunSettings.from_values(asked))

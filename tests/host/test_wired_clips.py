@@ -179,9 +179,9 @@ def test_settings_of_pictures_are_refused_for_latents(chosen: dict[str, object])
 def test_clips_of_which_none_moves_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
     plan = AdaptorPlan(None)
     settings = RunSettings.from_values({"frames": 3})
-    for images, told in (([shots(1)] * 6, True), ([shots(1), shots(4)], False)):
+    for images, asked, told in (([shots(1)] * 6, 4, True), ([shots(1), shots(4)], 4, False), ([shots(4)], 0, False)):
         caplog.clear()
-        plan.clips(encoded(WiredClips(images=images)), settings, Path(), FakeEncoders, lambda *_: None)
+        plan.clips(encoded(WiredClips(images=images), asked), settings, Path(), FakeEncoders, lambda *_: None)
         assert ("None of the clips moves" in caplog.text) is told
     caplog.clear()
     still = encoded(WiredClips(images=[shots(1)]))
