@@ -58,6 +58,10 @@ def load_motion_lora(path: Path, unpickle: Unpickle) -> MotionLora:
         if not is_lora(file.shapes):
             other = "a motion module. Use the node Load Motion Module" if any(map(SITE.search, file.shapes)) else None
             raise MOTION_LORA.refusal(path, f"seems to be {other or kind_of_keys(file.shapes)}")
+        if any("motion_modules" in name and not SITE.search(name) for name in file.shapes):
+            raise MOTION_LORA.refusal(
+                path, "is a LoRA on a motion module in names that are not AnimateDiff's or diffusers'"
+            )
         if not any(map(SITE.search, file.shapes)):
             raise MOTION_LORA.refusal(path, f"is {IMAGE_LORA}")
         found: dict[str, dict[str, Tensor]] = {}

@@ -211,7 +211,7 @@ def read_config(path: Path, names: Mapping[str, str], shapes: Mapping[str, Shape
     widths = [by_name.get(f"down_blocks.{level}.motion_modules.0.norm.weight", ()) for level in range(min(levels, 99))]
     try:
         return MotionModuleConfig(
-            kind=kind_of(mid, length),
+            kind=kind_of(mid, length, path.name),
             widths=tuple(width[0] if len(width) == 1 else 0 for width in widths),
             depth=depth,
             mid=mid,
@@ -221,8 +221,11 @@ def read_config(path: Path, names: Mapping[str, str], shapes: Mapping[str, Shape
         raise MOTION_MODULE.refusal(path, f"fits no UNet ({error})") from error
 
 
-def kind_of(mid: bool, length: int | None) -> str:
-    """The kind of a module by whether it has a middle block and by the length of its position encoding, if any."""
+def kind_of(mid: bool, length: int | None, file_name: str) -> str:
+    """The kind of a module by whether it has a middle block and by the length of its position encoding, if any.
+
+    AnimateLCM is v2 without one; as the diffusers library writes it, with one, it can be told by the file's name alone.
+    """
     if mid:
-        return "AnimateDiff v2" if length else "AnimateLCM"
+        return "AnimateDiff v2" if length and "lcm" not in file_name.lower() else "AnimateLCM"
     return "AnimateDiff v1" if length == POSITIONS_OF_V1 else "AnimateDiff v3"

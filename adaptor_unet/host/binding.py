@@ -25,7 +25,7 @@ from .effect import Effect
 from .finished_frames import finished_frames
 from .frame_cache import MADE_ONCE_KEY, MadeOnce, cache_of_call
 from .hints import own_hints
-from .memory import planned_shape
+from .memory import plan_last, planned_shape
 from .negative_sides import NEGATIVES_KEY, negative_conditionings, with_negative_sides
 from .noise import noise_as_trained
 from .preview import sample_together
@@ -85,6 +85,7 @@ class Binding:
         shares most.  Where noise is to be left in the end, kept frames have theirs too.  Raises ValueError.
         """
         model_options = executor.class_obj.model_options
+        plan_last(BINDING_KEY, model_options)
         refuse_step_state(self.effects, len(noise), model_options)
         for effect in self.effects:
             check_batch(noise.shape[0], effect.frames_per_clip, effect.node)
@@ -133,8 +134,7 @@ class Binding:
         """Lets the host plan memory for the temporal activations too, and for a chunk where there are chunks."""
         model_options = kwargs.get("model_options") or model.model_options
         windows = windows_of(model_options)
-        at_once = windows.chunk_frames if windows else noise_shape[0]
-        offloaded = windows is not None and windows.offload
+        at_once, offloaded = (windows.chunk_frames, windows.offload) if windows else (noise_shape[0], False)
         if causal := causal_sampling(self.effects, noise_shape[0], model_options):
             at_once = causal.order.chunk * noise_shape[0] // causal.clip
         return executor(model, planned_shape(model, noise_shape, self.effects, at_once, offloaded), *args, **kwargs)

@@ -8,9 +8,11 @@ import math
 from collections.abc import Sequence
 
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 
 from ..sites import Site
 from .base_model import unet_of
+from .call_part import ModelOptions
 from .effect import Effect
 
 # Bytes of a number in the temporal tensors, at most.
@@ -32,6 +34,15 @@ def planned_shape(
     if total > at_once and not offloaded:
         extra += sum(effect.cache_bytes(model, total, *size) for effect in effects)
     return [frames + math.ceil(extra / model.memory_required([1, *sides])) if extra else frames, *sides]
+
+
+def plan_last(key: str, model_options: ModelOptions) -> None:
+    """Lets the planning wrapper of that key come last in a sampling with these options, in whichever order nodes came.
+
+    The host's context windows plan for a window's frames, and would take back what was added before.
+    """
+    planning = model_options["transformer_options"]["wrappers"][WrappersMP.PREPARE_SAMPLING]
+    planning[key] = planning.pop(key)
 
 
 def kept_bytes(model: ModelPatcher, sites: Sequence[Site], kept: int, height: int, width: int) -> int:

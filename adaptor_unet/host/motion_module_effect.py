@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from typing import ClassVar, Literal, get_args
 
 from comfy.ldm.modules.attention import SpatialTransformer
@@ -108,7 +109,13 @@ class MotionModuleEffect(Effect):
                 transformers = cache.once(("transformers", id(effect)), effect.module.transformers)
                 parts.append(CallPart(hooks=effect.hooks(layout, transformers)))
         over = [(effect, layout) for effect, layout in acting if effect.norms_over_frames and layout.frames > 1]
-        return parts + [norms_over_frames(effect.norms, layout.frames) for effect, layout in over[:1]]
+        lengths = {clip_length(layout) for _, layout in over}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"Two nodes {cls.node} take group norms over clips of {' and '.join(map(str, sorted(lengths)))} "
+                "frames. Give both the same frames_per_clip, or set group_norm of one to per frame."
+            )
+        return parts + [norms_over_frames(effect.norms, clip_length(layout)) for effect, layout in over[:1]]
 
     def hooks(self, layout: FrameLayout, transformers: dict[str, nn.Module]) -> dict[str, partial]:
         """Behind each site, its temporal transformer."""
@@ -163,6 +170,18 @@ class MotionModuleEffect(Effect):
         held = HELD_TENSORS + (4 if self.norms_over_frames else 0)
         numbers = tokens * held + min(tokens, MOST_TOKENS) * INNER_TENSORS
         return numbers * unet_of(model).model_channels * ACTIVATION_BYTES
+
+
+def clip_length(layout: FrameLayout) -> int:
+    """How many frames of each clip a call holds.  Raises ValueError where they are not as many of all."""
+    lengths = {len(list(frames)) for _, frames in groupby(layout.clip_of)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"{MotionModuleEffect.node} takes group norms over the frames of a clip, as this motion module was "
+            "trained, but a window of Context Windows holds frames of two clips. Sample one clip at a time, set "
+            "context_length to the length of a clip (with causal_window_fix off), or set group_norm to per frame."
+        )
+    return lengths.pop()
 
 
 def norms_over_frames(norms: Sequence[str], frames: int) -> CallPart:

@@ -101,6 +101,7 @@ def schedule_for(model: ModelPatcher, choice: Schedule, kind: ModuleKind, node: 
             f"{type(current).__name__}. Take out the node that sets that, or set noise_schedule to the model's own."
         )
     lcm = choice == "AnimateLCM" or (choice == "auto" and kind == "AnimateLCM")
-    mixed = [one for one in (KeptTables, *([HundredSteps] if lcm else [])) if not isinstance(current, one)]
-    made = type("MotionSchedule", (*mixed, type(current)), {})
+    before = getattr(current, "before", type(current))  # of a motion module's own, the class that it was made of
+    mixed = [one for one in (KeptTables, *([HundredSteps] if lcm else [])) if not issubclass(before, one)]
+    made = type("MotionSchedule", (*mixed, before), {"before": before})
     return made(SimpleNamespace(sampling_settings=BETAS), zsnr=current.zsnr)

@@ -1,19 +1,27 @@
 """What a person sees while a clip is sampled: the host's preview with another frame at each step, and the time left.
 
 The host's previews show the first latent of a batch.  Where all frames are sampled together, another one is put first
-at each step, from the first to the last; where they are sampled one after the other, the one in the making.
+at each step, from the first to the last; where they are sampled one after the other, the one in the making.  Other
+packs put previews of the whole batch in the place of the host's: those get the frames in their order.
 
 Axes: n frames of the batch, c h w of a latent.
 """
 
 from collections.abc import Callable
 
+import latent_preview
 from comfy.patcher_extension import WrapperExecutor
 from comfy.samplers import CFGGuider
 from torch import Tensor
 from tqdm import tqdm
 
 from .causal_windows import Chunk
+
+
+def shows_one_frame() -> bool:
+    """Whether previews are the host's own, as far as can be told: what other packs put there is in a file of theirs."""
+    code = getattr(latent_preview.get_previewer, "__code__", None)
+    return code is not None and code.co_filename == latent_preview.__file__
 
 
 class MovingPreview:
@@ -28,7 +36,7 @@ class MovingPreview:
 
     def step(self, step: int, denoised: Tensor, x: Tensor, total: int) -> None:
         """The sampler's callback: ``step`` of ``total`` steps is done."""
-        place = step * self.frames // total if step + 1 < total else 0
+        place = step * self.frames // total if step + 1 < total and shows_one_frame() else 0
         self.rolled = (step, denoised, x, total) if place else None
         self.callback(step, denoised.roll(-place, 0), x.roll(-place, 0), total)
 
@@ -91,7 +99,7 @@ class Progress:
             return
         for rows, own in zip(self.batch, (denoised, x), strict=True):
             self.chunk.put(rows, own)
-        first = self.chunk.index_list[0] if done + 1 < self.total else 0
+        first = self.chunk.index_list[0] if done + 1 < self.total and shows_one_frame() else 0
         self.callback(done, *(rows.roll(-first, 0) for rows in self.batch), self.total)
 
     def end(self, samples: Tensor) -> None:

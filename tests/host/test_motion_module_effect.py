@@ -191,6 +191,39 @@ def test_a_window_of_the_host_is_the_same_frames_alone(model: ModelPatcher, samp
     assert relative(windowed, alone) <= CLOSE
 
 
+def test_memory_for_a_window_is_planned_in_whichever_order_the_nodes_come(
+    model: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, load = [], comfy.model_management.load_models_gpu
+
+    def record(models: list, memory_required: float = 0, **rest: object) -> None:
+        planned.append(memory_required)
+        load(models, memory_required=memory_required, **rest)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", record)
+    for bound, frames in (
+        (applied(model), 4),
+        (windows(applied(model), 4), 12),
+        (applied(windows(model, 4)), 12),
+        (windows(model, 4), 12),
+    ):
+        sample(bound, frames, steps=1)
+    alone, behind, before, plain = planned
+    assert alone == before == behind > plain
+
+
+def test_v1_takes_its_norms_over_a_clip_in_the_hosts_windows_too(model: ModelPatcher, sample: Sampler) -> None:
+    clips = noise_for(8)
+    both = sample(windows(applied(model, "v1", frames_per_clip=4), 8), 8, noise=clips)
+    assert relative(both, sample(applied(model, "v1", frames_per_clip=4), 8, noise=clips)) <= CLOSE
+    longer = windows(applied(model, "v1", frames_per_clip=4), 6)
+    with pytest.raises(ValueError, match="a window of Context Windows holds frames of two clips. Sample one clip"):
+        sample(longer, 12)
+    sample(windows(applied(model, "v1", frames_per_clip=4, group_norm="per frame"), 6), 12)
+    with pytest.raises(ValueError, match="take group norms over clips of 4 and 8 frames"):
+        sample(applied(applied(model, "v1", frames_per_clip=4), "v1", frames_per_clip=8), 8)
+
+
 def test_hints_in_the_hosts_windows_are_those_of_their_frames(
     model: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from magicvideo.adaptor_unet.host.binding import with_effect
 from magicvideo.adaptor_unet.host.motion_module_effect import MotionModuleEffect
-from magicvideo.adaptor_unet.host.noise_schedule import SAMPLING_OBJECT
+from magicvideo.adaptor_unet.host.noise_schedule import SAMPLING_OBJECT, KeptTables
 from motion_modules import motion_module
 
 PLAIN, ANIMATEDIFF = 14.6146, 25.1465
@@ -47,6 +47,13 @@ def test_each_kind_has_its_own(model: ModelPatcher, variant: str, choice: str, m
     if entries == 1000:
         assert float(found.sigma_min) == pytest.approx(LEAST, rel=1e-2)
     assert float(sampling(model).sigma_max) == pytest.approx(PLAIN, rel=1e-4), "the model that came in"
+
+
+def test_a_second_node_sets_the_table_of_its_own_module(model: ModelPatcher) -> None:
+    for first in ("lcm", "v2"):
+        for second, entries in (("lcm", 100), ("v3", 1000)):
+            found = sampling(applied(applied(model, first), second))
+            assert len(found.sigmas) == entries and type(found).__mro__.count(KeptTables) == 1
 
 
 def test_the_betas_grow_evenly(model: ModelPatcher) -> None:

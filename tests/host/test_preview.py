@@ -1,5 +1,8 @@
 """What the host's callback is given while frames are sampled together, and the frame rate that an adaptor brings."""
 
+from functools import update_wrapper
+
+import latent_preview
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -7,9 +10,10 @@ from small_host import Sampler, trained
 from torch import Tensor
 
 from magicvideo.adaptor_unet.checkpoint import FPS
+from magicvideo.adaptor_unet.host.causal_windows import Chunk
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
-from magicvideo.adaptor_unet.host.preview import MovingPreview
+from magicvideo.adaptor_unet.host.preview import MovingPreview, Progress
 from magicvideo.nodes.adaptor import ApplyMagicVideo
 
 FRAMES, STEPS = 4, 4
@@ -60,3 +64,23 @@ def test_a_file_that_tells_no_frame_rate_is_refused_only_where_it_is_asked(model
     assert fps_given(model, adaptor, 8.0) == (8.0, 8.0)
     with pytest.raises(ValueError, match=f"trained at '{told}' frames a second.*Set fps"):
         fps_given(model, adaptor, 0.0)
+
+
+@pytest.mark.parametrize(("others", "first"), [(False, 2), (True, 0)])
+def test_a_preview_of_another_pack_gets_the_frames_in_their_order(
+    others: bool, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as VideoHelperSuite's, which shows the whole batch as an animation."""
+
+    def previewer(*given: object) -> None:
+        return None
+
+    if others:
+        monkeypatch.setattr(latent_preview, "get_previewer", update_wrapper(previewer, latent_preview.get_previewer))
+    told: list[Tensor] = []
+    frames = torch.arange(FRAMES, dtype=torch.float32).reshape(-1, 1, 1, 1)
+    MovingPreview(lambda step, x0, x, total: told.append(x0), FRAMES).step(4, frames, frames, 8)
+    progress = Progress(lambda step, x0, x, total: told.append(x0.clone()), frames, STEPS, FRAMES, quiet=True)
+    progress.begin(Chunk([2], FRAMES))
+    progress.step(0, frames[2:3], frames[2:3], STEPS)
+    assert [x.flatten().tolist() for x in told] == [frames.roll(-first, 0).flatten().tolist()] * 2

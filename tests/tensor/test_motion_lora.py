@@ -126,6 +126,11 @@ def test_an_image_lora_and_a_module_are_refused_by_name(tmp_path: Path) -> None:
     adapter = {f"{inner}.{end}.weight": torch.ones(4, 4) for end in ("down", "up")}
     message = refusal(lora_file(tmp_path, adapter, "v3_sd15_adapter.ckpt"))
     assert "is an image LoRA. Put it into models/loras and use the node Load LoRA" in message
+    kohya = {
+        f"lora_unet_down_blocks_0_motion_modules_0_to_q.lora_{end}.weight": torch.ones(4, 4) for end in ("down", "up")
+    }
+    message = refusal(lora_file(tmp_path, kohya, "kohya.ckpt"))
+    assert "is a LoRA on a motion module in names that are not AnimateDiff's or diffusers'" in message
     message = refusal(lora_file(tmp_path, random_motion_module(0, "v2", NARROW), "mm.ckpt"))
     assert "seems to be a motion module. Use the node Load Motion Module" in message
     assert "a web page" in refusal(web_page(tmp_path))

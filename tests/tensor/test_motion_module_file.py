@@ -59,6 +59,15 @@ VARIANTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("AnimateLCM.safetensors", "AnimateLCM"), ("mm_v15_v2.safetensors", "AnimateDiff v2")]
+)
+def test_animatelcm_as_diffusers_writes_it_is_told_by_the_files_name(tmp_path: Path, name: str, kind: str) -> None:
+    """With a position encoding, so that its tensors are v2's."""
+    config = load(written(tmp_path / name, as_diffusers(random_motion_module(3, "v2", NARROW)))).config
+    assert (config.kind, config.positions) == (kind, 32)
+
+
 def written(path: Path, content: dict) -> Path:
     if path.suffix == ".safetensors":
         save_file({name: tensor.contiguous() for name, tensor in content.items()}, path)
