@@ -1,6 +1,7 @@
 """An adaptor that was trained without a frame rate where there was no caption: guidance leads to the frame rate too."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nodes
 import pytest
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from magicvideo.adaptor_unet.fps_embedding import NOT_TOLD
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
+from magicvideo.adaptor_unet.host.negative_sides import negative_conditionings
 from magicvideo.adaptor_unet.training.settings import RunSettings
 from magicvideo.trainer.plans import AdaptorPlan
 from measures import relative
@@ -119,3 +121,18 @@ def test_an_adaptor_that_is_told_no_frame_rate_is_not_trained_for_its_guidance(m
     with pytest.raises(ValueError, match="has no part fps, only frame, temporal"):
         AdaptorPlan(fresh_adaptor(model, parts=("frame", "temporal")).model).check(settings)
     AdaptorPlan(fresh_adaptor(model).model).check(settings)
+
+
+def test_a_part_of_a_negative_conditioning_is_negative_too() -> None:
+    """As the host's context windows hand out, one to a window, where ``split_conds_to_windows`` is on."""
+
+    def side(*names: str) -> list[dict[str, str]]:
+        return [{"uuid": name} for name in names]
+
+    # The host copies a part for an area to the side that has none for it, name and all.
+    conds = {"positive": side("sky", "sea"), "negative": side("blur", "noise", "sea"), "middle_negative": side("grain")}
+    negatives = negative_conditionings(SimpleNamespace(conds=conds | {"more": None}))
+    for names in (("blur", "noise", "sea"), ("blur",), ("noise",), ("grain",)):
+        assert side(*names) in negatives
+    for names in (("sky", "sea"), ("sky",), ("sea",), ("sky", "noise")):
+        assert side(*names) not in negatives
