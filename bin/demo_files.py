@@ -3,7 +3,7 @@
     python custom_nodes/ComfyUI-MagicVideo/bin/demo_files.py
 
 in ComfyUI's folder, with the Python that runs ComfyUI. A clone has the weights that they are written from, the package
-of the registry has not. What is there already stays.
+of the registry has not. What is there already stays, unless it is older than the weights that it is written from.
 """
 
 import argparse
@@ -11,10 +11,12 @@ import os
 import sys
 from pathlib import Path
 
-import pack  # noqa: F401 - makes the pack importable
+# The portable ComfyUI's Python leaves out the folder of the script that it runs.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import pack  # noqa: E402, F401 - makes the pack importable
 
 # As it was called, because the pack's folder may be a link.
-INSTALLED_IN = Path(__file__).absolute().parents[3]
+INSTALLED_IN = Path(os.path.abspath(os.path.join(__file__, "../../../..")))
 
 
 def main() -> int:

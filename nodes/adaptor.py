@@ -9,6 +9,7 @@ from ..adaptor_unet.checkpoint import trained_fps
 from ..adaptor_unet.host.folders import FOLDER, adaptor_names, file_state, load_adaptor, save_adaptor
 from ..adaptor_unet.host.hosted import fresh_adaptor
 from ..adaptor_unet.host.motion_effect import Motion, Order, bind
+from ..adaptor_unet.host.page_words import say_on_node
 from ..adaptor_unet.host.sampling_order import MOST_HISTORY_NOISE, SamplingOrder
 from ..adaptor_unet.host.versions import schema
 from ..adaptor_unet.sites import ATTENTION_AT, AttentionAt
@@ -45,7 +46,7 @@ class LoadAdaptor(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, adaptor_name: str) -> str:
+    def fingerprint_inputs(cls, adaptor_name: str | None) -> str:
         return file_state(FOLDER, adaptor_name)
 
     @classmethod
@@ -87,9 +88,11 @@ class SaveAdaptor(io.ComfyNode):
     def execute(
         cls, adaptor: ModelPatcher, filename_prefix: str, title: str, author: str, trigger_words: str, license: str
     ) -> io.NodeOutput:
-        told: dict[str, Any] = {"title": title, "author": author, "trigger_phrase": trigger_words, "license": license}
-        path = save_adaptor(adaptor, filename_prefix, {f"modelspec.{k}": v for k, v in told.items() if v})
-        return io.NodeOutput(ui={"text": (f"Saved {path.name}",)})
+        said: dict[str, Any] = {"title": title, "author": author, "trigger_phrase": trigger_words, "license": license}
+        path = save_adaptor(adaptor, filename_prefix, {f"modelspec.{k}": v for k, v in said.items() if v})
+        told = f"Saved {path.name}"
+        say_on_node(told)
+        return io.NodeOutput(ui={"text": (told,)})
 
 
 class NewAdaptor(io.ComfyNode):

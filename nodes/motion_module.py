@@ -18,6 +18,7 @@ from ..adaptor_unet.host.folders import (
 from ..adaptor_unet.host.folders import MOTION_MODULES as MODULE_FILES
 from ..adaptor_unet.host.motion_module_effect import GroupNorms, MotionModuleEffect
 from ..adaptor_unet.host.noise_schedule import Schedule
+from ..adaptor_unet.host.page_words import say_on_node
 from ..adaptor_unet.host.versions import schema
 from .inputs import MOTION_MODULES, MotionModule, end_percent, frames_per_clip, scaling_strength, start_percent
 
@@ -54,7 +55,7 @@ class LoadMotionModule(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, module_name: str) -> str:
+    def fingerprint_inputs(cls, module_name: str | None) -> str:
         return file_state(MODULE_FILES, module_name)
 
     @classmethod
@@ -62,6 +63,7 @@ class LoadMotionModule(io.ComfyNode):
         module = motion_module_from(module_name)
         told = f"{module_name}: {module.model.config.summary}"
         logger.info("%s", told)
+        say_on_node(told)
         return io.NodeOutput(module, ui={"text": (told,)})
 
 
@@ -94,7 +96,7 @@ class LoadMotionLora(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str, **_: object) -> str:
+    def fingerprint_inputs(cls, lora_name: str | None, **_: object) -> str:
         return file_state(MOTION_LORAS, lora_name)
 
     @classmethod

@@ -114,7 +114,7 @@ class TrainAdaptor(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, clips_folder: Sequence[str | None] = (None,), **_: object) -> str:
+    def fingerprint_inputs(cls, clips_folder: Sequence[str | None] = ("",), **_: object) -> str:
         return clips_state(clips_folder)
 
     @classmethod

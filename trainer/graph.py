@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -230,9 +231,12 @@ class GraphTraining:
 def clips_state(clips_folder: Sequence[str | None]) -> str:
     """What tells one state of the folder that a graph asks for from another; empty for none, or none that may be read.
 
-    The host keeps what a node gave for as long as its inputs are the same, and clips come into a folder meanwhile.
+    The host keeps what a node gave for as long as its inputs are the same, and clips come into a folder meanwhile.  Of
+    a name that comes over a wire it tells nothing, None, so that the folder is like no other: the node looks again.
     """
-    given = (clips_folder[0] or "").strip().strip('"')
+    if clips_folder[0] is None:
+        return uuid4().hex
+    given = clips_folder[0].strip().strip('"')
     try:
         return folder_state(allowed_folder(given)) if given else ""
     except (OSError, ValueError):

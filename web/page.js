@@ -67,7 +67,7 @@ function play(video) {
 }
 
 function isOurs({ node_type, traceback }) {
-    return node_type?.startsWith(OURS) || (traceback ?? []).some(line => line.includes(FOLDER))
+    return node_type?.startsWith(OURS) || (traceback ?? []).some(line => line.split(/[\\/]/).includes(FOLDER))
 }
 
 // Newer pages hide an error's sentence behind a button; older ones show it in a dialog.
@@ -108,7 +108,7 @@ function makeRoomForMessages() {
 // Puts the clip among the user's input files, as if it had been chosen from a disk, unless it is there.
 async function bringClip() {
     const loader = await api.fetchApi(`/object_info/${LOADER}`)
-    if ((await loader.text()).includes(CLIP)) return
+    if ((await loader.text()).includes(`"${CLIP}"`)) return
     const clip = await fetch(new URL(CLIP, import.meta.url))
     const body = new FormData()
     body.append("image", new File([await clip.blob()], CLIP, { type: "video/mp4" }))
@@ -119,12 +119,12 @@ async function bringClip() {
 app.registerExtension({
     name: "MagicVideo.Page",
     async init() {
-        words = await wordsOfLanguage()
         makeRoomForMessages()
         api.addEventListener("executed", noteResult)
         api.addEventListener("execution_error", tellWhy)
         api.addEventListener("execution_start", forgetLastRun)
         api.addEventListener("magicvideo.told", tell)
+        words = await wordsOfLanguage()
     },
     nodeCreated(node) {
         if (node.comfyClass?.startsWith(OURS)) nameChoices(node)

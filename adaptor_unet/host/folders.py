@@ -47,11 +47,14 @@ def load_adaptor(name: str) -> ModelPatcher:
     return hosted(load(Path(folder_paths.get_full_path_or_raise(FOLDER, name))))
 
 
-def file_state(folder: str, name: str) -> str:
+def file_state(folder: str, name: str | None) -> str:
     """What tells one state of a file in that folder of the host's from another; empty where there is none of that name.
 
-    The host keeps what a node gave for as long as its inputs are the same, and a name stays while training goes on.
+    The host keeps what a node gave for as long as its inputs are the same, and a name stays while training goes on.  It
+    tells no name, None, where that comes over a wire: then the states of all files count.
     """
+    if name is None:
+        return " ".join(file_state(folder, one) for one in folder_paths.get_filename_list(folder))
     path = folder_paths.get_full_path(folder, name)
     return "" if path is None else str(state_of_file(Path(path)))
 
@@ -108,19 +111,26 @@ def plain_tensors(path: Path) -> object:
 def save_adaptor(adaptor: ModelPatcher, prefix: str, metadata: dict[str, str]) -> Path:
     """Writes ``<prefix>_00001.safetensors``, or the next free number, below the first model folder.
 
-    Raises ValueError for a prefix that is no name or leads out of the folder.
+    A prefix may be of another system, with ``\\`` between its parts.  Raises ValueError for one that is no name or
+    leads out of the folder.
     """
     check_prefix(prefix)
-    root = folder_paths.get_folder_paths(FOLDER)[0]
-    made_folder(Path(root))
-    with writing(Path(root) / prefix.strip()):
-        folder, name, number, _, _ = folder_paths.get_save_image_path(prefix.strip(), root)
+    prefix, root = prefix.strip().replace("\\", "/"), folder_to_write(FOLDER)
+    made_folder(root)
+    with writing(root / prefix):
+        folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, str(root))
     while True:
         path = Path(folder) / f"{name}_{number:05}.safetensors"
         try:
             return save(adaptor.model, path, metadata)
         except FileExistsError:
             number += 1
+
+
+def folder_to_write(kind: str) -> Path:
+    """The first of the host's folders of a kind that is not another pack's own, which may go with that pack."""
+    packs, found = folder_paths.get_folder_paths("custom_nodes"), map(Path, folder_paths.get_folder_paths(kind))
+    return next(folder for folder in found if not any(map(folder.is_relative_to, packs)))
 
 
 def check_prefix(prefix: str) -> None:
@@ -173,5 +183,5 @@ def training_folders() -> TrainingFolders:
     """These folders of the host, as it is set up now."""
     output = Path(folder_paths.get_output_directory()) / FOLDER
     kinds = (FOLDER, "loras", "checkpoints", MOTION_LORAS)
-    adaptors, loras, checkpoints, motion_loras = (Path(folder_paths.get_folder_paths(kind)[0]) for kind in kinds)
+    adaptors, loras, checkpoints, motion_loras = map(folder_to_write, kinds)
     return TrainingFolders(adaptors, loras, checkpoints, output / "training", output / "cache", motion_loras)

@@ -6,7 +6,7 @@ MESSAGE = "magicvideo.told"  # `web/page.js` waits for it
 
 
 def tell_page(node: str, words: str) -> None:
-    """Has the page show words about one of our nodes; does nothing outside of a graph.
+    """Has the page that queued a graph show words about one of our nodes; does nothing where there is none.
 
     ``node``: the name that it is known by, which stands above the words.
     """
@@ -15,6 +15,8 @@ def tell_page(node: str, words: str) -> None:
     from server import PromptServer  # the host's own, which runs where a node is executed
 
     server = PromptServer.instance
+    if server.client_id is None:  # queued by a script: the host would tell every page
+        return
     server.send_sync(MESSAGE, {"node": node, "words": words}, server.client_id)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from small_host import Sampler, build_model, other_family
 
 from magicvideo.adaptor_unet.checkpoint import AdaptorFileError
-from magicvideo.adaptor_unet.host.folders import adaptor_names, load_adaptor, register_folder, save_adaptor
+from magicvideo.adaptor_unet.host.folders import adaptor_names, file_state, load_adaptor, register_folder, save_adaptor
 from magicvideo.adaptor_unet.host.hosted import fresh_adaptor
 from magicvideo.adaptor_unet.host.motion_effect import bind
 
@@ -111,6 +111,31 @@ def test_a_name_outside_the_folder_or_without_letters_is_refused(
     with pytest.raises(ValueError, match="filename_prefix"):
         save_adaptor(adaptor, prefix, {})
     assert not list(folder.parent.rglob("*.safetensors"))
+
+
+def test_a_prefix_from_another_system_names_a_folder_here_too(adaptor: ModelPatcher, folder: Path) -> None:
+    assert save_adaptor(adaptor, "my\\motion", {}) == folder / "my" / "motion_00001.safetensors"
+
+
+def test_nothing_is_written_into_another_packs_own_folder(
+    adaptor: ModelPatcher, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packs = folder.parent / "custom_nodes"
+    theirs = [str(packs / "another pack" / "models"), str(folder)]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "magicvideo", (theirs, {".safetensors"}))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "custom_nodes", ([str(packs)], set()))
+    assert save_adaptor(adaptor, "motion", {}).parent == folder
+
+
+def test_a_name_that_comes_over_a_wire_stands_for_all_files(adaptor: ModelPatcher, folder: Path) -> None:
+    """The host tells no value of a wire beforehand."""
+    seen = []
+    for _ in range(2):
+        seen += [file_state("magicvideo", None)] * 2
+        save_adaptor(adaptor, "motion", {})
+        folder_paths.filename_list_cache.clear()
+    seen.append(file_state("magicvideo", None))
+    assert seen[0] == seen[1] != seen[2] == seen[3] != seen[4]
 
 
 def test_a_file_of_another_kind_is_refused_and_the_next_load_works(adaptor: ModelPatcher, folder: Path) -> None:

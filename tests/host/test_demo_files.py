@@ -45,6 +45,15 @@ def test_one_command_in_comfyuis_folder_puts_both_files_in_their_place_and_once(
     assert run(comfyui).returncode == 0 and [path.stat().st_mtime_ns for path in made] == times
 
 
+def test_the_portable_comfyuis_python_runs_it_too_by_any_way_to_it(comfyui: Path) -> None:
+    """That one is isolated, as with -I: the folder of the script is not where modules are looked for."""
+    (comfyui / "custom_nodes" / "another").mkdir()
+    script = "custom_nodes/another/../ComfyUI-MagicVideo/bin/demo_files.py"
+    done = run(comfyui, command=[sys.executable, "-I", script])
+    assert done.returncode == 0, done.stderr
+    assert all((comfyui / name).is_file() for name in FILES)
+
+
 def test_a_pack_without_weights_says_where_they_are(comfyui: Path) -> None:
     """As the registry hands it out."""
     pack = comfyui / "custom_nodes" / "from_registry"

@@ -65,8 +65,16 @@ def test_what_comes_into_a_folder_or_changes_there_is_noticed(server: Path) -> N
     assert len(set(seen)) == len(seen)
     note()
     assert seen[-1] == seen[-2]
-    nothing = (["/etc"], [""], (None,), ["waves/not there"])
+    nothing = (["/etc"], [""], ["waves/not there"])
     assert {TrainAdaptor.fingerprint_inputs(clips_folder=given) for given in nothing} == {""}
+    assert TrainAdaptor.fingerprint_inputs() == "", "as graphs of before have it"
+
+
+def test_where_the_name_of_the_folder_comes_over_a_wire_the_node_looks_at_each_run() -> None:
+    """The host tells no value of a wire beforehand."""
+    assert TrainAdaptor.fingerprint_inputs(clips_folder=(None,)) != TrainAdaptor.fingerprint_inputs(
+        clips_folder=(None,)
+    )
 
 
 @pytest.mark.parametrize("prefix", ["a\nb", "a\u202eb", "CON", "my/NUL.x", "a?", "a\x00", "x" * 300, "my/ a", "a."])
