@@ -1,10 +1,10 @@
 """What a training step costs: a full-size SD1.5 UNet with random weights, the trainer's way against the naive way.
 
-    bash bin/run benchmarks/training.py [--size 16] [--frames 16] [--rounds 3]
+    bash bin/run benchmarks/training.py [--size 16] [--frames 16] [--rounds 3] [--ways "ours, bf16" ...]
 
 Naive: frames encoded anew at every step, all activations kept, gradients through the base's weights, fp32.  Ours:
 cached latents, activations computed again, the base frozen; in fp32, and in bf16 where the processor has it.  Each way
-runs in a process of its own, in turn, round after round; prints medians, their ratio to the naive way, and the peak
+runs in a process of its own, in turn, round after round; prints medians, their ratio to the first way, and the peak
 memory of the steps (Linux; loading, where two copies of the UNet lie in memory, is not counted).
 """
 
@@ -37,8 +37,10 @@ WAYS = {
     "ours, fp32": {"cached": True, "base_gradients": False, "checkpointing": True, "precision": "fp32"},
     "ours, bf16": {"cached": True, "base_gradients": False, "checkpointing": True, "precision": "bf16"},
 }
-# One clip a step, its frames at one noise level and never as stills; nothing is looked at between steps.
-SETTINGS = {"steps": 2, "frame_noise_levels": "one_a_clip", "still_share": 0.0, "sample_every": 0, "validate_every": 0}
+# One clip a step and no stills; nothing is looked at between steps.
+SETTINGS = {"steps": 2, "still_share": 0.0, "sample_every": 0, "validate_every": 0}
+# Options that each way's process is given too.
+ASKED = ("size", "frames", "frame_noise_levels", "rank")
 
 
 def random_autoencoder() -> torch.nn.Module:
@@ -96,13 +98,18 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
         parts = RunParts(
             model=model,
             clips=training_clips(options, how["cached"]),
-            settings=TrainingSettings(**SETTINGS, checkpointing=how["checkpointing"], precision=how["precision"]),
+            settings=TrainingSettings(
+                **SETTINGS,
+                frame_noise_levels=options.frame_noise_levels,
+                checkpointing=how["checkpointing"],
+                precision=how["precision"],
+            ),
             output=Output(Path(folder, "adaptor"), Path(folder, "base"), Path(folder, "run")),
             accelerator=accelerator(cpu=training_device().type == "cpu"),
             watchers=lambda done: [cost],
             export=lambda *_: None,
         )
-        training = MotionTraining(parts, adaptor_for(model, "random", frames=options.frames))
+        training = MotionTraining(parts, adaptor_for(model, "random", frames=options.frames, rank=options.rank))
         del model, parts, training.model  # the trainer's own copy is what counts in all ways
         if how["base_gradients"]:
             cost.unet = training.denoiser.unet.requires_grad_(True)
@@ -113,8 +120,8 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, float]:
 
 def in_its_own_process(way: str, options: argparse.Namespace) -> dict[str, float]:
     """What ``measure`` finds, in a process of its own."""
-    sizes = ["--size", str(options.size), "--frames", str(options.frames)]
-    return measured_apart(__file__, "--way", way, *sizes)
+    given = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in ASKED]
+    return measured_apart(__file__, "--way", way, *given)
 
 
 def main() -> None:
@@ -122,21 +129,25 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--size", type=int, default=16, help="latent height and width")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--frame-noise-levels", default="one_a_clip", help="finished_frames is the trainer's default")
+    parser.add_argument("--rank", type=int, default=0, help="of temporal attention, 0 for full")
+    parser.add_argument("--ways", nargs="+", default=[*WAYS], choices=WAYS)
     parser.add_argument("--way", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
         print(json.dumps(measure(options.way, options)))
         return
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in options.ways}
     for _ in range(options.rounds):
         for way, values in found.items():
             values.append(in_its_own_process(way, options))
-    naive = {name: statistics.median(row[name] for row in found["naive"]) for name in ("seconds", "mebibytes")}
-    print(f"{options.frames} frames, {options.size}x{options.size} latents, {options.rounds} rounds")
+    first = {name: statistics.median(row[name] for row in found[options.ways[0]]) for name in ("seconds", "mebibytes")}
+    told = f"{options.rounds} rounds, {options.frame_noise_levels}, rank {options.rank}"
+    print(f"{options.frames} frames, {options.size}x{options.size} latents, {told}")
     print("| | median s a step | ratio | peak MiB | ratio |\n|---|---|---|---|---|")
     for way, rows in found.items():
         seconds, peak = (statistics.median(row[name] for row in rows) for name in ("seconds", "mebibytes"))
-        slower, larger = seconds / naive["seconds"], peak / naive["mebibytes"]
+        slower, larger = seconds / first["seconds"], peak / first["mebibytes"]
         print(f"| {way} | {seconds:.1f} | {slower:.2f} | {peak:.0f} | {larger:.2f} |")
 
 
