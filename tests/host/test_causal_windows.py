@@ -13,7 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_host import SIZE, Sampler, conditioning, noise_for, trained
 from stock_windows import NO_ANCHOR, with_windows
-from ways import UNTRAINED, Way, cross_frame, far_looking, features, last_frames, latents, moved, sharp_model, untrained
+from ways import (
+    UNTRAINED,
+    Way,
+    cross_frame,
+    far_looking,
+    features,
+    last_frames,
+    latents,
+    moved,
+    planned_bytes,
+    sharp_model,
+    untrained,
+)
 
 from magicvideo.adaptor_unet.host.binding import with_causal_windows
 from magicvideo.adaptor_unet.host.causal_windows import CausalWindows
@@ -409,20 +421,6 @@ def test_the_later_of_two_kinds_of_windows_counts(
     ours.model_options["context_handler"] = stock.model_options["context_handler"]
     handler = bind(ours, adaptor).model_options["context_handler"]
     assert isinstance(handler, comfy.context_windows.IndexListContextHandler), "Apply leaves other windows alone"
-
-
-def planned_bytes(monkeypatch: pytest.MonkeyPatch, *runs: object) -> list[float]:
-    planned = []
-    load = comfy.model_management.load_models_gpu
-
-    def record(models: list, memory_required: float = 0, **rest: object) -> None:
-        planned.append(memory_required)
-        load(models, memory_required=memory_required, **rest)
-
-    monkeypatch.setattr(comfy.model_management, "load_models_gpu", record)
-    for run in runs:
-        run()
-    return planned
 
 
 def test_the_host_plans_memory_for_a_chunk_and_its_past_whatever_the_length(

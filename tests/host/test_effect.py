@@ -8,17 +8,17 @@ import math
 import re
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
-import comfy.model_management
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from shipped import read
 from small_host import SIZE, Sampler, noise_for
-from ways import features, moved, sharp_model
+from ways import features, moved, planned_bytes, sharp_model
 
 import magicvideo.nodes  # noqa: F401 - the page's node is a file of this package
 from magicvideo.adaptor_unet.host.binding import BINDING_KEY, with_causal_windows, with_effect
@@ -152,17 +152,11 @@ def test_frame_by_frame_it_sees_the_finished_frames(
 def test_the_host_plans_memory_for_it(
     model: ModelPatcher, kind: type[Effect], sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned, load = [], comfy.model_management.load_models_gpu
-
-    def record(models: list, memory_required: float = 0, **rest: object) -> None:
-        planned.append(memory_required)
-        load(models, memory_required=memory_required, **rest)
-
-    monkeypatch.setattr(comfy.model_management, "load_models_gpu", record)
     ours = with_causal_windows(mixed(model, kind), 8)
-    for bound, frames in ((model, 32), (mixed(model, kind), 32), (ours, 32), (ours, 64), (ours, 8)):
-        sample(bound, frames, cfg=1.0, steps=1)
-    plain, whole, chunks, longer, one_chunk = planned
+    runs = ((model, 32), (mixed(model, kind), 32), (ours, 32), (ours, 64), (ours, 8))
+    plain, whole, chunks, longer, one_chunk = planned_bytes(
+        monkeypatch, *(partial(sample, bound, frames, cfg=1.0, steps=1) for bound, frames in runs)
+    )
     assert one_chunk == chunks == longer < plain < whole
 
 

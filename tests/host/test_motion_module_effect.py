@@ -1,6 +1,7 @@
 """A public motion module as an effect: what it leaves alone, what it is asked for, and what it refuses beforehand."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import comfy.model_management
 import comfy.sample
@@ -11,7 +12,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from small_host import Sampler, build_model, conditioning, noise_for
 from stock_windows import NO_ANCHOR, with_windows
-from ways import cross_frame, features, latents, moved
+from ways import cross_frame, features, latents, moved, planned_bytes
 
 from magicvideo.adaptor_unet.expand_latent import expand_latent
 from magicvideo.adaptor_unet.host.binding import BINDING_KEY, with_causal_windows, with_effect
@@ -194,21 +195,15 @@ def test_a_window_of_the_host_is_the_same_frames_alone(model: ModelPatcher, samp
 def test_memory_for_a_window_is_planned_in_whichever_order_the_nodes_come(
     model: ModelPatcher, sample: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned, load = [], comfy.model_management.load_models_gpu
-
-    def record(models: list, memory_required: float = 0, **rest: object) -> None:
-        planned.append(memory_required)
-        load(models, memory_required=memory_required, **rest)
-
-    monkeypatch.setattr(comfy.model_management, "load_models_gpu", record)
-    for bound, frames in (
+    runs = (
         (applied(model), 4),
         (windows(applied(model), 4), 12),
         (applied(windows(model, 4)), 12),
         (windows(model, 4), 12),
-    ):
-        sample(bound, frames, steps=1)
-    alone, behind, before, plain = planned
+    )
+    alone, behind, before, plain = planned_bytes(
+        monkeypatch, *(partial(sample, bound, frames, steps=1) for bound, frames in runs)
+    )
     assert alone == before == behind > plain
 
 

@@ -1,7 +1,9 @@
-"""The nodes that act while a model samples, each as a function of model, adaptor and strength."""
+"""Nodes that act while a model samples, as functions of model, adaptor and strength, and memory that is planned."""
 
 from collections.abc import Callable
 
+import comfy.model_management
+import pytest
 import small_host
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -63,3 +65,18 @@ def untrained(model: ModelPatcher, adaptor: object = None, strength: float = 1.0
 
 Way = Callable[..., ModelPatcher]
 UNTRAINED: list[Way] = [cross_frame, last_frames, features, latents]
+
+
+def planned_bytes(monkeypatch: pytest.MonkeyPatch, *runs: Callable[[], object]) -> list[float]:
+    """The memory that the host plans for each of the runs, which sample once each."""
+    planned, load = [], comfy.model_management.load_models_gpu
+
+    def record(models: list, memory_required: float = 0, **rest: object) -> None:
+        planned.append(memory_required)
+        load(models, memory_required=memory_required, **rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(comfy.model_management, "load_models_gpu", record)
+        for run in runs:
+            run()
+    return planned
