@@ -80,8 +80,6 @@ def is_shared(noise: Tensor, share: float, frames_per_clip: int = 0) -> bool:
 def clip_noise(shape: tuple[int, ...], generator: torch.Generator, shared: float) -> Tensor:
     """Noise of one clip, f c h w, of variance 1; ``shared``, 0 to 1, is the share of it that is the first frame's."""
     noise = torch.randn(shape, generator=generator)
-    if not shared:
-        return noise
     return frame_noise(lambda places: noise[list(places)], range(shape[0]), shared, "mixed")
 
 

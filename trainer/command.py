@@ -13,6 +13,7 @@ from ..adaptor_unet.host.base_model import check_text, check_trainable
 from ..adaptor_unet.host.folders import motion_module_in
 from ..adaptor_unet.host.training_files import BaseCheckpoint
 from ..adaptor_unet.host.training_unet import make_room, training_device
+from ..adaptor_unet.training.data.clip_files import RUN_ENDING
 from ..adaptor_unet.training.data.data_settings import DataSettings
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder, clips_of_shards, fitting_size, settings_of_shards
@@ -264,7 +265,7 @@ class TrainCommand:
         name = self.output.name.removesuffix(ENDING)  # no other ending: v1.5 is a name
         if not name.strip("."):
             raise ValueError(f"--output {self.output} names no file: give the adaptor a name, such as waves.")
-        path, folder = self.output.with_name(name + ENDING), self.output.with_name(f"{name}.run")
+        path, folder = self.output.with_name(name + ENDING), self.output.with_name(name + RUN_ENDING)
         if self.write_shards:
             return Output(path, path, folder)
         check_writable(path)

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,10 +24,16 @@ from ..adaptor_unet.host.folders import training_folders, with_motion_lora_of
 from ..adaptor_unet.host.graph_watch import GraphWatch, raise_if_stopped
 from ..adaptor_unet.host.hosted import hosted
 from ..adaptor_unet.host.page_words import say_on_node
-from ..adaptor_unet.host.training_files import HostEncoders, encoders_fingerprint, lacking, model_fingerprint
+from ..adaptor_unet.host.training_files import (
+    HostEncoders,
+    encoders_fingerprint,
+    guidance_fingerprint,
+    lacking,
+    model_fingerprint,
+)
 from ..adaptor_unet.host.training_unet import make_room, training_device
 from ..adaptor_unet.temporal_network import content_of_network
-from ..adaptor_unet.training.data.cache_files import folder_state
+from ..adaptor_unet.training.data.cache_files import folder_state, hash_of
 from ..adaptor_unet.training.data.latent_clip import TrainingClips
 from ..adaptor_unet.training.data.prepare import clips_of_folder
 from ..adaptor_unet.training.processes import accelerator
@@ -207,13 +213,20 @@ class GraphTraining:
         adaptor = begun_adaptor(self.model, start, self.settings)
         if self.motion_module is None:
             return AdaptorPlan(adaptor)
-        base, encoders = model_fingerprint(self.model, guidance=True), self.encoders.fingerprint
-        return AdaptorPlan(adaptor, Teaching(self.model, self.motion_module, self.prompts, base, encoders))
+        guidance = guidance_fingerprint(self.model)
+        base = hash_of(self.model_name, guidance) if guidance else self.model_name
+        teaching = Teaching(self.model, self.motion_module, self.prompts, base, self.encoders.fingerprint)
+        return AdaptorPlan(adaptor, teaching)
+
+    @cached_property
+    def model_name(self) -> str:
+        """A name for all of the model that training works with, which takes seconds to find."""
+        return model_fingerprint(self.model)
 
     def _inputs(self, plan: Plan, clips: TrainingClips | None) -> dict[str, Any]:
         """Everything that decides what comes out of the run, as JSON has it."""
         start = content_of_network(self.start.model) if self.start is not None else ""
-        made = {"model": model_fingerprint(self.model), "encoders": self.encoders.fingerprint, "start": start}
+        made = {"model": self.model_name, "encoders": self.encoders.fingerprint, "start": start}
         # What came over wires is named before it is encoded, which may differ in the last digit.
         made["clips"] = (
             content_name(self.clips.given(self.settings.clips, self.encoders))

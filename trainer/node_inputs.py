@@ -28,7 +28,7 @@ from ..adaptor_unet.training.data.prepare import HELD_OUT_OF, evenly, moving_pla
 from ..adaptor_unet.training.data.shot_cuts import as_video, cuts_of, shots_of
 from ..adaptor_unet.training.data.sub_clips import UnfitClipError, draw_within_shots
 from ..adaptor_unet.training.data.teacher_clips import read_prompts
-from ..adaptor_unet.training.setting_fields import settings_of
+from ..adaptor_unet.training.setting_fields import changed
 from ..adaptor_unet.training.settings import ALL_SETTINGS, RunSettings
 from ..adaptor_unet.training.settings_text import parse_toml
 from ..adaptor_unet.training.training_error import enough_memory
@@ -173,9 +173,8 @@ class WiredClips:
 
 def check_unused(data: DataSettings) -> None:
     """Raises ValueError for settings of pictures that were chosen for latents, with which they can do nothing."""
-    defaults = settings_of(DataSettings)
-    for name in OF_PICTURES:
-        if getattr(data, name) != defaults[name].default:
+    for name in changed(data):
+        if name in OF_PICTURES:
             raise ValueError(
                 f"{name} is of pictures, but latents are connected to Train MagicVideo Adaptor, which are encoded "
                 f"already: take {name} out of settings, or connect images or videos."
@@ -255,8 +254,7 @@ def settings_asked_for(wired: dict[str, list[Any]]) -> RunSettings:
     if "start" in others:
         raise ValueError("To begin from an adaptor, connect it to Train MagicVideo Adaptor.")
     settings = RunSettings.from_values({name: wired[name][0] for name in INPUTS if wired.get(name)} | others)
-    own = settings_of(type(settings.adaptor)).values()
-    brought = [one.name for one in own if getattr(settings.adaptor, one.name) != one.default]
+    brought = changed(settings.adaptor)
     if wired.get("adaptor") and brought and settings.motion_module.train == "adaptor":
         raise ValueError(
             f"The adaptor that is connected to Train MagicVideo Adaptor brings its own {', '.join(brought)}: take that "

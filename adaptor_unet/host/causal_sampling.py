@@ -109,10 +109,9 @@ class CausalSampling:
                 chunk.put(samples, out)
                 progress.end(out)
                 clean = out if ends_clean or progress.denoised is None else progress.denoised
-                clean = chunk.get_tensor(latent_image) if rises else clean
                 # As a latent wire would hand it on, so that a clip that is extended goes on bit for bit.
                 clean = base.process_latent_in(base.process_latent_out(clean.float()))
-                own = torch.tensor([not kept[place] for place in chunk.index_list], device=clean.device)
+                own = torch.tensor([not (rises or kept[place]) for place in chunk.index_list], device=clean.device)
                 rows = torch.where(rearrange(own, "f -> f 1 1 1"), clean, chunk.get_tensor(latent_image).to(clean))
                 finished.finish(chunk, rows)
         finally:

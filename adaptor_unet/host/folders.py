@@ -114,8 +114,7 @@ def save_adaptor(adaptor: ModelPatcher, prefix: str, metadata: dict[str, str]) -
     A prefix may be of another system, with ``\\`` between its parts.  Raises ValueError for one that is no name or
     leads out of the folder.
     """
-    check_prefix(prefix)
-    prefix, root = prefix.strip().replace("\\", "/"), folder_to_write(FOLDER)
+    prefix, root = checked_prefix(prefix), folder_to_write(FOLDER)
     made_folder(root)
     with writing(root / prefix):
         folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, str(root))
@@ -133,16 +132,17 @@ def folder_to_write(kind: str) -> Path:
     return next(folder for folder in found if not any(map(folder.is_relative_to, packs)))
 
 
-def check_prefix(prefix: str) -> None:
-    """Raises ValueError unless the prefix names a file in the folder or below it."""
-    parts = prefix.strip().replace("\\", "/").split("/")
-    for part in parts:
+def checked_prefix(prefix: str) -> str:
+    """The prefix with ``/`` between its parts.  Raises ValueError unless it names a file in the folder or below it."""
+    name = prefix.strip().replace("\\", "/")
+    for part in name.split("/"):
         wrong = why_no_name(part)
         if wrong:
             raise ValueError(
                 f"filename_prefix of Save MagicVideo Adaptor must be a name inside models/{FOLDER}, such as motion or "
                 f"my/motion; found {prefix!r:.300}, where the name {part!r:.80} {wrong}."
             )
+    return name
 
 
 def clips_folder(given: str) -> Path:

@@ -108,14 +108,17 @@ class MotionModuleEffect(Effect):
             if layout.frames > 1:
                 transformers = cache.once(("transformers", id(effect)), effect.module.transformers)
                 parts.append(CallPart(hooks=effect.hooks(layout, transformers)))
-        over = [(effect, layout) for effect, layout in acting if effect.norms_over_frames and layout.frames > 1]
-        lengths = {clip_length(layout) for _, layout in over}
-        if len(lengths) > 1:
+        over = {
+            (effect.norms, clip_length(layout))
+            for effect, layout in acting
+            if effect.norms_over_frames and layout.frames > 1
+        }
+        if len(over) > 1:
             raise ValueError(
-                f"Two nodes {cls.node} take group norms over clips of {' and '.join(map(str, sorted(lengths)))} "
+                f"Two nodes {cls.node} take group norms over clips of {' and '.join(str(x) for _, x in sorted(over))} "
                 "frames. Give both the same frames_per_clip, or set group_norm of one to per frame."
             )
-        return parts + [norms_over_frames(effect.norms, clip_length(layout)) for effect, layout in over[:1]]
+        return parts + [norms_over_frames(norms, frames) for norms, frames in over]
 
     def hooks(self, layout: FrameLayout, transformers: dict[str, nn.Module]) -> dict[str, partial]:
         """Behind each site, its temporal transformer."""

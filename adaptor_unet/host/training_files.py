@@ -134,16 +134,13 @@ def lacking(clip: CLIP | None, vae: VAE | None) -> str:
     return "autoencoder" if getattr(vae, "first_stage_model", None) is None else ""
 
 
-def model_fingerprint(model: ModelPatcher, guidance: bool = False) -> str:
+def model_fingerprint(model: ModelPatcher) -> str:
     """A name for all of a model that training works with: its UNet, LoRAs and patches included, and how it is sampled.
 
     The latter is what a checkpoint or a node says of it: what the model predicts, noise levels, scale of latents.
-    ``guidance``: what nodes have set for the guidance of a sampling counts too, as a teacher's clips show it.
     """
-    options = dict(model.model_options.get("transformer_options", {}))
-    names = (*PATCHES, *AROUND_THE_MODEL) if guidance else PATCHES
-    options |= {name: model.model_options[name] for name in AROUND_THE_MODEL if name in model.model_options}
-    set_on_it = (content_of(options[name], name) for name in names if options.get(name))
+    options = model.model_options.get("transformer_options", {})
+    set_on_it = (content_of(options[name], name) for name in PATCHES if options.get(name))
     sampling = model.get_model_object("model_sampling")
     told = f"{sorted_settings(sampling)} {sorted_settings(model.model.latent_format)}"
     levels = sorted(sampling.state_dict().items())
@@ -151,6 +148,13 @@ def model_fingerprint(model: ModelPatcher, guidance: bool = False) -> str:
     weight = unet_weights(model)
     weights = ((name, weight(name)) for name in names)
     return content_name(chain([(told, torch.zeros(0))], levels, weights, *set_on_it))
+
+
+def guidance_fingerprint(model: ModelPatcher) -> str:
+    """A name for what nodes have set around a model, as a teacher's clips show it; empty where that is nothing."""
+    options = model.model_options
+    found = [content_of(options[name], name) for name in AROUND_THE_MODEL if options.get(name)]
+    return content_name(chain(*found)) if found else ""
 
 
 def sorted_settings(made: object) -> str:
@@ -212,13 +216,13 @@ def sampling_keys(model: ModelPatcher) -> dict[str, Tensor]:
     of sampling that no key tells.
     """
     sampling, as_loaded = model.get_model_object("model_sampling"), model.model.model_sampling
+    to_zero = bool(getattr(sampling, "zsnr", False))
     velocity, has_keys = isinstance(sampling, V_PREDICTION), isinstance(model.model.model_config, SDXL)
     if has_keys and velocity and isinstance(sampling, ModelSamplingContinuousEDM) and not isinstance(sampling, EDM):
         ends = {"sigma_max": sampling.sigma_max, "sigma_min": sampling.sigma_min}
         return {f"edm_vpred.{name}": torch.tensor(float(sigma)) for name, sigma in ends.items()}
     # Nodes make classes of their own of these two, and of others, such as LCM's.
     if {*type(sampling).__bases__} <= {ModelSamplingDiscrete, EPS, V_PREDICTION}:
-        to_zero = bool(getattr(sampling, "zsnr", False))
         if has_keys and (velocity or not to_zero):
             names = ["v_pred"] * velocity + ["ztsnr"] * to_zero
             return {name: torch.tensor([]) for name in names}
@@ -227,6 +231,6 @@ def sampling_keys(model: ModelPatcher) -> dict[str, Tensor]:
     kinds = ", ".join(base.__name__ for base in type(sampling).__bases__)
     raise ValueError(
         f"base_tuning full writes a checkpoint, and none of this family can say that it is sampled as this model is "
-        f"({kinds}{', to a terminal SNR of zero' * bool(getattr(sampling, 'zsnr', False))}). "
+        f"({kinds}{', to a terminal SNR of zero' * to_zero}). "
         "Take base_tuning lora or frozen."
     )

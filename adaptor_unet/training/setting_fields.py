@@ -5,7 +5,9 @@ the inputs of the training node and the table in docs/settings.md.
 """
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin
 
 MOST_SHOWN = 80
@@ -109,6 +111,21 @@ def settings_of(declaring: type) -> dict[str, Setting]:
         kind = str if get_origin(one.type) is Literal else get_origin(one.type) or one.type
         found[one.name] = Setting(one.name, kind, one.default, **{**one.metadata, "choices": words})
     return found
+
+
+def changed(settings: object) -> list[str]:
+    """Names of a dataclass's settings that are not as they are by default, in their order."""
+    return [one.name for one in settings_of(type(settings)).values() if getattr(settings, one.name) != one.default]
+
+
+def check_names(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError for a setting that there is not, with the name that was probably meant."""
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name[:80], known, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
+            raise ValueError(f"there is no setting {name!r:.80}. {hint}")
 
 
 def check_settings(settings: object, sentence: str) -> None:

@@ -1,8 +1,6 @@
 """All settings of a training run, each declared once; checked when made."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from ..adaptor import PARTS, FrameNoiseLevels
@@ -18,6 +16,8 @@ from .setting_fields import (
     MOST_SAMPLING_STEPS,
     MOST_SEED,
     MOST_STEPS,
+    changed,
+    check_names,
     check_settings,
     setting,
     settings_of,
@@ -298,12 +298,13 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.motion_module.train == "adaptor":
-            if self.motion_module.lora_layout != ALL_SETTINGS["lora_layout"].default:
+            if "lora_layout" in changed(self.motion_module):
                 raise ValueError("lora_layout is of MotionLoRAs, but an adaptor is trained: leave it out")
             return
         found = asdict(self.clips) | asdict(self.training) | asdict(self.adaptor)
+        chosen = {*changed(self.adaptor), *changed(self.training)}
         for name in OF_ADAPTORS:
-            if found[name] != ALL_SETTINGS[name].default:
+            if name in chosen:
                 raise ValueError(f"{name} is of adaptors, but a MotionLoRA is trained: leave it out")
         for name, needed in (FOR_MOTION_LORA | {"base_tuning": "frozen", "start": ""}).items():
             if found[name] != needed:
@@ -313,8 +314,8 @@ class RunSettings:
 
     def check_teacher(self, teacher: bool) -> None:
         """Raises ValueError for settings of a teacher where a run has none."""
-        for name in () if teacher else OF_TEACHERS:
-            if getattr(self.motion_module, name) != ALL_SETTINGS[name].default:
+        for name in changed(self.motion_module):
+            if name in OF_TEACHERS and not teacher:
                 raise ValueError(f"{name} is of a motion module that teaches, and there is none: leave it out")
 
     def told(self, motion_module: bool) -> dict[str, Any]:
@@ -341,13 +342,3 @@ class RunSettings:
                 for group, kind in SETTING_GROUPS.items()
             }
         )
-
-
-def check_names(names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError for a setting that there is not, with the name that was probably meant."""
-    known = sorted(known)
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name[:80], known, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
-            raise ValueError(f"there is no setting {name!r:.80}. {hint}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import folder_paths
 import pytest
 
-from magicvideo.adaptor_unet.host.folders import CLIPS, check_prefix, clips_folder
+from magicvideo.adaptor_unet.host.folders import CLIPS, checked_prefix, clips_folder
 from magicvideo.nodes.train import TrainAdaptor
 
 
@@ -80,7 +80,7 @@ def test_where_the_name_of_the_folder_comes_over_a_wire_the_node_looks_at_each_r
 @pytest.mark.parametrize("prefix", ["a\nb", "a\u202eb", "CON", "my/NUL.x", "a?", "a\x00", "x" * 300, "my/ a", "a."])
 def test_prefixes_that_some_system_refuses_are_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="filename_prefix of Save MagicVideo Adaptor must be a name"):
-        check_prefix(prefix)
+        checked_prefix(prefix)
 
 
 def test_ctrl_c_while_something_is_loaded_ends_with_a_sentence(

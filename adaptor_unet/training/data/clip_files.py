@@ -92,7 +92,7 @@ class ClipSearch:
 
     ``table`` holds the captions of tables, by the clips that they name; ``texts`` the text files of each folder that
     was entered, by their names; ``unreadable`` captions that are no text; ``passed_over`` files that are no clips by
-    their endings; ``runs`` folders of runs, which were not entered.
+    their endings; ``runs`` folders of runs, which were not entered; ``seen`` where the entered ones really are.
     """
 
     root: Path

@@ -23,7 +23,7 @@ FRAMES_AT_ONCE = 100
 PLACES = Fraction(1, 1)
 
 
-def cuts_of(frames: Iterable[av.VideoFrame], looking: Callable[[], None] = lambda: None) -> tuple[int, ...]:
+def cuts_of(frames: Iterable[av.VideoFrame], looking: Callable[[], None]) -> tuple[int, ...]:
     """The places of frames with which a new shot begins, the first frame apart.
 
     ``looking`` is called again and again meanwhile, and may raise to stop it.
